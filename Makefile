@@ -1,0 +1,82 @@
+# Everything runs in .venv, which the first target that needs it makes. No shell has to have it active.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install lint types layers docs unit test demo voc920 msrc clean
+
+# A PYTHONPATH or an active environment of the caller would bring other packages in.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+PYTHON ?=
+CONSTRAINTS ?= constraints.txt
+JOBS ?= 2
+OUT ?= runs/$@
+
+# Targets are relative and every absolute path is quoted, so a clone in a folder with blanks works.
+absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
+STAMP := .venv/.installed
+RUN := .venv/bin/python
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+
+help: ## this list
+	@echo 'make TARGET [PYTHON=python3.12] [JOBS=2] [OUT=FOLDER]'
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP) ## make .venv and install wsss into it (CONSTRAINTS=/dev/null: newest versions)
+
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(RUN) -m pip --version >/dev/null 2>&1; then \
+	  found=; \
+	  for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.12 python3.11 python3.10); do \
+	    if "$$python" -c '$(SUITABLE)' >/dev/null 2>&1; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo 'make: $(if $(PYTHON),$(PYTHON) is not,found no) Python 3.10, 3.11 or 3.12 with its venv module;' \
+	      'install one (Debian: apt-get install python3 python3-venv) or name it: make install PYTHON=FILE' >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "making .venv with $$found"; "$$found" -m venv .venv || exit 1; \
+	fi
+	@$(RUN) -c '$(SUITABLE)' || { echo 'make: .venv is not of Python 3.10 to 3.12; remove it and run this again' >&2; exit 1; }
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[test]'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[crf]' >.venv/crf.log 2>&1 \
+	  || echo 'make: refine crf will not run: it needs a C++ compiler (Debian: g++); then: make -B install (.venv/crf.log)'
+	@touch $@
+
+lint: $(STAMP) ## ruff: style and errors
+	$(RUN) -m ruff check .
+
+types: $(STAMP) ## mypy on the typed part
+	$(RUN) -m mypy
+
+layers: $(STAMP) ## who may import whom, sizes, names
+	$(PYTEST) -q tests/test_layers.py
+
+docs: $(STAMP) ## every command is documented, every link resolves
+	$(PYTEST) -q tests/test_docs.py
+
+unit: $(STAMP) ## all other tests
+	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py
+
+test: lint types layers docs unit ## all of the five above
+
+example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
+inputs = DATA="$(call absolute,$(DATA))" WEIGHTS="$(call absolute,$(WEIGHTS))"
+needs = @[ -e "$(DATA)" ] && [ -e "$(WEIGHTS)" ] || { \
+	echo 'make: $@ needs files that are there: make $@ DATA=FOLDER WEIGHTS=FILE (DATA=$(DATA), WEIGHTS=$(WEIGHTS))' >&2; exit 2; }
+
+demo: $(STAMP) ## the whole chain on pictures made on the spot: a table and a contact sheet
+	$(example)
+
+voc920: $(STAMP) ## the whole chain on VOC photographs (DATA=FOLDER WEIGHTS=FILE)
+	$(needs)
+	$(example) $(inputs)
+
+msrc: $(STAMP) ## the same on MSRC photographs (DATA=FOLDER WEIGHTS=FILE)
+	$(needs)
+	$(example) $(inputs)
+
+clean: ## remove caches, build products and runs/demo; .venv and other runs stay
+	rm -rf build wsss.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,181 @@
+"""Importer of the PASCAL VOC devkit layout: JPEGImages, Annotations, ImageSets, SegmentationClass.
+
+The augmented train set of SBD has the same layout with its masks in another folder, and lists whose rows are
+"/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" (Chen et al.'s DeepLab lists, also PSA's).
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from stages.data.folders import (
+    MASK_SUFFIXES,
+    FileFinder,
+    below,
+    common_root,
+    existing_folder,
+    is_image,
+    with_labels_of_masks,
+)
+from stages.data.records import Known, Listing, Record, class_ids, collect, counted, supervision_of
+from stages.data.tables import read_class_names, read_lines, read_list, read_table, unique
+from stages.errors import BadData, MissingInput
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Listed:
+    id: str
+    image: str | None = None
+    mask: str | None = None
+
+
+def list_voc(
+    root: Path,
+    *,
+    split: str | None = None,
+    list_file: Path | None = None,
+    masks: Path | None = None,
+    labels: Path | None = None,
+    captions: Path | None = None,
+    class_names: Path | None = None,
+    labels_from_masks: bool = False,
+) -> Listing:
+    """Return the listing of a VOC folder: images of `split` or `list_file`, else all of JPEGImages.
+
+    Tags come from the `labels` table when given, else from Annotations/*.xml (the union of the object names,
+    difficult ones too, as all published VOC labels do), else they are unknown. Masks come from `masks`, else
+    from the list's own rows, else from SegmentationClass, where the file is there. Classes come from
+    `class_names`, else root/classes.txt, else they are VOC's twenty.
+    Raises MissingInput for a missing folder, list or table and when no image is found, BadData for tags that are
+    no class, broken XML and bad lists.
+    """
+    root = existing_folder(root)
+    _check_layout(root)
+    listed = _listed(root, split, list_file)
+    classes = _classes(root, class_names)
+    base = common_root(root, existing_folder(masks)) if masks else common_root(root)
+    known, notes = _known(root, labels, classes, [one.id for one in listed])
+    told = _captions(captions or labels)
+    records = _records(listed, root, base, masks)
+    records = [
+        Record(one.id, one.path, known.get(one.id), one.mask_path, told.get(one.id, Known(0)).captions)
+        for one in records
+    ]
+    if labels_from_masks:
+        labelled, more = with_labels_of_masks(records, base, len(classes) - 1)
+        records = list(labelled)
+        notes = (*more, "labels were read from the masks: the ground truth supervises")
+    unknown = sum(one.labels is None for one in records)
+    notes += counted(unknown, len(records), "have no tags (unknown)") if not labels_from_masks else ()
+    notes += counted(sum(one.mask_path is None for one in records), len(records), "have no mask")
+    if captions is not None:
+        notes += counted(sum(bool(one.captions) for one in records), len(records), "have captions")
+    supervision = supervision_of(records, from_masks=labels_from_masks)
+    return Listing(base, classes, tuple(records), notes, supervision)
+
+
+def _check_layout(root: Path) -> None:
+    if (root / "JPEGImages").is_dir():
+        return
+    inside = sorted(path.parent for path in root.glob("*/JPEGImages")) + sorted(
+        path.parent for path in root.glob("VOCdevkit/*/JPEGImages")
+    )
+    do = f"did you mean {inside[0]}?" if inside else "give the folder that holds JPEGImages"
+    raise MissingInput("no folder JPEGImages", do, where=str(root))
+
+
+def _listed(root: Path, split: str | None, list_file: Path | None) -> list[_Listed]:
+    if split is None and list_file is None:
+        return [_Listed(name) for name in FileFinder(root / "JPEGImages", root).names()]
+    path = list_file if list_file is not None else _split_file(root, str(split))
+    lines = read_lines(path)
+    if not any(is_image(text.split()[0]) for _, text in lines):
+        return [_Listed(name) for name in read_list(path)]
+    rows = [(line, _of_row(text, root, f"{path}:{line}")) for line, text in lines]
+    unique([(line, one.id) for line, one in rows], path)
+    return [one for _, one in rows]
+
+
+def _split_file(root: Path, split: str) -> Path:
+    folder = root / "ImageSets" / "Segmentation"
+    path = folder / f"{split}.txt"
+    if path.is_file():
+        return path
+    there = ", ".join(sorted(one.stem for one in folder.glob("*.txt"))) or "none"
+    raise MissingInput(f"no split {split!r}", f"splits here: {there}; or give --list FILE", where=str(folder))
+
+
+def _of_row(text: str, root: Path, where: str) -> _Listed:
+    # Published lists write paths below the root with a leading '/'.
+    image, *mask = (below(part.lstrip("/"), root, where) for part in text.split())
+    return _Listed(posixpath.splitext(posixpath.basename(image))[0], image, mask[0] if mask else None)
+
+
+def _classes(root: Path, class_names: Path | None) -> tuple[str, ...]:
+    if class_names is None and (root / "classes.txt").is_file():
+        class_names = root / "classes.txt"
+    return VOC_CLASSES if class_names is None else read_class_names(class_names)[0]
+
+
+def _known(
+    root: Path, labels: Path | None, classes: tuple[str, ...], ids: list[str]
+) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    annotations = root / "Annotations"
+    if labels is not None:
+        rows = read_table(labels)
+        table = collect(rows, [_key(row.fields) for row in rows], classes, labels)
+        asked = {name: table[name] for name in ids if name in table and table[name].tags is not None}
+        note = (f"tags are from {labels.name}, not from Annotations",) if annotations.is_dir() else ()
+        return {
+            name: class_ids(one.tags or (), classes, f"{labels}:{one.line}") for name, one in asked.items()
+        }, note
+    if annotations.is_dir():
+        found = {name: annotations / f"{name}.xml" for name in ids}
+        return {name: _of_xml(path, classes) for name, path in found.items() if path.is_file()}, ()
+    beside = " (give --labels labels.csv?)" if (root / "labels.csv").is_file() else ""
+    return {}, (f"no folder Annotations and no table of labels: tags are unknown{beside}",)
+
+
+def _key(fields: dict) -> str:
+    return str(fields["id"]) if "id" in fields else posixpath.splitext(posixpath.basename(str(fields["path"])))[0]
+
+
+def _captions(path: Path | None) -> dict[str, Known]:
+    if path is None:
+        return {}
+    rows = read_table(path)
+    return collect(rows, [_key(row.fields) for row in rows], (), path)
+
+
+def _of_xml(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
+    try:
+        names = [name.text or "" for name in ElementTree.parse(path).getroot().findall("object/name")]
+    except ElementTree.ParseError as error:
+        raise BadData(f"broken XML ({error})", "replace the file or give --labels", where=str(path)) from error
+    return class_ids([name.strip() for name in names], classes, str(path))
+
+
+def _records(listed: list[_Listed], root: Path, base: Path, masks: Path | None) -> list[Record]:
+    images = FileFinder(root / "JPEGImages", base)
+    in_root = FileFinder(root, base)
+    mask_files = FileFinder(masks or root / "SegmentationClass", base, MASK_SUFFIXES)
+    records = []
+    missing = 0
+    for one in listed:
+        path = (in_root.find(one.image) if one.image else None) or images.find(one.id)
+        missing += path is None
+        mask = in_root.find(one.mask) if one.mask and masks is None else mask_files.find(one.id)
+        records.append(Record(one.id, path or images.place(f"{one.id}.jpg"), mask_path=mask))
+    if missing == len(records):
+        raise MissingInput(f"none of {len(records)} images is there", "check the list", where=str(images.folder))
+    if masks is not None and not any(one.mask_path for one in records):
+        raise MissingInput(f"no mask of {len(records)} images is there", "check --masks", where=str(masks))
+    return records

@@ -1,0 +1,105 @@
+"""Images, masks and tags as an index lists them: the one way by which stages come to pictures."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from stages.data.images import decode_image
+from stages.data.masks import decode_mask
+from stages.errors import BadData
+from stages.shards import Item, Shard
+
+_PACKED = ("image", "mask")
+
+
+class ImageSource:
+    """Reads what an index lists. Everything that is wrong with one image is BadData naming its path."""
+
+    def __init__(self, index: Shard, root: str | None = None) -> None:
+        """Read by `index`; `root` overrides the folder that the index names."""
+        self.index = index
+        self.root = Path(root) if root else Path(os.path.normpath(index.path.parent / index.attribute("root")))
+        self.classes = index.classes
+        self._apply_exif = any(entry.get("config", {}).get("apply_exif") for entry in index.provenance)
+        self._entries: dict[str, Item] = {}
+
+    def entry(self, item_id: str) -> Item:
+        """Return the index's entry without packed bytes; BadData when the image was refused at index."""
+        if item_id not in self._entries:
+            self._entries[item_id] = self.index.item(item_id, without=_PACKED)
+        entry = self._entries[item_id]
+        if entry.error is not None:
+            raise BadData(entry.error)
+        return entry
+
+    def size(self, item_id: str) -> tuple[int, int]:
+        """Return (H, W) of an image."""
+        attrs = self.entry(item_id).attrs
+        if "height" in attrs:
+            return attrs["height"], attrs["width"]
+        height, width = self.image(item_id).shape[:2]
+        return height, width
+
+    def labels(self, item_id: str) -> tuple[int, ...] | None:
+        """Return the class ids that the tags say are present; None where that is unknown."""
+        labels = self.entry(item_id).datasets.get("labels")
+        return None if labels is None else tuple(labels.tolist())
+
+    def image(self, item_id: str) -> np.ndarray:
+        """Return an image, (H, W, 3) uint8. A file that differs from the one that was indexed is BadData."""
+        entry = self.entry(item_id)
+        path = str(entry.attrs["path"])
+        data = self._bytes(item_id, "image", path)
+        if "crc32" in entry.attrs and zlib.crc32(data) != entry.attrs["crc32"]:
+            raise BadData("is not the file that was indexed", "index it again", where=path)
+        return decode_image(data, where=path, apply_exif=self._apply_exif)
+
+    def has_mask(self, item_id: str) -> bool:
+        """Say whether the index knows a ground-truth mask of this image."""
+        return "mask_path" in self.entry(item_id).attrs
+
+    def mask(self, item_id: str) -> np.ndarray:
+        """Return the ground truth, (H, W) class ids; 255 (65535) where it says nothing.
+
+        Where the data set has no background (an empty class 0), its 0 means void and becomes ignore.
+        """
+        entry = self.entry(item_id)
+        if "mask_path" not in entry.attrs:
+            raise BadData("has no mask in the index", "index it with --masks", where=item_id)
+        path = str(entry.attrs["mask_path"])
+        size = self.size(item_id)
+        mask = decode_mask(self._bytes(item_id, "mask", path), where=path, n_classes=len(self.classes) - 1, size=size)
+        if not self.classes[0]:
+            mask[mask == 0] = np.iinfo(mask.dtype).max
+        return mask
+
+    def _bytes(self, item_id: str, packed: str, path: str) -> bytes:
+        item = self.index.item(item_id) if self._is_packed else None
+        if item is not None and packed in item.datasets:
+            return item.datasets[packed].tobytes()
+        return read_bytes(self.root, path)
+
+    @property
+    def _is_packed(self) -> bool:
+        return any(entry.get("config", {}).get("pack") for entry in self.index.provenance)
+
+
+def read_bytes(root: Path, path: str) -> bytes:
+    """Return a file's bytes; BadData when it is not there, can't be read or lies outside `root`."""
+    place = root / path
+    if not _inside(str(root), str(place.parent)):
+        raise BadData("lies outside the root of the images", "put it below --root", where=path)
+    try:
+        return place.read_bytes()
+    except OSError as error:
+        raise BadData(f"can't be read ({error.strerror})", "see --root", where=path) from None
+
+
+@lru_cache(maxsize=4096)
+def _inside(root: str, folder: str) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))

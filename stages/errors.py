@@ -1,0 +1,88 @@
+"""The errors that a user can meet: one line each, and one exit code per kind.
+
+A message says what was found (with the value), where (file, item) and what to do. The command line prints
+it as `wsss STAGE: WHERE: WHAT; WHAT TO DO` and ends with the class's code.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class WsssError(Exception):
+    """An answer to the user: `what` was found, `where` (file or item), what to `do` about it."""
+
+    code = 70
+
+    def __init__(self, what: str, do: str = "", *, where: str = "") -> None:
+        super().__init__(what, do, where)
+        self.what = " ".join(str(what).split())
+        self.do = " ".join(str(do).split())
+        self.where = str(where)
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{line}; {self.do}" if self.do else line
+
+    def __reduce__(self) -> tuple:
+        # Errors travel from worker processes to the one that prints them.
+        return (_rebuild, (type(self), self.what, self.do, self.where))
+
+
+def _rebuild(kind: type[WsssError], what: str, do: str, where: str) -> WsssError:
+    return kind(what, do, where=where)
+
+
+class UsageError(WsssError):
+    """The command line can't be meant so."""
+
+    code = 2
+
+
+class BadData(WsssError):
+    """The input is there but is not what it says: a broken image, a shard of another kind, other classes."""
+
+    code = 65
+
+
+class MissingInput(WsssError):
+    """An input is not there: a file, a folder, a part of a run."""
+
+    code = 66
+
+
+class Unavailable(WsssError):
+    """Weights, a device, a package or its data are not on this machine."""
+
+    code = 69
+
+
+class CannotCreate(WsssError):
+    """The output exists with other settings, or can't be created."""
+
+    code = 73
+
+
+class IoFailed(WsssError):
+    """The system refused to read or write (disk full, quota); the work so far is kept."""
+
+    code = 74
+
+
+class Stopped(WsssError):
+    """Stopped by a signal, or another process holds the output: run the same command again."""
+
+    code = 75
+
+
+_CANT_CREATE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
+                errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+
+
+def refused_write(error: OSError, path: object) -> WsssError:
+    """Return the answer to a refused write: 73 where the file can't be created, else 74 with the work kept."""
+    reason = error.strerror or str(error)
+    if error.errno in _CANT_CREATE:
+        return CannotCreate(f"can't be created ({reason})", "choose another output", where=str(path))
+    return IoFailed(f"can't be written ({reason})", "make room and run the same command again; "
+                    "what is done is kept", where=str(path))

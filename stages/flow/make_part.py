@@ -1,0 +1,191 @@
+"""Makes one shard: takes over what the journal holds, computes the batches that are missing, seals it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from stages.errors import BadData, CannotCreate, Stopped
+from stages.flow.execution import Output, Summary
+from stages.flow.parts import Part
+from stages.flow.work import MapWork, PartWork, Worker
+from stages.shards import Contents, Item, Journal, Shard, differences, part_path, write_shard
+from stages.shards.disk import make_folder
+
+_SYNC_SECONDS = 5.0
+
+
+def up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
+    """Return the summary of a shard that is there already as wanted, touched; None when it is to be made.
+
+    Raises CannotCreate naming the keys that differ when it is there but made otherwise.
+    """
+    if output.force or not part.path.exists():
+        return None
+    there, source = Shard(part.path), Shard(part.source)
+    recorded = {**work.request(part, there), **_recorded_request(there)}
+    changed = differences(recorded, work.request(part, source))
+    if changed:
+        raise CannotCreate(f"exists with other settings ({changed})",
+                           "give those settings, another -o, or --force to replace it", where=str(part.path))
+    if output.retry and there.errors:
+        return None
+    os.utime(part.path)
+    return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
+
+
+def _recorded_request(shard: Shard) -> dict[str, Any]:
+    entry = shard.provenance[-1] if shard.provenance else {}
+    kept = {key: entry.get(key) for key in ("stage", "method", "config", "inputs")}
+    return {**kept, "part": f"{shard.part}/{shard.parts}"}
+
+
+def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
+              stopped: Callable[[], bool], advance: Callable[[int], None]) -> Summary:
+    """Make the shard of one part and return its summary.
+
+    Raises Stopped (work kept) when asked to stop or when another process holds the part, BadData at the
+    first refused item under --strict, IoFailed when the disk refuses.
+    """
+    started = time.time()
+    make_folder(part.path.parent)
+    source, index = Shard(part.source), Shard(part.index_path, "index")
+    journal = Journal(part_path(part.path), work.request(part, source), discard=output.force)
+    try:
+        opened = worker.open(part, source, index)
+        ids = part.ids(source)
+        done = {**_kept(part, output), **journal.items}
+        advance(len(done))
+        batches = _batches(ids, source, opened, work.batch_size)
+        missing = [batch for batch in batches if any(position not in done for position in batch)]
+        done.update(_compute(missing, ids, source, opened, journal, output, stopped, advance))
+        items = [done[position] for position in range(len(ids))]
+        digest = write_shard(part.path, _contents(work, part, opened, source, index, items))
+        journal.close(remove=True)
+    except BaseException:
+        journal.close()
+        raise
+    summary = Summary(made=1, items=len(items), errors=sum(item.error is not None for item in items))
+    write_log(output, {"path": part.path.name, "digest": digest, "items": summary.items,
+                       "errors": summary.errors, "seconds": round(time.time() - started, 3)})
+    return summary
+
+
+def _kept(part: Part, output: Output) -> dict[int, Item]:
+    """Under --retry, the good items of the finished shard."""
+    if output.force or not (output.retry and part.path.exists()):
+        return {}
+    return {place: item for place, item in enumerate(Shard(part.path).items()) if item.error is None}
+
+
+def _batches(ids: Sequence[str], source: Shard, opened: PartWork, size: int) -> list[list[int]]:
+    """Cut the positions into batches of equal keys: a function of the shard and `size` alone."""
+    groups: dict[Any, list[int]] = {}
+    for position, item_id in enumerate(ids):
+        key = ("refused",) if item_id in source.errors else ("good", opened.key(item_id) if size > 1 else None)
+        groups.setdefault(key, []).append(position)
+    cut = [group[start:start + size] for group in groups.values() for start in range(0, len(group), size)]
+    return sorted(cut)
+
+
+def _compute(batches: list[list[int]], ids: Sequence[str], source: Shard, opened: PartWork, journal: Journal,
+             output: Output, stopped: Callable[[], bool], advance: Callable[[int], None]) -> dict[int, Item]:
+    made: dict[int, Item] = {}
+    synced = time.monotonic()
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(_load, batch, ids, source, opened) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            if stopped():
+                journal.sync()
+                raise Stopped(f"stopped after {len(journal.items)} of {len(ids)} images", "run the same command "
+                              "again to go on", where=str(journal.path))
+            loaded = ahead.pop().result()
+            ahead = [reader.submit(_load, following, ids, source, opened)
+                     for following in batches[number + 1:number + 2]]
+            items = dict(zip(batch, _batch_items(loaded, opened), strict=True))
+            _refuse_if_strict(items.values(), output, ahead)
+            journal.append(items.items())
+            made.update(items)
+            advance(len(batch))
+            if time.monotonic() - synced > _SYNC_SECONDS:
+                journal.sync()
+                synced = time.monotonic()
+    return made
+
+
+def _load(batch: list[int], ids: Sequence[str], source: Shard, opened: PartWork) -> list[tuple[str, Any]]:
+    return [(ids[position], _loaded_or_refused(ids[position], source, opened)) for position in batch]
+
+
+def _loaded_or_refused(item_id: str, source: Shard, opened: PartWork) -> Any:
+    if item_id in source.errors:
+        return Item(item_id, error=source.errors[item_id])
+    try:
+        return opened.load(item_id)
+    except BadData as error:
+        return Item(item_id, error=str(error))
+
+
+def _batch_items(loaded: list[tuple[str, Any]], opened: PartWork) -> list[Item]:
+    good = [(item_id, value) for item_id, value in loaded if not _refused(value)]
+    try:
+        computed = iter(opened.compute(good) if good else [])
+    except BadData as error:
+        if len(good) != 1:
+            raise
+        computed = iter([Item(good[0][0], error=str(error))])
+    return [value if _refused(value) else next(computed) for _, value in loaded]
+
+
+def _refused(value: Any) -> bool:
+    return isinstance(value, Item) and value.error is not None
+
+
+def _refuse_if_strict(items: Any, output: Output, ahead: list[Future]) -> None:
+    for item in items:
+        if output.strict and item.error is not None:
+            for future in ahead:
+                future.cancel()
+            raise BadData(item.error, "mend it, or leave out --strict", where=item.id)
+
+
+def _contents(work: MapWork, part: Part, opened: PartWork, source: Shard, index: Shard,
+              items: list[Item]) -> Contents:
+    folder = os.path.abspath(part.path.parent)
+    return Contents(
+        kind=work.kind, classes=opened.classes, items=items, part=part.number, parts=part.parts,
+        provenance=[*source.provenance, work.entry(source)], index_digest=index.digest,
+        index_path=os.path.relpath(os.path.abspath(part.index_path), folder), root_attrs=opened.root_attrs)
+
+
+def write_log(output: Output, line: dict[str, Any]) -> None:
+    """Append one line of JSON with time and host to the run's log: what has no place in a shard."""
+    import getpass
+    import platform
+    import sys
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = ""
+    stamp = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "user": user,
+             "command": sys.argv}
+    append_line(output.log_path, {**line, **stamp})
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one line of JSON in one write; a disk that refuses a log line stops nothing."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

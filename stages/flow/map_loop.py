@@ -1,0 +1,159 @@
+"""The loop of every map stage: one shard out per part in, in this process or in several."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from stages.errors import MissingInput, Stopped
+from stages.flow.device import cores, use_threads
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.make_part import make_part, up_to_date
+from stages.flow.parts import Part, Plan
+from stages.flow.work import MapWork, Worker
+from stages.shards import Shard
+
+_MOST_JOBS = 8  # by default: a worker holds a net and its activations, about 1 GB
+
+
+def run_map(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Make every part that this task is to make; print the path of each as it is finished.
+
+    Raises what make_part raises; MissingInput at the end when parts of the run never came.
+    """
+    plan = Plan(inputs.paths, output, work.kind, reads=work.reads, shard_size=work.shard_size,
+                index=inputs.index)
+    summary = Summary()
+    wanted = _wanted(plan, work, output, report, summary)
+    jobs = output.jobs or (1 if work.plain.get("device") == "cuda" else max(1, cores() // work.threads))
+    jobs = min(jobs, _MOST_JOBS) if not output.jobs else jobs
+    first = next(wanted, None)
+    second = next(wanted, None) if jobs > 1 and first else None
+    if first and not second:
+        _run_here(work, _chain(first, None, wanted), output, summary, stop, report)
+    elif first:
+        _run_in_processes(work, _chain(first, second, wanted), output, jobs, summary, stop, report)
+    holes = plan.missing()
+    if holes:
+        raise MissingInput(f"the input lacks part {holes}", "make the missing shards; the others are done")
+    return summary
+
+
+def _chain(first: Part, second: Part | None, rest: Iterator[Part]) -> Iterator[Part]:
+    yield first
+    if second:
+        yield second
+    yield from rest
+
+
+def _wanted(plan: Plan, work: MapWork, output: Output, report: Report, summary: Summary) -> Iterator[Part]:
+    """Yield the parts that are not up to date; report the others at once."""
+    for part in plan:
+        done = up_to_date(work, part, output)
+        if done:
+            summary.add(done)
+            report.tell(f"{part.path} is up to date")
+            report.finished(part.path)
+        elif output.dry_run:
+            report.tell(f"would make {part.path} ({part.stop - part.start} images)")
+        else:
+            yield part
+
+
+def _run_here(work: MapWork, parts: Iterator[Part], output: Output, summary: Summary, stop: Stop,
+              report: Report) -> None:
+    worker: Worker | None = None
+    for part in parts:
+        if stop.requested:
+            raise Stopped("stopped", "run the same command again to go on")
+        report.begin(f"{work.stage} {part.number + 1}/{part.parts}", part.stop - part.start)
+        if worker is None:
+            use_threads(work.threads)
+            worker = work.start()
+        _count(make_part(work, worker, part, output, stopped=lambda: stop.requested, advance=report.advance),
+               part, summary, report)
+
+
+def _count(done: Summary, part: Part, summary: Summary, report: Report) -> None:
+    summary.add(done)
+    if done.errors:
+        first = next(iter(Shard(part.path).errors.items()))
+        report.tell(f"{part.path}: {done.errors} of {done.items} images refused, the first: {first[1]}")
+    report.finished(part.path)
+
+
+def _run_in_processes(work: MapWork, parts: Iterator[Part], output: Output, jobs: int, summary: Summary,
+                      stop: Stop, report: Report) -> None:
+    context = multiprocessing.get_context("spawn")
+    flag, counts = context.Event(), context.Queue()
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker,
+                               initargs=(work, flag, counts, os.getpid()))
+    running: dict[Future, Part] = {}
+    report.begin(work.stage, None)
+    try:
+        feeding = True
+        while feeding or running:
+            while feeding and len(running) < jobs and not stop.requested:
+                part = next(parts, None)
+                if part is None:
+                    feeding = False
+                else:
+                    running[pool.submit(_make_in_worker, part, output)] = part
+            if stop.requested:
+                flag.set()
+                feeding = False
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            _drain(counts, report)
+            for future in finished:
+                _count(future.result(), running.pop(future), summary, report)
+        if stop.requested:
+            raise Stopped("stopped", "run the same command again to go on")
+    except BrokenProcessPool:
+        raise Stopped("a worker process was ended (by the system, for its memory?)",
+                      "run the same command again, with a smaller -j") from None
+    finally:
+        flag.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _drain(counts: Any, report: Report) -> None:
+    try:
+        while True:
+            report.advance(counts.get_nowait())
+    except queue.Empty:
+        return
+
+
+_worker: Worker | None = None
+_work: MapWork | None = None
+_flag: Any = None
+_counts: Any = None
+
+
+def _begin_worker(work: MapWork, flag: Any, counts: Any, parent: int) -> None:
+    """Set up a worker process: it leaves signals to its parent and dies with it."""
+    global _work, _flag, _counts
+    for number in Stop.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # Else a killed parent's children would go on, and hold the locks of their parts.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(75)
+    _work, _flag, _counts = work, flag, counts
+
+
+def _make_in_worker(part: Part, output: Output) -> Summary:
+    global _worker
+    if _worker is None:
+        use_threads(_work.threads)
+        _worker = _work.start()
+    return make_part(_work, _worker, part, output, stopped=_flag.is_set, advance=_counts.put)

@@ -1,0 +1,82 @@
+"""Image files straight on the command line: an index made of them, and a picture beside each mask."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from stages.data.draw import overlay
+from stages.data.images import decode_image, encode_png
+from stages.data.source import ImageSource
+from stages.errors import BadData, MissingInput, UsageError
+from stages.flow.execution import Output, Report
+from stages.flow.parts import find_index
+from stages.shards import Contents, Item, Run, checked_id, provenance_entry, write_shard
+from stages.shards.disk import make_folder, replace_file
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+INDEX_NAME = "images.h5"
+
+
+def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
+    """Return (paths, []) where they are shards, and ([], files) where they are image files; never a mixture."""
+    stream = iter(paths)
+    first = next(stream, None)
+    if first is None:
+        return [], []
+    if Path(first).suffix.lower() not in _SUFFIXES:
+        return chain([first], stream), []
+    files = [Path(first), *map(Path, stream)]
+    others = [file for file in files if file.suffix.lower() not in _SUFFIXES]
+    if others:
+        raise UsageError(f"{others[0]} stands among image files", "give either shards or images")
+    return [], files
+
+
+def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) -> Path:
+    """Write an index of image files beside the output, and return its path. Ids are the names without suffix.
+
+    Raises MissingInput, BadData for two files of one name, UsageError for an output that is no folder.
+    """
+    if output.is_file:
+        raise UsageError(f"-o {output.path} is one file, but image files also get a picture each", "give a folder")
+    root = Path(os.path.commonpath([os.path.abspath(file.parent) for file in files]))
+    items: dict[str, Item] = {}
+    for file in files:
+        if not file.is_file():
+            raise MissingInput("is not there", where=str(file))
+        name = checked_id(file.stem, where=str(file))
+        if name in items:
+            raise BadData(f"the id {name} is there twice", "index the folder instead", where=str(file))
+        items[name] = _entry(name, file, os.path.relpath(os.path.abspath(file), root))
+    make_folder(output.path)
+    path = output.path / INDEX_NAME
+    entry = provenance_entry("index", "files", {"supervision": "none"}, {})
+    write_shard(path, Contents("index", classes, list(items.values()), provenance=[entry],
+                               root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))}))
+    return path
+
+
+def _entry(name: str, file: Path, path: str) -> Item:
+    data = file.read_bytes()
+    try:
+        height, width = decode_image(data, where=path).shape[:2]
+    except BadData as error:
+        return Item(name, error=str(error))
+    return Item(name, {}, {"path": path, "height": height, "width": width, "bytes": len(data),
+                           "crc32": zlib.crc32(data)})
+
+
+def write_pictures(output: Output, report: Report) -> None:
+    """Write OUT/<id>.png for every mask of the run at `output`: the image with its classes laid over."""
+    run = Run([output.path], "masks", whole=False)
+    images = ImageSource(Run([find_index(run.first, None)]).first)
+    for item_id in run.ids:
+        if item_id in run:
+            picture = output.path / f"{item_id}.png"
+            painted = overlay(images.image(item_id), run.item(item_id).datasets["mask"])
+            replace_file(picture, encode_png(painted))
+            report.tell(str(picture))

@@ -1,0 +1,32 @@
+"""Settings of `wsss index`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """Settings of every index."""
+
+    pack: bool = setting(False, "Keep the encoded images and masks in the index, so that one file travels.")
+    tags_only: bool = setting(False, "Open no image: an index of tags alone.")
+    apply_exif: bool = setting(False, "Turn images as their EXIF tag says; masks must fit the result.")
+    max_pixels: int = setting(50_000_000, "Refuse images of more pixels.", low=1)
+    shard_size: int = setting(0, "Images in a part; 0 puts all in one file.", low=0)
+
+
+@dataclass(frozen=True)
+class VocConfig(IndexConfig):
+    """Settings of `index voc`."""
+
+    split: str = setting("", "The list ImageSets/Segmentation/SPLIT.txt.")
+    labels_from_masks: bool = setting(
+        False, "Take the tags from the ground-truth masks. A leak of pixel labels, and recorded as such.")
+
+
+@dataclass(frozen=True)
+class FolderConfig(IndexConfig):
+    """Settings of `index folder`, `index table` and `index coco`."""

@@ -1,0 +1,59 @@
+"""Which importer reads which layout: one line per layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.data.layout_coco import list_coco
+from stages.data.layout_folder import list_folder
+from stages.data.layout_table import list_table
+from stages.data.layout_voc import list_voc
+from stages.data.records import Listing
+from stages.errors import UsageError
+
+Named = Mapping[str, str | None]
+
+
+def read_listing(layout: str, place: Path, config: Any, named: Named) -> Listing:
+    """Return the listing of `place`; `named` are the further files and folders. Raises UsageError, MissingInput."""
+    return _LAYOUTS[layout](place, config, named)
+
+
+def _path(named: Named, name: str) -> Path | None:
+    given = named.get(name)
+    return Path(given) if given else None
+
+
+def _images(named: Named) -> Path:
+    given = _path(named, "images")
+    if given is None:
+        raise UsageError("--images is missing", "give --images DIR")
+    return given
+
+
+def _voc(root: Path, config: Any, named: Named) -> Listing:
+    listed = _path(named, "list")
+    if bool(config.split) == bool(listed):
+        raise UsageError("give either --split NAME or --list FILE")
+    return list_voc(root, split=config.split or None, list_file=listed, masks=_path(named, "masks"),
+                    labels=_path(named, "labels"), class_names=_path(named, "class_names"),
+                    labels_from_masks=config.labels_from_masks)
+
+
+def _table(table: Path, config: Any, named: Named) -> Listing:
+    return list_table(table, images=_images(named), masks=_path(named, "masks"),
+                      class_names=_path(named, "class_names"))
+
+
+def _coco(annotations: Path, config: Any, named: Named) -> Listing:
+    return list_coco(annotations, images=_images(named), captions=_path(named, "captions"))
+
+
+def _folder(folder: Path, config: Any, named: Named) -> Listing:
+    return list_folder(folder, class_names=_path(named, "class_names"))
+
+
+_LAYOUTS: dict[str, Callable[[Path, Any, Named], Listing]] = {
+    "voc": _voc, "table": _table, "coco": _coco, "folder": _folder}

@@ -1,0 +1,163 @@
+"""`index`: the only stage that knows how data sets lie on disk."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.data.images import decode_image
+from stages.data.masks import decode_mask
+from stages.data.records import Listing, Record
+from stages.data.source import read_bytes
+from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
+from stages.flow.device import cores
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.make_part import write_log
+from stages.index.config import IndexConfig
+from stages.index.layouts import read_listing
+from stages.settings import as_plain
+from stages.shards import (
+    Contents,
+    Item,
+    Shard,
+    checked_id,
+    differences,
+    provenance_entry,
+    shard_name,
+    strings,
+    write_shard,
+)
+from stages.shards.disk import make_folder
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the threads that open images share."""
+
+    listing: Listing
+    config: IndexConfig
+
+
+def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, stop: Stop,
+        report: Report) -> Summary:
+    """Write the index of a data set: one file, or parts of `shard_size` images.
+
+    Raises MissingInput, BadData (a list or table that can't be meant so), CannotCreate (73).
+    """
+    places = list(inputs.paths)
+    if len(places) != 1:
+        raise UsageError(f"index {layout} takes one place, not {len(places)}", "see --help")
+    listing = read_listing(layout, Path(places[0]), config, inputs.named)
+    for note in listing.notes:
+        report.tell(note)
+    if not listing.records:
+        raise MissingInput("no image was found", "see --help for the layout", where=str(listing.root))
+    for record in listing.records:
+        checked_id(record.id, where=record.path)
+    if output.dry_run:
+        report.tell(f"would index {len(listing.records)} images of {len(listing.classes) - 1} classes")
+        return Summary()
+    items = _items(_Task(listing, config), stop, report)
+    return _write(layout, listing, config, items, output, report)
+
+
+def _items(task: _Task, stop: Stop, report: Report) -> list[Item]:
+    report.begin("index", len(task.listing.records))
+    items = []
+    with ThreadPoolExecutor(min(8, cores())) as pool:
+        for item in pool.map(lambda record: _item(record, task), task.listing.records):
+            items.append(item)
+            report.advance()
+            if stop.requested:
+                pool.shutdown(cancel_futures=True)
+                raise Stopped("stopped", "run the same command again")
+    return items
+
+
+def _item(record: Record, task: _Task) -> Item:
+    """Return an image's entry; with the reason instead where the image or its mask can't be used."""
+    attrs: dict[str, Any] = {"path": record.path}
+    datasets: dict[str, np.ndarray] = {}
+    if record.labels is not None:
+        datasets["labels"] = np.array(record.labels, dtype="<u2")
+    if record.captions:
+        datasets["captions"] = strings(record.captions)
+    if record.mask_path is not None:
+        attrs["mask_path"] = record.mask_path
+    if not task.config.tags_only:
+        try:
+            _open(record, task, attrs, datasets)
+        except BadData as error:
+            return Item(record.id, error=str(error))
+    return Item(record.id, datasets, attrs)
+
+
+def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str, np.ndarray]) -> None:
+    config, listing = task.config, task.listing
+    data = read_bytes(listing.root, record.path)
+    image = decode_image(data, where=record.path, max_pixels=config.max_pixels, apply_exif=config.apply_exif)
+    height, width = image.shape[:2]
+    attrs.update(height=height, width=width, bytes=len(data), crc32=zlib.crc32(data))
+    if config.pack:
+        datasets["image"] = np.frombuffer(data, dtype=np.uint8)
+    if record.mask_path is not None:
+        mask = read_bytes(listing.root, record.mask_path)
+        decode_mask(mask, where=record.mask_path, n_classes=len(listing.classes) - 1, size=(height, width))
+        if config.pack:
+            datasets["mask"] = np.frombuffer(mask, dtype=np.uint8)
+
+
+def _write(layout: str, listing: Listing, config: IndexConfig, items: list[Item], output: Output,
+           report: Report) -> Summary:
+    size = config.shard_size or len(items)
+    parts = -(-len(items) // size)
+    if output.is_file and parts > 1:
+        raise CannotCreate(f"is one file, but --shard-size {size} makes {parts} parts", "give a folder",
+                           where=str(output.path))
+    entry = provenance_entry("index", layout, {**as_plain(config), "supervision": listing.supervision}, {})
+    summary = Summary()
+    for part in range(parts):
+        path = output.path if output.is_file else output.path / shard_name("index", part, parts)
+        folder = Path(os.path.abspath(path.parent))
+        make_folder(folder)
+        chosen = items[part * size:(part + 1) * size]
+        root = os.path.relpath(os.path.abspath(listing.root), folder)
+        contents = Contents("index", listing.classes, chosen, part=part, parts=parts, provenance=[entry],
+                            root_attrs={"root": root})
+        summary.add(_put(path, contents, output))
+        report.finished(path)
+    refused = [item for item in items if item.error is not None]
+    if refused:
+        report.tell(f"{len(refused)} of {len(items)} images refused, the first: {refused[0].error}")
+    return summary
+
+
+def _put(path: Path, contents: Contents, output: Output) -> Summary:
+    """Write an index, unless the same is there; 73 when another one is."""
+    errors = sum(item.error is not None for item in contents.items)
+    if path.exists() and not output.force:
+        there = Shard(path)
+        changed = _changes(there, contents)
+        if not changed:
+            os.utime(path)
+            return Summary(up_to_date=1, items=len(contents.items), errors=errors)
+        if not (output.retry and there.errors):
+            raise CannotCreate(f"exists with other contents ({changed})", "give another -o, or --force to replace it",
+                               where=str(path))
+    digest = write_shard(path, contents)
+    write_log(output, {"path": path.name, "digest": digest, "items": len(contents.items), "errors": errors})
+    return Summary(made=1, items=len(contents.items), errors=errors)
+
+
+def _changes(there: Shard, contents: Contents) -> str:
+    from stages.shards.writer import shard_bytes
+    if there.kind == "index" and shard_bytes(contents)[1] == there.digest:
+        return ""
+    recorded = there.provenance[-1] if there.provenance else {}
+    return differences(recorded, dict(contents.provenance[-1])) or "the images, tags or masks have changed"

@@ -1,0 +1,38 @@
+"""`info`: what a shard or net holds, and how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stages.nets.files import read_net
+from stages.shards import Shard, expand
+
+
+def describe(path: str) -> list[dict[str, Any]]:
+    """Return one description per file below `path`. Raises MissingInput, BadData."""
+    if path.endswith(".safetensors"):
+        return [_net(Path(path))]
+    return [_shard(file) for file in expand(path)]
+
+
+def _shard(path: Path) -> dict[str, Any]:
+    shard = Shard(path)
+    described: dict[str, Any] = {
+        "path": str(path), "kind": shard.kind, "part": f"{shard.part} of {shard.parts}", "images": len(shard.ids),
+        "refused": len(shard.errors), "classes": list(shard.classes), "digest": shard.digest,
+    }
+    if shard.kind == "index":
+        described["root"] = shard.attribute("root")
+    elif shard.kind == "cams":
+        described["background"] = shard.attribute("background")
+    if shard.errors:
+        described["errors"] = shard.errors
+    described["ids"] = list(shard.ids)
+    described["provenance"] = shard.provenance
+    return described
+
+
+def _net(path: Path) -> dict[str, Any]:
+    _, description = read_net(path)
+    return {"path": str(path), **description}

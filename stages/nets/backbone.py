@@ -1,0 +1,100 @@
+"""What every backbone offers: a final map, the maps before it, its normalisation, and freezing by blocks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.errors import UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """A network without its classification layer.
+
+    `blocks` lists the freezable stages in order; `block_prefixes` says which modules belong to each.
+    """
+
+    name: str
+    channels: int
+    stride: int
+    level_channels: tuple[int, ...]
+    level_strides: tuple[int, ...]
+    blocks: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: tuple[float, ...] = IMAGENET_MEAN
+        self.std: tuple[float, ...] = IMAGENET_STD
+        self.block_prefixes: dict[str, tuple[str, ...]] = {}
+        self.frozen_prefixes: tuple[str, ...] = ()
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of images (B, 3, H, W), fine to coarse, at `level_strides`; the last is the final map."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the final map (B, D, h, w) of images (B, 3, H, W), normalised with `mean` and `std`."""
+        return self.levels(images)[-1]
+
+    def freeze(self, until: str | int) -> None:
+        """Freeze every block up to and including `until`, a name of `blocks` or how many of them.
+
+        Frozen blocks also keep their BatchNorm statistics: they stay in evaluation mode under `train()`.
+        Raises UsageError naming the blocks.
+        """
+        last = self._count_of(until)
+        prefixes = [prefix for block in self.blocks[:last] for prefix in self.block_prefixes[block]]
+        self.frozen_prefixes = tuple(prefixes)
+        for name, parameter in self.named_parameters():
+            if under(name, self.frozen_prefixes):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def _count_of(self, until: str | int) -> int:
+        known = f"give one of {', '.join(self.blocks)}, or a count from 0 to {len(self.blocks)}"
+        text = str(until)
+        if text in self.blocks:
+            return self.blocks.index(text) + 1
+        if text.isdecimal() and int(text) <= len(self.blocks):
+            return int(text)
+        raise UsageError(f"--freeze {until}: {self.name} has no such block", known)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set training mode, in which the frozen blocks stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_prefixes:
+            for name, module in self.named_modules():
+                if under(name, self.frozen_prefixes):
+                    module.training = False
+        return self
+
+
+class FixedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm that always uses its running statistics, also in training (IRN; DeepLab-v2)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise maps (B, D, h, w) with the running mean and variance."""
+        return F.batch_norm(
+            maps, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+def under(name: str, prefixes: tuple[str, ...]) -> bool:
+    """Return whether the dotted `name` is one of `prefixes` or lies below one."""
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def stride_of(size: int, mapped: int) -> int:
+    """Return the power of two nearest to size / mapped: the stride of a map `mapped` wide of an image `size` wide."""
+    ratio = torch.log2(torch.tensor(size / max(mapped, 1), device="cpu"))
+    return 2 ** int(ratio.round())
+
+
+def only_stride(name: str, stride: int | None, native: int) -> None:
+    """Raise UsageError when a stride other than the network's only one is asked for."""
+    if stride not in (None, native):
+        raise UsageError(f"--stride {stride}: {name} has stride {native} only", f"leave it out or give {native}")

@@ -1,0 +1,48 @@
+"""The classifier whose weights are also the class activation maps (Zhou et al., CAM, 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from stages.nets.backbone import Backbone
+
+
+class Classifier(nn.Module):
+    """A backbone, global average pooling, and a 1x1 convolution without bias to C classes.
+
+    `dropout` is the probability of Dropout2d before the pooling: 0.5 in PSA, none in IRN. The layer is
+    named as in IRN's checkpoints (`classifier.weight`) and starts from Xavier's initialisation, as in PSA.
+    """
+
+    task = "classification"
+    head = "cam"
+    head_keys = ("classifier",)
+
+    def __init__(self, backbone: Backbone, n_classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.n_outputs = n_classes
+        self.dropout_rate = dropout
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(backbone.channels, n_classes, 1, bias=False)
+        nn.init.xavier_uniform_(self.classifier.weight)
+        self.mean, self.std, self.stride = backbone.mean, backbone.std, backbone.stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, C) of images (B, 3, H, W)."""
+        return self.from_features(self.backbone(images))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """Return logits (B, C) of the backbone's final map (B, D, h, w)."""
+        pooled = self.dropout(features).mean((2, 3), keepdim=True)
+        return self.classifier(pooled).flatten(1)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the activation maps (B, C, h, w) before ReLU; their mean over (h, w) is the logit."""
+        return self.classifier(self.backbone(images))
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters outside the backbone."""
+        return self.classifier.parameters()

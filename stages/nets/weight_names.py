@@ -1,0 +1,52 @@
+"""How other people's checkpoints name the weights of the networks that we know."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+# Layers that end a network in the checkpoints of this field and of torchvision and timm.
+HEADS = (
+    "classifier", "fc", "fc8", "fc8_20", "fc8_200", "linear1000", "head", "heads", "head_dist", "last_linear",
+    "aspp", "decoder",
+)  # fmt: skip
+# torchvision's first DenseNets had a dot in the names of a layer's convolutions.
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
+
+
+def bare(key: str) -> str:
+    """Return a key without the prefix `backbone.` of our own nets, so that nets and backbones meet."""
+    return key.removeprefix("backbone.")
+
+
+def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """Return weights under our names, {our name: name in the file}, and the names of second copies.
+
+    Known are: IRN (`resnet50.*` and `classifier`, everything else there a second registration of the same
+    weights or another head's: facts of the released code), PSA and SC-CAM (`fc8`, `fc8_20`), DeepLab-v2 wrapped
+    for several scales (`base.`, `scale.`), torchvision's old DenseNets.
+    """
+    kept, original, copies = {}, {}, []
+    irn = any(key.startswith("resnet50.") for key in state)
+    for key, tensor in state.items():
+        if irn and key.startswith(("stage", "backbone.", "newly_added.")):
+            copies.append(key)
+            continue
+        name = _our_name(key, irn)
+        kept[name], original[name] = tensor, key
+    return kept, original, copies
+
+
+def _our_name(key: str, irn: bool) -> str:
+    if irn:
+        return key.removeprefix("resnet50.")
+    key = key.removeprefix("base.").removeprefix("scale.")
+    if key in ("fc8.weight", "fc8_20.weight"):
+        return "classifier.weight"
+    return OLD_DENSENET.sub(r"\1\2", key)
+
+
+def is_head(key: str, prefixes: tuple[str, ...]) -> bool:
+    """Return whether a key (without `backbone.`) belongs to one of the layers `prefixes`."""
+    return key.split(".")[0] in prefixes

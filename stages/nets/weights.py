@@ -1,0 +1,134 @@
+"""Weight files of other people: reading them without running code, and fitting them into a network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stages.errors import BadData, MissingInput
+from stages.nets.fetch import fetch_weights
+from stages.nets.weight_names import HEADS, bare, is_head, renamed
+
+__all__ = ["ImportReport", "fetch_weights", "import_weights", "read_state_dict"]
+
+WRAPPERS = ("state_dict", "model")
+COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """Names of the tensors that went into the net, that were dropped with a head, renamed, or not used."""
+
+    loaded: tuple[str, ...]
+    dropped_head: tuple[str, ...]
+    renamed: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        line = f"{len(self.loaded)} tensors loaded, {len(self.dropped_head)} of the head dropped"
+        return f"{line}, {len(self.unused)} not used" if self.unused else line
+
+
+def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """Return the tensors by name in a .safetensors, .pth or .pt file, on the CPU.
+
+    `{"state_dict": ...}` and `{"model": ...}` are unwrapped, a leading `module.` is cut. Pickles are read with
+    `weights_only`: one that would run code is refused. Raises MissingInput and BadData (one line).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MissingInput("no such file", "give the path of a .safetensors, .pth or .pt file", where=str(path))
+    if file.suffix == ".safetensors":
+        state = _read_safetensors(file)
+    else:
+        state = _tensors(_read_pickle(file), file)
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except Exception as error:
+        raise BadData(f"no safetensors file ({error})", "fetch or copy it again", where=str(file)) from error
+
+
+def _read_pickle(file: Path) -> object:
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"[Uu]nsupported \w+ (\S+)", str(error))
+        if refused:
+            what = f"refused, because it holds {refused[1]}, not only tensors"
+            raise BadData(what, "save its state_dict alone, best as .safetensors", where=str(file)) from error
+        first = str(error).strip().splitlines()[:1]
+        what = f"no weight file that can be read ({first[0][:120] if first else type(error).__name__})"
+        raise BadData(what, "fetch or copy it again", where=str(file)) from error
+
+
+def _tensors(content: object, file: Path) -> dict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if isinstance(content, dict):
+        found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        if found:
+            return found
+    raise BadData("it holds no tensors by name", "give a file with a network's state_dict", where=str(file))
+
+
+def import_weights(
+    net: nn.Module, state: dict[str, Tensor], *, head_keys: tuple[str, ...] | None = None, where: str = ""
+) -> ImportReport:
+    """Put the weights `state` into `net` and tell what was done; the net is left as it was on any error.
+
+    `head_keys` are the net's layers that may stay as they are (default: those that the net itself names):
+    their weights are taken where the shape is the same, dropped and counted otherwise. Everything else must
+    be there in the same shape. Raises BadData naming the first key and both shapes; `where` is the file.
+    """
+    heads = getattr(net, "head_keys", ()) if head_keys is None else head_keys
+    target = net.state_dict()
+    ours = {bare(key): key for key in target}
+    weights, original, unused = renamed(state)
+    loaded, dropped = {}, []
+    for name, tensor in weights.items():
+        key = ours.get(bare(name))
+        if key is not None and target[key].shape == tensor.shape:
+            loaded[key] = name
+        elif is_head(bare(name), (*heads, *HEADS)) and (key is None or is_head(bare(key), heads)):
+            dropped.append(original[name])
+        elif key is None and not _belongs(bare(name), ours):
+            unused.append(original[name])
+        else:
+            raise _mismatch(original[name], tensor, None if key is None else target[key], where)
+    _check_complete(target, loaded, heads, where)
+    net.load_state_dict({key: weights[name] for key, name in loaded.items()}, strict=False)
+    changed = tuple(key for key, name in loaded.items() if key != original[name])
+    return ImportReport(tuple(loaded), tuple(dropped), changed, tuple(unused))
+
+
+def _belongs(name: str, ours: dict[str, str]) -> bool:
+    """Return whether a key that the net lacks lies in one of its layers: then the file is of another network."""
+    layer = name.split(".")[0] + "."
+    return not name.endswith(COUNTER) and any(key.startswith(layer) for key in ours)
+
+
+def _check_complete(target: dict[str, Tensor], loaded: dict[str, str], heads: tuple[str, ...], where: str) -> None:
+    for key, tensor in target.items():
+        if key not in loaded and not is_head(bare(key), heads) and not key.endswith(COUNTER):
+            raise _mismatch(key, None, tensor, where)
+
+
+def _mismatch(key: str, found: Tensor | None, wanted: Tensor | None, where: str) -> BadData:
+    there = "not there" if found is None else f"of shape {tuple(found.shape)}"
+    here = "has no such weight" if wanted is None else f"has shape {tuple(wanted.shape)}"
+    return BadData(
+        f"weights of another network: {key} is {there}, the network {here}", "give --net and --weights that fit",
+        where=where,
+    )  # fmt: skip

@@ -1,0 +1,29 @@
+"""Settings of `wsss refine`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+
+BACKGROUNDS = {"irn": "constant:0.3", "psa": "power:4", "clip-es": "power:1", "deeplab": "constant:0.3"}
+
+
+@dataclass(frozen=True)
+class CrfConfig:
+    """Settings of `refine crf`; a value left at none is the preset's."""
+
+    preset: str = setting("irn", "Whose kernels and unary: irn takes labels, the others scores.",
+                          choices=("irn", "psa", "clip-es", "deeplab"))
+    background: str = setting("", "constant:V, power:A or from:EVAL.json, for the unary; empty: the preset's "
+                              "(irn, deeplab constant:0.3; psa power:4; clip-es power:1).")
+    unary: str = setting("auto", "Hard labels, or scores as they are.", choices=("auto", "labels", "scores"))
+    label_confidence: float = setting(0.7, "How far a hard label is trusted.", low=0.01, high=0.999, source="IRN")
+    iterations: int = setting(10, "Steps of mean field.", low=1, high=1000)
+    gaussian_sxy: float | None = setting(None, "Width of the smoothness kernel.", unit="pixels", low=0.1)
+    gaussian_weight: float | None = setting(None, "Weight of the smoothness kernel.", low=0)
+    bilateral_sxy: float | None = setting(None, "Width of the appearance kernel.", unit="pixels", low=0.1)
+    bilateral_srgb: float | None = setting(None, "Width of the appearance kernel in colour.",
+                                           unit="grey levels of 0..255", low=0.1)
+    bilateral_weight: float | None = setting(None, "Weight of the appearance kernel.", low=0)
+    threads: int = setting(1, "CPU threads of each worker.", low=1)

@@ -1,0 +1,206 @@
+"""Reads a shard. A file under its final name is whole and never changes, so no lock is taken.
+
+Whatever h5py throws (OSError, KeyError, RuntimeError, ValueError, TypeError were all met) becomes one line:
+file, item, what was expected, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from stages.errors import BadData, MissingInput, WsssError
+from stages.shards.items import Item, group_name
+from stages.shards.schema import COMMON_ATTRS, FORMAT, FORMAT_VERSION, KINDS
+
+_REMAKE = "make it again, or see wsss check"
+
+
+@contextmanager
+def answering(path: Path | str, item: str = "") -> Iterator[None]:
+    """Turn any exception of h5py met inside into BadData that names the file and the item."""
+    try:
+        yield
+    except WsssError:
+        raise
+    except Exception as error:
+        where = f"{path}: item {item}" if item else str(path)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadData(f"can't be read ({reason[:160]})", f"the file is damaged: {_REMAKE}", where=where) from None
+
+
+class Shard:
+    """One shard, opened when it is first needed and once per process."""
+
+    def __init__(self, path: Path | str, kind: str | tuple[str, ...] = ()) -> None:
+        """Name the shard at `path`; with `kind`, raise BadData when it is of another. Raises MissingInput."""
+        self.path = Path(path)
+        self._files: dict[int, h5py.File] = {}
+        if not self.path.is_file():
+            what = "is a folder" if self.path.is_dir() else "is not there"
+            raise MissingInput(what, "give a shard that exists", where=str(path))
+        self._check_root()
+        if kind and self.kind not in ((kind,) if isinstance(kind, str) else kind):
+            wanted = kind if isinstance(kind, str) else " or ".join(kind)
+            raise BadData(f"holds {self.kind}, not {wanted}", f"give a shard of kind {wanted}", where=str(path))
+
+    @property
+    def file(self) -> h5py.File:
+        """The open file; handles are not shared with child processes."""
+        process = os.getpid()
+        if process not in self._files:
+            try:
+                self._files[process] = h5py.File(self.path, "r", locking=False)
+            except Exception as error:
+                raise BadData(self._not_hdf5(error), _REMAKE, where=str(self.path)) from None
+        return self._files[process]
+
+    def _not_hdf5(self, error: Exception) -> str:
+        with self.path.open("rb") as stream:
+            signature = stream.read(8)
+        if signature != b"\x89HDF\r\n\x1a\n":
+            return f"is not a shard ({self.path.stat().st_size} bytes that are not HDF5)"
+        reason = str(error)
+        return "is cut short" if "truncated" in reason else f"can't be opened ({reason[:120]})"
+
+    def _check_root(self) -> None:
+        with answering(self.path):
+            attributes = self.file.attrs
+            if "format" not in attributes or _text(attributes["format"]) != FORMAT:
+                raise BadData("is an HDF5 file but not a shard of wsss", "give a shard", where=str(self.path))
+            version = _text(attributes["format_version"])
+            if _version(version) > _version(FORMAT_VERSION):
+                raise BadData(f"has format {version}; this wsss reads up to {FORMAT_VERSION}",
+                              "install a newer wsss", where=str(self.path))
+            kind = _text(attributes["kind"])
+            if kind not in KINDS:
+                raise BadData(f"has the unknown kind {kind!r}", _REMAKE, where=str(self.path))
+            missing = [name for name in (*COMMON_ATTRS, *KINDS[kind].root_attrs) if name not in attributes]
+            if missing:
+                raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=str(self.path))
+
+    def attribute(self, name: str) -> Any:
+        """Return a root attribute as str, int, float or array."""
+        with answering(self.path):
+            return _plain(self.file.attrs[name])
+
+    def root(self, name: str) -> np.ndarray:
+        """Return a root dataset."""
+        with answering(self.path):
+            if name not in self.file:
+                raise BadData(f"lacks the dataset {name}", _REMAKE, where=str(self.path))
+            return self.file[name][()]
+
+    @cached_property
+    def kind(self) -> str:
+        return self.attribute("kind")
+
+    @cached_property
+    def part(self) -> int:
+        return int(self.attribute("part"))
+
+    @cached_property
+    def parts(self) -> int:
+        return int(self.attribute("parts"))
+
+    @cached_property
+    def digest(self) -> str:
+        return self.attribute("digest")
+
+    @cached_property
+    def index_digest(self) -> str:
+        """The digest of the index behind it; an index's own."""
+        return self.digest if self.kind == "index" else self.attribute("index_digest")
+
+    @cached_property
+    def provenance(self) -> list[dict[str, Any]]:
+        with answering(self.path):
+            return json.loads(self.attribute("provenance"))
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return self.texts("classes")
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return self.texts("ids")
+
+    @cached_property
+    def errors(self) -> dict[str, str]:
+        """The refused items and why."""
+        return dict(zip(self.texts("error_ids"), self.texts("error_messages"), strict=True))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a root dataset of strings."""
+        with answering(self.path):
+            return tuple(text.decode() for text in self.root(name).tolist())
+
+    def has(self, item_id: str) -> bool:
+        """Say whether the shard holds this item's contents (a refused item's it does not)."""
+        with answering(self.path, item_id):
+            return group_name(item_id) in self.file["items"]
+
+    def item(self, item_id: str, *, without: tuple[str, ...] = ()) -> Item:
+        """Return an item's datasets (but those in `without`) and attributes; a refused one with its error.
+
+        Raises BadData when they are not as the kind has them.
+        """
+        if item_id in self.errors:
+            return Item(item_id, error=self.errors[item_id])
+        with answering(self.path, item_id):
+            group = self.file["items"][group_name(item_id)]
+            datasets = {name: group[name][()] for name in group if name not in without}
+            attrs = {name: _plain(value) for name, value in group.attrs.items()}
+        self._check_item(item_id, datasets, attrs)
+        return Item(item_id, datasets, attrs)
+
+    def _check_item(self, item_id: str, datasets: dict[str, np.ndarray], attrs: dict[str, Any]) -> None:
+        kind, where = KINDS[self.kind], f"{self.path}: item {item_id}"
+        for array in kind.item:
+            if array.name not in datasets:
+                if array.required:
+                    raise BadData(f"lacks the dataset {array.name}", _REMAKE, where=where)
+                continue
+            found = datasets[array.name]
+            dtype = "S" if found.dtype.kind == "S" else found.dtype.str
+            if dtype not in array.dtypes or found.ndim != array.axes:
+                raise BadData(f"{array.name} is {found.dtype.str} with {found.ndim} axes, not "
+                              f"{' or '.join(array.dtypes)} with {array.axes}", _REMAKE, where=where)
+        missing = [name for name in kind.item_attrs if name not in attrs]
+        if missing:
+            raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=where)
+
+    def items(self) -> Iterator[Item]:
+        """Yield the items in the order of `ids`."""
+        for item_id in self.ids:
+            yield self.item(item_id)
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        for process in [one for one in self._files if one == os.getpid()]:
+            self._files.pop(process).close()
+
+    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
+        return Shard, (self.path,)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split("."))

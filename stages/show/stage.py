@@ -1,0 +1,106 @@
+"""`show`: a look at images, maps and masks: a row an image, a column a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stages.data.draw import cam_colours, half_blocks, overlay
+from stages.data.images import encode_png
+from stages.data.masks import voc_palette
+from stages.data.source import ImageSource
+from stages.errors import BadData, MissingInput, UsageError
+from stages.flow.background import resolve_background
+from stages.flow.execution import Inputs
+from stages.flow.maps import full_size, includes_background
+from stages.flow.parts import find_index
+from stages.kernels.background import mask_of_maps, mask_of_rows
+from stages.shards import Run, Shard
+from stages.shards.disk import make_folder, replace_file
+from stages.show.config import ShowConfig
+from stages.show.sheet import contact_sheet
+
+
+def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -> str | None:
+    """Write a PNG to `output`, or return the text of a drawing for the terminal.
+
+    Raises UsageError, MissingInput (an id that no run has), BadData.
+    """
+    if not output and not config.terminal:
+        raise UsageError("-o is missing", "give -o FILE.png, or --terminal")
+    runs = [Run([path], ("index", "cams", "masks"), whole=False) for path in paths]
+    sources = _sources(runs[0], inputs)
+    ids = _chosen(config, runs[0], sources)
+    shown = [run for run in runs if run.kind != "index"]
+    rows = [_row(item_id, sources, shown, config) for item_id in ids]
+    if config.terminal:
+        return half_blocks(np.concatenate(_of_one_height(rows[0]), axis=1), config.columns)
+    titles = ["image", *(_title(path) for path, run in zip(paths, runs, strict=True) if run.kind != "index"),
+              *(["truth"] if config.truth else [])]
+    picture = rows[0][-1] if len(ids) == 1 and len(rows[0]) <= 2 else contact_sheet(
+        rows, column_titles=titles, row_titles=list(ids), cell=(config.cell, config.cell),
+        legend=_legend(ids, sources, runs[0].classes))
+    make_folder(Path(output).absolute().parent)
+    replace_file(Path(output), encode_png(picture))
+    return None
+
+
+def _title(path: str) -> str:
+    place = Path(path)
+    return place.stem if place.suffix else place.name
+
+
+def _sources(run: Run, inputs: Inputs) -> dict[str, ImageSource]:
+    found: dict[str, ImageSource] = {}
+    for path in sorted({find_index(shard, inputs.index) for shard in run.shards}):
+        source = ImageSource(Shard(path, "index"), inputs.root)
+        found |= dict.fromkeys(source.index.ids, source)
+    return found
+
+
+def _chosen(config: ShowConfig, run: Run, sources: dict[str, ImageSource]) -> list[str]:
+    unknown = [item_id for item_id in config.ids if item_id not in sources]
+    if unknown:
+        raise MissingInput(f"no image {unknown[0]}", "see wsss info for the ids", where=str(run.first.path))
+    good = [item_id for item_id in run.ids if item_id in run]
+    if not (config.ids or good):
+        raise BadData("has no image that was not refused", where=str(run.first.path))
+    places = np.linspace(0, len(good) - 1, min(config.count, len(good))).round().astype(int)
+    return list(config.ids) or [good[place] for place in places]
+
+
+def _row(item_id: str, sources: dict[str, ImageSource], runs: list[Run], config: ShowConfig) -> list[np.ndarray]:
+    source = sources[item_id]
+    image = source.image(item_id)
+    row = [image, *(_picture(run, item_id, image, config) for run in runs)]
+    if config.truth:
+        row.append(overlay(image, source.mask(item_id)) if source.has_mask(item_id) else image // 4)
+    return row
+
+
+def _picture(run: Run, item_id: str, image: np.ndarray, config: ShowConfig) -> np.ndarray:
+    if item_id not in run:
+        return image // 4
+    item = run.item(item_id)
+    if run.kind == "masks":
+        return overlay(image, item.datasets["mask"])
+    rows, ids = full_size(item)
+    if includes_background(run.places[item_id]):
+        return overlay(image, mask_of_rows(rows, ids))
+    if config.background:
+        background, _ = resolve_background(config.background)
+        return overlay(image, mask_of_maps(rows, ids, background, 255))
+    return cam_colours(rows, ids, image=image)
+
+
+def _legend(ids: Sequence[str], sources: dict[str, ImageSource], classes: tuple[str, ...]) -> list:
+    present = sorted({label for item_id in ids for label in sources[item_id].labels(item_id) or ()})
+    colours = voc_palette()
+    return [(classes[label], tuple(int(value) for value in colours[label % 256])) for label in present]
+
+
+def _of_one_height(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    height = max(picture.shape[0] for picture in pictures)
+    return [np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0))) for picture in pictures]

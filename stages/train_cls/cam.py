@@ -1,0 +1,22 @@
+"""The plain classifier: global average pooling and a linear layer without bias, so that the CAM is its weights.
+
+Zhou et al., "Learning Deep Features for Discriminative Localization" (CVPR 2016), with the multi-label loss
+that PSA and IRN use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def loss(net: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return {"loss"}: the multi-label soft margin of logits (B, C) and `batch["labels"]` (B, C) in {0, 1}.
+
+    It is the binary cross entropy of the sigmoid, averaged over classes and images (PSA and IRN, released code).
+    """
+    logits = net(batch["image"])
+    return {"loss": F.multilabel_soft_margin_loss(logits.float(), batch["labels"].to(torch.float32))}

@@ -1,0 +1,90 @@
+"""`train-cls`: image tags to a classifier whose maps the later stages refine."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.data.augment import ClassificationView, classification_view
+from stages.data.source import ImageSource
+from stages.errors import UsageError
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.nets.classifier import Classifier
+from stages.nets.files import describe_net
+from stages.nets.registry import build_backbone
+from stages.shards import Run
+from stages.training.loop import Job, finished_before, resolved, train
+from stages.training.start import (
+    at_least_one,
+    input_statistics,
+    start_from,
+    supervision_of,
+    training_entry,
+    weights_digest,
+)
+
+METHODS = {"cam": "stages.train_cls.cam"}
+_HEAD = ("classifier",)
+
+
+def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Train a classifier on an index's tags. Raises UsageError, MissingInput, BadData, and what `train` raises."""
+    index = Run(inputs.paths, "index")
+    ordinal, config = config.device, resolved(config)
+    if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4):
+        raise UsageError("--long-side takes two numbers and --colour-jitter four or none")
+    weights = inputs.named.get("weights")
+    entry = training_entry("train-cls", method, config, {"index": index.digest, **weights_digest(weights)})
+    done = finished_before(entry, output)
+    if done or output.dry_run:
+        report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
+        return _told(done, output, report)
+    torch.manual_seed(config.seed)
+    net = Classifier(build_backbone(config.net, stride=config.stride or None), len(index.classes) - 1,
+                     dropout=config.dropout)
+    initial = start_from(net, config, weights, _HEAD, report)
+    mean, std = input_statistics(net, config)
+    samples = _Samples(index, inputs.root, config, mean, std)
+    if samples.skipped:
+        report.tell(f"{samples.skipped} images have no known tags and are left out")
+    at_least_one(samples.chosen, "has tags", str(index.first.path))
+    net.mean, net.std = mean, std
+    description = describe_net(net, classes=list(index.classes), initial_weights=initial,
+                               supervision=supervision_of(index), provenance=[*index.first.provenance, entry])
+    loss = importlib.import_module(METHODS[method]).loss
+    job = Job(net, loss, samples.draw, len(samples.chosen), list(net.classifier.parameters()), description)
+    return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
+
+
+def _told(done: Summary | None, output: Output, report: Report) -> Summary:
+    if done:
+        report.finished(output.path)
+    return done or Summary()
+
+
+class _Samples:
+    """Draws augmented views of the images whose tags are known."""
+
+    def __init__(self, index: Run, root: str | None, config: Any, mean: tuple, std: tuple) -> None:
+        self.sources = [ImageSource(shard, root) for shard in index.shards]
+        usable = [(source, item_id) for source in self.sources for item_id in source.index.ids
+                  if item_id not in source.index.errors]
+        self.chosen = [(source, item_id) for source, item_id in usable if source.labels(item_id) is not None]
+        self.skipped = len(usable) - len(self.chosen)
+        self.n_classes = len(index.classes) - 1
+        jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
+        self.view = replace(
+            ClassificationView(), crop=config.crop_size, long_side=config.long_side, flip=0.5 if config.flip else 0.0,
+            brightness=jitter[0], contrast=jitter[1], saturation=jitter[2], hue=jitter[3], mean=mean, std=std)
+
+    def draw(self, position: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return one sample: `image` (3, S, S) float32 and `labels` (C,) in {0, 1}."""
+        source, item_id = self.chosen[position]
+        labels = np.zeros(self.n_classes, dtype=np.uint8)
+        for class_id in source.labels(item_id):
+            labels[class_id - 1] = 1
+        return {"image": classification_view(source.image(item_id), generator, self.view), "labels": labels}

@@ -1,0 +1,28 @@
+"""Settings of `wsss train-seg`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+from stages.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class SegConfig(TrainingConfig):
+    """Settings of `train-seg`."""
+
+    head: str = setting("auto", "The head; auto: DeepLab-v2 for wsss:deeplabv2_resnet101, LargeFOV for "
+                        "wsss:resnet38, else the light one.",
+                        choices=("auto", "deeplab-light", "deeplab-v2", "large-fov"))
+    loss: str = setting("ce", "Cross entropy, balanced between background and classes, or of confident pixels only.",
+                        choices=("ce", "balanced", "confidence"))
+    mu: float = setting(0.95, "Least confidence of a pixel under --loss confidence.", low=0, high=1,
+                        source="CLIP-ES eq. 9")
+    scale_range: tuple[float, ...] = setting((0.5, 1.5), "Resize by a factor drawn from this range.", low=0.1,
+                                             high=4, source="DeepLab-v2")
+    epochs: int = setting(12, "Passes over the images.", low=1)
+    lr: float = setting(3e-4, "Learning rate of the backbone.", low=0)
+    head_lr_factor: float = setting(7.0, "Times --lr for layers that start anew.", low=0, source="DeepLab-v2: 10")
+    optimizer: str = setting("adamw", "The optimiser.", choices=("sgd", "adamw"))
+    weight_decay: float = setting(0.01, "Weight decay.", low=0)

@@ -1,0 +1,124 @@
+"""`train-seg`: an index and masks to a segmentation network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages.data.augment import SegmentationView, segmentation_view
+from stages.data.source import ImageSource
+from stages.errors import BadData, UsageError
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.nets.files import describe_net
+from stages.nets.segmenter import build_segmenter
+from stages.shards import Run, same_classes
+from stages.train_seg.config import SegConfig
+from stages.train_seg.losses import LOSSES, at_size, confident, small_mask
+from stages.training.loop import Job, finished_before, resolved, train
+from stages.training.start import (
+    at_least_one,
+    input_statistics,
+    start_from,
+    supervision_of,
+    training_entry,
+    weights_digest,
+)
+
+_HEADS = ("classifier", "head", "aspp")
+
+
+def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Train a network on `--masks`. Raises UsageError, MissingInput, BadData, and what `train` raises."""
+    index, masks_given = Run(inputs.paths, "index"), inputs.require("masks")
+    masks = None if masks_given == "truth" else Run([masks_given], "masks")
+    ordinal, config = config.device, resolved(config)
+    if len(config.scale_range) != 2 or len(config.colour_jitter) not in (0, 4):
+        raise UsageError("--scale-range takes two numbers and --colour-jitter four or none")
+    weights = inputs.named.get("weights")
+    digests = {"index": index.digest, "masks": masks.digest if masks else "truth", **weights_digest(weights)}
+    entry = training_entry("train-seg", "", config, digests)
+    done = finished_before(entry, output)
+    if done or output.dry_run:
+        report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
+        if done:
+            report.finished(output.path)
+        return done or Summary()
+    samples = _Samples(index, masks, inputs.root, config)
+    at_least_one(samples.chosen, f"has a mask in {masks_given}", str(index.first.path))
+    if samples.skipped:
+        report.tell(f"{samples.skipped} images of the index have no mask in {masks_given} and are left out")
+    torch.manual_seed(config.seed)
+    net = build_segmenter(config.net, len(index.classes), head=config.head, stride=config.stride or None)
+    initial = start_from(net, config, weights, _HEADS, report)
+    mean, std = input_statistics(net, config)
+    samples.view = replace(samples.view, mean=mean, std=std)
+    supervision = f"pseudo masks ({supervision_of(index)})" if masks else "truth (full supervision)"
+    net.mean, net.std = mean, std
+    made_from = masks.first if masks else index.first
+    description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
+                               provenance=[*made_from.provenance, entry])
+    job = Job(net, _Loss(config, samples.view.ignore), samples.draw, len(samples.chosen),
+              list(net.head_parameters()), description)
+    return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
+
+
+class _Loss:
+    """The loss that the settings name, summed over what the network is trained on."""
+
+    def __init__(self, config: SegConfig, ignore: int) -> None:
+        self.loss, self.ignore = LOSSES[config.loss], ignore
+
+    def __call__(self, net: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        mask = batch["mask"].long()
+        outputs = [logits.float() for logits in net.training_outputs(batch["image"])]
+        if len(outputs) > 1:
+            parts = [self.loss(logits, small_mask(mask, logits.shape[-2:]), ignore=self.ignore) for logits in outputs]
+            return {"loss": torch.stack(parts).sum()}
+        return {"loss": self.loss(at_size(outputs[0], mask), mask, ignore=self.ignore)}
+
+
+class _Samples:
+    """Draws augmented views of the images that have a mask, with it."""
+
+    def __init__(self, index: Run, masks: Run | None, root: str | None, config: SegConfig) -> None:
+        if masks:
+            same_classes((str(index.first.path), index.classes), (str(masks.first.path), masks.classes))
+        self.masks, self.config = masks, config
+        self.sources = [ImageSource(shard, root) for shard in index.shards]
+        usable = [(source, item_id) for source in self.sources for item_id in source.index.ids
+                  if item_id not in source.index.errors]
+        self.chosen = [(source, item_id) for source, item_id in usable
+                       if (item_id in masks if masks else source.has_mask(item_id))]
+        self.skipped = len(usable) - len(self.chosen)
+        jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
+        self.view = replace(
+            SegmentationView(), crop=config.crop_size, scale=config.scale_range, flip=0.5 if config.flip else 0.0,
+            brightness=jitter[0], contrast=jitter[1], saturation=jitter[2], hue=jitter[3],
+            ignore=255 if len(index.classes) <= 255 else 65535)
+
+    def draw(self, position: int, generator: np.random.Generator) -> dict[str, Any]:
+        """Return one sample: `image` (3, S, S) float32 and `mask` (S, S) int32."""
+        source, item_id = self.chosen[position]
+        image, mask = source.image(item_id), self._mask(source, item_id)
+        if image.shape[:2] != mask.shape:
+            raise BadData(f"the mask is {mask.shape}, the image {image.shape[:2]}", "make the masks again",
+                          where=item_id)
+        image, mask = segmentation_view(image, mask, generator, self.view)
+        return {"image": image, "mask": mask.astype(np.int32)}
+
+    def _mask(self, source: ImageSource, item_id: str) -> np.ndarray:
+        if self.masks is None:
+            return source.mask(item_id)
+        item = self.masks.item(item_id)
+        mask = item.datasets["mask"]
+        if self.config.loss != "confidence":
+            return mask
+        if "confidence" not in item.datasets:
+            raise BadData("its mask has no confidence", "make the masks with wsss pseudo, or use --loss ce",
+                          where=item_id)
+        return confident(mask, item.datasets["confidence"], self.config.mu, self.view.ignore)

@@ -1,0 +1,99 @@
+"""The state of an unfinished training: `OUT.part`, a safetensors file replaced by rename."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from stages.errors import BadData, CannotCreate, Stopped, refused_write
+from stages.shards import differences, part_path
+from stages.shards.disk import make_folder, replace_file
+
+_KEY = "wsss-training"
+
+
+class Checkpoint:
+    """Weights, optimiser state and step of a training in progress, under a lock."""
+
+    def __init__(self, output: Path, request: dict[str, Any]) -> None:
+        """Lock `output`. Raises Stopped when another process trains it, CannotCreate, IoFailed."""
+        self.path = part_path(output)
+        self._lock_path = output.with_name(output.name + ".lock")
+        self._request = request
+        make_folder(output.parent)
+        try:
+            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Stopped("another process trains it", "wait for it, or choose another -o",
+                          where=str(output)) from None
+        except OSError as error:
+            raise refused_write(error, output) from None
+
+    def release(self, *, finished: bool) -> None:
+        """Give the lock back; the state of a finished training goes."""
+        if finished:
+            self.path.unlink(missing_ok=True)
+            self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def save(self, step: int, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor],
+             scaler: dict[str, Any]) -> None:
+        """Replace the state on disk."""
+        tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+        plain: dict[str, Any] = {}
+        for number, state in optimiser.state_dict()["state"].items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"optimiser.{number}.{name}"] = value
+                elif value is not None:
+                    plain[f"{number}.{name}"] = value
+        head = {"request": self._request, "step": step, "plain": plain, "scaler": scaler}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        replace_file(self.path, save(tensors, {_KEY: json.dumps(head, sort_keys=True)}))
+
+    def restore(self, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor], *,
+                discard: bool) -> tuple[int, dict[str, Any]]:
+        """Load the state on disk into net, optimiser and average; return (steps done, state of the scaler).
+
+        (0, {}) when there is none. Raises CannotCreate when it is of other settings and `discard` is off.
+        """
+        if not self.path.exists():
+            return 0, {}
+        tensors, head = self._read()
+        changed = differences(head["request"], self._request)
+        if changed and discard:
+            return 0, {}
+        if changed:
+            raise CannotCreate(f"holds an unfinished training with other settings ({changed})",
+                               "give those settings, another -o, or --force to drop it", where=str(self.path))
+        net.load_state_dict(_below(tensors, "net."))
+        average.update(_below(tensors, "average."))
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in {**_below(tensors, "optimiser."), **head["plain"]}.items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        return head["step"], head["scaler"]
+
+    def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                head = json.loads(file.metadata()[_KEY])
+                return {name: file.get_tensor(name) for name in file.keys()}, head  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise BadData(f"is no training state ({error})", "remove it to start anew",
+                          where=str(self.path)) from None
+
+
+def _below(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

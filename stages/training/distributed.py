@@ -1,0 +1,69 @@
+"""Several processes that train one net, started by torchrun (or srun with its variables set)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """True in the one process that writes and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the group that torchrun's environment describes (gloo on CPUs, nccl on GPUs); alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield World(distributed.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")),
+                    int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+    finally:
+        distributed.destroy_process_group()
+
+
+def share_weights(net: nn.Module, world: World) -> None:
+    """Give every process the weights and statistics of the first."""
+    if world.size > 1:
+        for tensor in (*net.parameters(), *net.buffers()):
+            distributed.broadcast(tensor.data, 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Replace every gradient by the mean over the processes, in one exchange."""
+    if world.size == 1:
+        return
+    gradients = [one.grad for one in parameters if one.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= world.size
+    for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def any_wants(flag: bool, world: World, device: torch.device) -> bool:
+    """Say whether any process raises `flag`, so that all stop after the same step."""
+    if world.size == 1:
+        return flag
+    raised = torch.tensor([int(flag)], device=device)
+    distributed.all_reduce(raised, op=distributed.ReduceOp.MAX)
+    return bool(raised.item())

@@ -1,0 +1,238 @@
+"""The one training loop: every `train-*` gives it a net, a loss and a way to draw a sample."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.errors import BadData, CannotCreate, Stopped
+from stages.flow.device import cores, resolve_device, use_threads
+from stages.flow.execution import Output, Report, Stop, Summary
+from stages.flow.make_part import append_line
+from stages.nets.files import net_bytes, read_net
+from stages.shards import differences, request_of
+from stages.shards.disk import replace_file
+from stages.training.checkpoint import Checkpoint
+from stages.training.config import TrainingConfig
+from stages.training.distributed import World, any_wants, average_gradients, joined, share_weights
+from stages.training.optimiser import build_optimiser, hold_batch_norm, set_rate
+from stages.training.order import batch_positions, batches, steps_per_epoch
+
+Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained.
+
+    `loss(net, batch)` returns named scalars, of which "loss" is minimised; `draw(position, generator)` one sample
+    of the `n_samples`; `head` are the parameters that start anew; `description` is what the net's file says.
+    """
+
+    net: nn.Module
+    loss: Callable[[nn.Module, Batch], dict[str, torch.Tensor]]
+    draw: Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
+    n_samples: int
+    head: list[nn.Parameter]
+    description: dict[str, Any]
+
+
+def resolved(config: Any) -> Any:
+    """Return the settings with device, precision and threads resolved: what enters the provenance."""
+    device = resolve_device(config.device)
+    precision = config.precision
+    if precision == "auto":
+        precision = "fp32" if device == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return replace(config, device=device, precision=precision, threads=config.threads or max(1, cores() // local))
+
+
+def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:
+    """Return a summary when the net is there as wanted (touched); None when it is to be trained.
+
+    Raises CannotCreate naming the keys that differ when there is another one.
+    """
+    if output.force or not output.path.exists():
+        return None
+    _, description = read_net(output.path)
+    changed = differences(request_of(description["provenance"][-1]), request_of(dict(entry)))
+    if changed:
+        raise CannotCreate(f"exists with other settings ({changed})",
+                           "give those settings, another -o, or --force to replace it", where=str(output.path))
+    os.utime(output.path)
+    return Summary(up_to_date=1)
+
+
+def train(job: Job, config: TrainingConfig, output: Output, *, ordinal: str, stop: Stop, report: Report) -> Summary:
+    """Train `job` under resolved settings and write its net; resume what an interrupted run left.
+
+    `ordinal` is the --device as given. Equal settings, inputs, world size, threads and versions end bit-equal
+    on a CPU, however often the run was stopped. Raises Stopped (state kept), BadData (loss not finite),
+    CannotCreate, IoFailed.
+    """
+    use_threads(config.threads)
+    with joined(config.device) as world:
+        device = _device(config.device, ordinal, world)
+        return _Training(job, config, output, world, device, stop, report).run()
+
+
+def _device(kind: str, ordinal: str, world: World) -> torch.device:
+    if kind == "cpu":
+        return torch.device("cpu")
+    # Deterministic kernels where CUDA has them; bilinear upsampling's gradient has none, and is let through.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    return torch.device(ordinal if ":" in ordinal else f"cuda:{world.local_rank}")
+
+
+class _Training:
+    """One run of the loop."""
+
+    def __init__(self, job: Job, config: TrainingConfig, output: Output, world: World, device: torch.device,
+                 stop: Stop, report: Report) -> None:
+        self.job, self.config, self.output, self.world, self.device = job, config, output, world, device
+        self.stop, self.report = stop, report
+        self.net = job.net.to(device, memory_format=torch.channels_last)
+        hold_batch_norm(self.net, config.freeze_bn)
+        self.optimiser = build_optimiser(self.net, job.head, config)
+        self.average: dict[str, torch.Tensor] = {}
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        per_epoch = steps_per_epoch(job.n_samples, config.batch_size * config.accumulate, world.size)
+        self.per_epoch, self.steps = per_epoch, per_epoch * config.epochs
+
+    def run(self) -> Summary:
+        """Train from the last state to the end, and write the net."""
+        request = request_of(self.job.description["provenance"][-1]) | {"world": self.world.size}
+        checkpoint = Checkpoint(self.output.path, request) if self.world.leads else None
+        finished = False
+        try:
+            self._steps(self._restore(checkpoint, request), checkpoint)
+            if self.world.leads:
+                replace_file(self.output.path, net_bytes(self._final(), self.job.description))
+                self.report.finished(self.output.path)
+            finished = True
+        finally:
+            if checkpoint:
+                checkpoint.release(finished=finished)
+        return Summary(made=1)
+
+    def _restore(self, checkpoint: Checkpoint | None, request: dict[str, Any]) -> int:
+        share_weights(self.net, self.world)
+        if self.config.average:
+            self.average = {name: tensor.clone() for name, tensor in self.net.state_dict().items()}
+        # Every process reads the state itself: the file is there for all, or the run has one process.
+        reader = checkpoint or Checkpoint.__new__(Checkpoint)
+        if not checkpoint:
+            reader.path, reader._request = self.output.path.with_name(self.output.path.name + ".part"), request
+        step, scaler = reader.restore(self.net, self.optimiser, self.average, discard=self.output.force)
+        self.average = {name: tensor.to(self.device) for name, tensor in self.average.items()}
+        if scaler:
+            self.scaler.load_state_dict(scaler)
+        if step and self.world.leads:
+            self.report.tell(f"goes on after step {step} of {self.steps}")
+        return step
+
+    def _steps(self, first: int, checkpoint: Checkpoint | None) -> None:
+        self.report.begin("steps", self.steps)
+        self.report.advance(first)
+        totals: dict[str, float] = {}
+        started, step = time.time(), first
+        samples = batches(self.job.draw, self._wanted(first), self.config.seed, self.output.workers)
+        with contextlib.closing(samples):
+            while step < self.steps:
+                for name, value in self._step(step, samples).items():
+                    totals[name] = totals.get(name, 0.0) + value
+                step += 1
+                self.report.advance()
+                if step % self.per_epoch == 0:
+                    self._end_epoch(step, totals, time.time() - started, checkpoint)
+                    totals, started = {}, time.time()
+                if any_wants(self.stop.requested, self.world, self.device) and step < self.steps:
+                    self._save(checkpoint, step)
+                    raise Stopped(f"stopped after step {step} of {self.steps}", "run the same command again to "
+                                  "go on", where=str(self.output.path))
+
+    def _wanted(self, first: int) -> Iterator[tuple[int, list[int]]]:
+        config, world = self.config, self.world
+        for step in range(first, self.steps):
+            epoch, place = divmod(step, self.per_epoch)
+            together = batch_positions(self.job.n_samples, config.batch_size * config.accumulate, config.seed,
+                                       epoch, place, world.rank, world.size)
+            for start in range(0, len(together), config.batch_size):
+                yield epoch, together[start:start + config.batch_size]
+
+    def _step(self, step: int, samples: Iterator[dict[str, torch.Tensor]]) -> dict[str, float]:
+        """Do one step of the optimiser, and return the mean of each named loss."""
+        config = self.config
+        # Seeding every step makes dropout a function of the step, so no generator state has to be kept.
+        torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + self.world.rank)
+        rate = set_rate(self.optimiser, config, step, self.steps)
+        self.optimiser.zero_grad(set_to_none=True)
+        told: dict[str, float] = {"lr": rate}
+        share = -(-min(self.job.n_samples, config.batch_size * config.accumulate * self.world.size) // self.world.size)
+        expected = max(1, -(-share // config.batch_size))
+        for _ in range(expected):
+            batch = {name: self._moved(tensor) for name, tensor in next(samples).items()}
+            with torch.autocast(self.device.type, _DTYPES[config.precision], enabled=config.precision != "fp32"):
+                losses = self.job.loss(self.net, batch)
+            self.scaler.scale(losses["loss"] / expected).backward()
+            for name, value in losses.items():
+                told[name] = told.get(name, 0.0) + value.item() / expected
+        if not math.isfinite(told["loss"]):
+            raise BadData(f"the loss is {told['loss']} at step {step}", "try a smaller --lr, --clip or --warmup",
+                          where=str(self.output.path))
+        self._apply()
+        return told
+
+    def _apply(self) -> None:
+        parameters = [one for group in self.optimiser.param_groups for one in group["params"]]
+        average_gradients(parameters, self.world)
+        if self.config.clip:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        for name, tensor in self.net.state_dict().items() if self.average else ():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - self.config.average)
+            else:
+                self.average[name].copy_(tensor)
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim == 4:
+            return tensor.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        return tensor.to(self.device, non_blocking=True)
+
+    def _end_epoch(self, step: int, totals: dict[str, float], seconds: float, checkpoint: Checkpoint | None) -> None:
+        share = max(1, self.per_epoch)
+        line = {"epoch": step // self.per_epoch, "step": step, "seconds": round(seconds, 2),
+                **{name: round(value / share, 6) for name, value in totals.items()}}
+        if self.world.leads:
+            append_line(self.output.log_path, line)
+            self.report.tell(f"epoch {line['epoch']}/{self.config.epochs}: loss {line['loss']:.4f}, "
+                             f"{line['seconds']} s")
+        if step < self.steps:
+            self._save(checkpoint, step)
+
+    def _save(self, checkpoint: Checkpoint | None, step: int) -> None:
+        if checkpoint:
+            checkpoint.save(step, self.net, self.optimiser, self.average, self.scaler.state_dict())
+
+    def _final(self) -> dict[str, torch.Tensor]:
+        state = self.average or self.net.state_dict()
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+

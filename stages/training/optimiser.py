@@ -1,0 +1,56 @@
+"""The optimiser with its groups of rates, and the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from stages.training.config import TrainingConfig
+
+_POWER = 0.9
+
+
+def build_optimiser(net: nn.Module, head: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of the trainable parameters of `net`; those of `head` learn faster."""
+    heads = {id(parameter) for parameter in head}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in heads, parameter.ndim == 1), []).append(parameter)
+    described = [_group(members, is_head, is_bias, config) for (is_head, is_bias), members in sorted(
+        groups.items(), key=lambda group: group[0])]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(described, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(described, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _group(members: list[nn.Parameter], is_head: bool, is_bias: bool, config: TrainingConfig) -> dict:
+    factor = config.head_lr_factor if is_head else 1.0
+    decay = config.weight_decay
+    if is_bias and config.bias_lr_factor != 1:
+        factor, decay = factor * config.bias_lr_factor, 0.0
+    return {"params": members, "lr": config.lr * factor, "factor": factor, "weight_decay": decay}
+
+
+def set_rate(optimiser: torch.optim.Optimizer, config: TrainingConfig, step: int, steps: int) -> float:
+    """Set the rates for `step` of `steps`, and return the backbone's."""
+    rate = config.lr
+    if config.schedule == "poly":
+        rate *= (1 - step / steps) ** _POWER
+    if step < config.warmup:
+        rate *= (step + 1) / config.warmup
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["factor"]
+    return rate
+
+
+def hold_batch_norm(net: nn.Module, mode: str) -> None:
+    """Put the net in training mode with batch normalisation held as `freeze_bn` says."""
+    net.train()
+    for module in net.modules():
+        if mode != "no" and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            if mode == "all":
+                module.requires_grad_(False)

@@ -1,0 +1,63 @@
+"""Which images make which batch: a function of seed, epoch and world alone, so a resumed run sees the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+Sample = Mapping[str, np.ndarray]
+
+
+def steps_per_epoch(n_images: int, batch_size: int, world_size: int) -> int:
+    """Return the number of full batches in an epoch; at least one, which may then be smaller."""
+    return max(1, n_images // (batch_size * world_size))
+
+
+def batch_positions(n_images: int, batch_size: int, seed: int, epoch: int, step: int, rank: int,
+                    world_size: int) -> list[int]:
+    """Return the images of one process's batch at `step` of `epoch`."""
+    together = batch_size * world_size
+    return _order(n_images, seed, epoch)[step * together:(step + 1) * together][rank::world_size].tolist()
+
+
+@lru_cache(maxsize=2)
+def _order(n_images: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n_images)
+
+
+def batches(draw: Callable[[int, np.random.Generator], Sample], wanted: Iterator[tuple[int, list[int]]], seed: int,
+            workers: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the batches that `wanted` names as (epoch, positions), made ahead in `workers` threads.
+
+    `draw(position, generator)` gives one sample; its generator depends on seed, epoch and position only,
+    so neither threads nor interruptions change what is drawn.
+    """
+    def sample(epoch: int, position: int) -> Sample:
+        return draw(position, np.random.default_rng([seed, epoch, position]))
+
+    if workers == 0:
+        for epoch, positions in wanted:
+            yield stacked([sample(epoch, position) for position in positions])
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        def submit() -> list | None:
+            following = next(wanted, None)
+            return following and [pool.submit(sample, following[0], position) for position in following[1]]
+
+        ahead = [submit(), submit()]
+        try:
+            while ahead[0] is not None:
+                futures = ahead.pop(0)
+                ahead.append(submit())
+                yield stacked([future.result() for future in futures])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def stacked(samples: list[Sample]) -> dict[str, torch.Tensor]:
+    """Return samples as one batch of tensors."""
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}

@@ -1,0 +1,74 @@
+"""What every training does before its first step: input statistics, weights, freezing, the net's description."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from stages.errors import BadData, UsageError
+from stages.flow.execution import Report
+from stages.nets.weights import fetch_weights, import_weights, read_state_dict
+from stages.settings import as_plain
+from stages.shards import Run, provenance_entry
+from stages.training.config import TrainingConfig
+
+
+def weights_digest(weights: str | None) -> dict[str, str]:
+    """Return the `weights` entry of the provenance: a file's sha256, or the tag itself."""
+    if not weights:
+        return {}
+    place = Path(weights)
+    if not place.is_file():
+        return {"weights": weights}
+    return {"weights": hashlib.sha256(place.read_bytes()).hexdigest()}
+
+
+def start_from(net: nn.Module, config: TrainingConfig, weights: str | None, head: tuple[str, ...],
+               report: Report) -> dict[str, Any]:
+    """Load `weights` (a file or a tag; keys under `head` may be of another size), and freeze what is to be.
+
+    Returns the description of the initial weights. Raises BadData for weights of another network,
+    Unavailable for a tag that can't be fetched.
+    """
+    backbone: Any = net.backbone
+    initial: dict[str, Any] = {"name": "random"}
+    if weights:
+        is_file = Path(weights).is_file() or "/" in weights or weights.endswith((".pth", ".pt", ".safetensors"))
+        state = read_state_dict(weights) if is_file else fetch_weights(config.net, weights)
+        told = import_weights(net, state, head_keys=head)
+        report.tell(f"weights: {told}")
+        initial = {"name": Path(weights).name if is_file else weights,
+                   "sha256": weights_digest(weights)["weights"] if is_file else ""}
+    else:
+        report.tell("no --weights: the network starts from random weights")
+    if config.freeze:
+        backbone.freeze(config.freeze)
+    return initial
+
+
+def input_statistics(net: nn.Module, config: TrainingConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the (mean, std) that the input is normalised with: the given ones, else the network's."""
+    mean, std = config.mean or tuple(net.mean), config.std or tuple(net.std)
+    if len(mean) != 3 or len(std) != 3:
+        raise UsageError("--mean and --std take three numbers each", "give for example --mean 0.5,0.5,0.5")
+    return mean, std
+
+
+def supervision_of(index: Run) -> str:
+    """Return what the index's labels come from, as its provenance has it."""
+    return str(index.first.provenance[0].get("config", {}).get("supervision", "tags"))
+
+
+def training_entry(stage: str, method: str, config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Return the provenance entry of a training with resolved settings."""
+    return provenance_entry(stage, method, as_plain(config), dict(digests))
+
+
+def at_least_one(samples: list[Any], what: str, where: str) -> None:
+    """Raise BadData when nothing is left to train on."""
+    if not samples:
+        raise BadData(f"no image {what}", "see wsss info", where=where)

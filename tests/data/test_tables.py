@@ -1,0 +1,130 @@
+"""Lists and tables as people write them, and one line for what can't be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.data.tables import check_id, read_class_names, read_list, read_table, split_tags
+from stages.errors import BadData, MissingInput
+
+CLASSES = ("background", "person", "potted plant", "traffic light")
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def to_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return to_file
+
+
+def refused(kind: type, call, *args) -> str:
+    with pytest.raises(kind) as caught:
+        call(*args)
+    return str(caught.value)
+
+
+def test_lists_lose_bom_cr_blanks_and_empty_lines(write):
+    path = write("a.txt", "\ufeff2007_1\r\n\r\n my photo \r\ncafé/2\n\n")
+    assert read_list(path) == ["2007_1", "my photo", "café/2"]
+
+
+def test_second_column_of_voc_lists(write):
+    assert read_list(write("a.txt", "2007_1  1\n2007_2 -1\n2007_3  0\n")) == ["2007_1", "2007_2", "2007_3"]
+    assert read_list(write("b.txt", "photo 1\nphoto 2\n")) == ["photo 1", "photo 2"]
+
+
+def test_bad_lists(write, tmp_path):
+    line = refused(BadData, read_list, write("a.txt", "x\ny\n\nx\n"))
+    assert "'x' stands in lines 1 and 4" in line
+    assert "empty list" in refused(MissingInput, read_list, write("b.txt", "\ufeff\n \n"))
+    assert "no such file" in refused(MissingInput, read_list, tmp_path / "none.txt")
+    assert "folder" in refused(MissingInput, read_list, tmp_path)
+    assert "byte 1 is not UTF-8" in refused(BadData, read_list, write("c.txt", b"a\xff\n"))
+    assert "d.txt:2" in refused(BadData, read_list, write("d.txt", "a\n../b\n"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "a\tb", "a\0b", "a\nb", "x" * 201, "..", ".", "/etc/x", "a/../b", "a//b", "a/", "\udc80"],
+)
+def test_what_can_be_no_id(name):
+    with pytest.raises(BadData):
+        check_id(name, "list:1")
+
+
+@pytest.mark.parametrize("name", ["a", "a b", "日本", "a/b", "-x", "50%", "..a", "x" * 200])
+def test_what_can_be_an_id(name):
+    assert check_id(name, "list:1") == name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "\ufeffID,Labels\r\na b,x;y\r\n\r\nc,\r\n"),
+        ("a.csv", "id;labels\na b;\"x;y\"\nc;\n"),
+        ("a.tsv", "id\tlabels\na b\tx;y\nc\t\n"),
+        ("a.txt", "id\tlabels\na b\tx;y\nc\t\n"),
+        ("a.jsonl", '{"id": "a b", "labels": "x;y"}\n\n{"ID": "c", "labels": ""}\n'),
+        ("a", '{"id": "a b", "labels": "x;y"}\n{"id": "c", "labels": ""}'),
+    ],
+)
+def test_formats_of_tables(write, name, text):
+    rows = read_table(write(name, text))
+    assert [row.fields for row in rows] == [{"id": "a b", "labels": "x;y"}, {"id": "c", "labels": ""}]
+    assert rows[0].line == (1 if "json" in name or name == "a" else 2)
+
+
+def test_jsonl_values(write):
+    values = {"id": 7, "tags": ["x", "y"], "caption": None}
+    row = read_table(write("a.jsonl", json.dumps(values)))[0]
+    assert row.fields == {"id": "7", "tags": ["x", "y"]}
+    assert row.cell(("caption",)) is None and split_tags(row.cell(("tags",))) == ["x", "y"]
+
+
+def test_captions_with_commas_and_line_breaks(write):
+    rows = read_table(write("a.csv", 'id,caption\n1,"a dog, and\u2028a ""cat"""\n2,"two\nlines"\n3,x\n'))
+    assert [row.fields["caption"] for row in rows] == ['a dog, and\u2028a "cat"', "two\nlines", "x"]
+    assert rows[2].line == 5
+
+
+def test_bad_tables(write):
+    assert "no column id or path among name, x" in refused(BadData, read_table, write("a.csv", "name,x\n1,2\n"))
+    line = refused(BadData, read_table, write("b.csv", "id,tags\na,x\nb,x,y\n"))
+    assert "b.csv:3" in line and "3 cells" in line
+    assert "without rows" in refused(MissingInput, read_table, write("c.csv", "id,tags\n"))
+    assert "without rows" in refused(MissingInput, read_table, write("d.csv", ""))
+    assert "d.jsonl:2" in refused(BadData, read_table, write("d.jsonl", '{"id": 1}\n{"id": \n'))
+    assert "id or path" in refused(BadData, read_table, write("e.jsonl", '{"name": 1}'))
+    assert "'id'" in refused(BadData, read_table, write("f.csv", "id,ID\n1,2\n"))
+    assert "f2.csv" in refused(BadData, read_table, write("f2.csv", 'id,tags\na,"x"y\n'))
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags"),
+    [
+        ("potted plant; person", ["potted plant", "person"]),
+        ("person|potted plant", ["person", "potted plant"]),
+        ("person,", ["person"]),
+        ("potted plant person traffic light", ["potted plant", "person", "traffic light"]),
+        ("potted person", ["potted", "person"]),
+        ("potted plant", ["potted plant"]),
+        ("  ", []),
+    ],
+)
+def test_separators_of_tags(cell, tags):
+    assert split_tags(cell, CLASSES) == tags
+    assert split_tags(cell, ("", *CLASSES[1:])) == tags
+
+
+def test_class_names(write):
+    assert read_class_names(write("a", "\ufeffcow\r\n horse \r\n\r\n")) == (("background", "cow", "horse"), True)
+    assert read_class_names(write("b", "_background_\ncow\n")) == (("background", "cow"), True)
+    assert read_class_names(write("c", "void\ncow\n")) == (("", "cow"), False)
+    assert "lines 1 and 3" in refused(BadData, read_class_names, write("d", "cow\nhorse\ncow\n"))
+    assert "no class names" in refused(MissingInput, read_class_names, write("e", "background\n"))

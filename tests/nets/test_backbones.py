@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from nets.reference_keys import keys_of, shapes
+from torch import nn
+
+from stages.errors import UsageError
+from stages.nets.registry import WSSS, build_backbone, resolve
+
+SMALL = (
+    "wsss:tiny", "torchvision:mobilenet_v2", "torchvision:resnet18", "torchvision:densenet121",
+    "timm:resnet18", "timm:vit_tiny_patch16_224", "timm:convnext_atto", "timm:swin_tiny_patch4_window7_224",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_maps_have_the_channels_and_strides_that_are_announced(name):
+    backbone = build_backbone(name).eval()
+    images = torch.randn(2, 3, 64, 97)
+    levels = backbone.levels(images)
+    assert backbone.name == name
+    assert backbone.level_channels == tuple(each.shape[1] for each in levels)
+    for each, stride in zip(levels, backbone.level_strides, strict=True):
+        assert each.shape[0] == 2
+        assert abs(each.shape[2] - 64 / stride) < 1 and abs(each.shape[3] - 97 / stride) < 1
+    assert backbone.level_strides == tuple(sorted(set(backbone.level_strides)))
+    assert (backbone.channels, backbone.stride) == (backbone.level_channels[-1], backbone.level_strides[-1])
+    torch.testing.assert_close(backbone(images), levels[-1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(WSSS))
+def test_every_network_of_ours_says_its_shapes(name):
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+        levels = backbone.levels(torch.zeros(1, 3, 128, 128))
+    for each, channels, stride in zip(levels, backbone.level_channels, backbone.level_strides, strict=True):
+        # A pool with ceil mode (caffe) gives one cell more.
+        assert each.shape[1] == channels and each.shape[3] - 128 // stride in (0, 1)
+    named = [key for key, _ in backbone.named_parameters()]
+    covered = [key for key in named for prefixes in backbone.block_prefixes.values()
+               if any(key.startswith(prefix + ".") for prefix in prefixes)]  # fmt: skip
+    assert sorted(covered) == sorted(named)
+
+
+def test_keys_are_those_of_the_field():
+    with torch.device("meta"):
+        resnet38, resnet101 = build_backbone("resnet38"), build_backbone("deeplabv2_resnet101")
+        irn = build_backbone("resnet50_irn")
+    wanted = {key: shape for key, shape in keys_of("resnet38_cls").items() if not key.startswith("fc8")}
+    assert shapes(resnet38.state_dict()) == wanted
+    wanted = {key: shape for key, shape in keys_of("deeplabv2_resnet101").items() if not key.startswith("aspp")}
+    assert shapes(resnet101.state_dict()) == wanted
+    wanted = {key[9:]: shape for key, shape in keys_of("irn_resnet50_cam").items() if key.startswith("resnet50.")}
+    assert shapes(irn.state_dict()) == wanted
+
+
+def test_keys_are_those_of_the_libraries():
+    import timm
+    from torchvision import models
+
+    model = models.mobilenet_v2().state_dict()
+    backbone = build_backbone("mobilenet_v2")
+    assert backbone.name == "torchvision:mobilenet_v2"
+    assert list(backbone.state_dict()) == [key for key in model if not key.startswith("classifier.")]
+    for name in ("resnet18", "vit_tiny_patch16_224"):
+        state = timm.create_model(name, num_classes=0).state_dict()
+        backbone = build_backbone(f"timm:{name}")
+        backbone.load_state_dict(state)
+        assert all(torch.equal(backbone.state_dict()[key], tensor) for key, tensor in state.items())
+
+
+def test_a_smaller_stride_makes_one_convolution_dense_without_dilation():
+    plain, dense = build_backbone("mobilenet_v2"), build_backbone("mobilenet_v2", stride=16)
+    modules = dict(dense.named_modules())
+    changed = [
+        name for name, module in plain.named_modules()
+        if isinstance(module, nn.Conv2d) and module.stride != modules[name].stride
+    ]  # fmt: skip
+    assert changed == ["features.14.conv.1.0"]
+    assert all(module.dilation == (1, 1) for module in modules.values() if isinstance(module, nn.Conv2d))
+    assert (dense.stride, dense.level_strides) == (16, (4, 8, 16))
+    assert dense(torch.zeros(1, 3, 64, 96)).shape == (1, 1280, 4, 6)
+
+
+def test_irn_has_stride_16_without_dilation_and_fixed_statistics():
+    irn = build_backbone("resnet50_irn")
+    assert irn.stride == 16 and irn.channels == 2048
+    assert all(module.dilation == (1, 1) for module in irn.modules() if isinstance(module, nn.Conv2d))
+    before = irn.bn1.running_mean.clone()
+    irn.train()(torch.randn(2, 3, 64, 64))
+    assert torch.equal(irn.bn1.running_mean, before)
+
+
+@pytest.mark.parametrize(("name", "stride", "size"), [
+    ("densenet121", 16, (4, 6)), ("vgg11", 16, (4, 6)), ("convnext_tiny", 16, (4, 6)), ("timm:resnet18", 16, (4, 6)),
+])  # fmt: skip
+def test_strides_of_other_networks(name, stride, size):
+    backbone = build_backbone(name, stride=stride).eval()
+    with torch.no_grad():
+        assert backbone(torch.zeros(1, 3, 64, 96)).shape[2:] == size
+
+
+@pytest.mark.parametrize("name", ["tiny", "timm:vit_tiny_patch16_224", "mobilenet_v2"])
+def test_a_stride_that_cant_be_had_is_a_usage_error(name):
+    with pytest.raises(UsageError, match="stride"):
+        build_backbone(name, stride=64)
+
+
+def test_names_are_found_in_order_and_unknown_ones_get_close_ones():
+    assert resolve("tiny") == ("wsss", "tiny")
+    assert resolve("resnet50") == ("torchvision", "resnet50")
+    assert resolve("timm:resnet50") == ("timm", "resnet50")
+    assert resolve("convnext_atto") == ("timm", "convnext_atto")
+    with pytest.raises(UsageError, match="torchvision:mobilenet_v2"):
+        resolve("mobilenet-v2")
+    with pytest.raises(UsageError, match="wsss, torchvision, timm"):
+        resolve("hub:resnet50")
+    with pytest.raises(UsageError, match="no map for pictures of any size"):
+        build_backbone("timm:mixer_s16_224")
+
+
+@pytest.mark.parametrize(("name", "until", "first"), [
+    ("tiny", "layer1", "layer2.0.conv1.weight"), ("tiny", 2, "layer2.0.conv1.weight"), ("tiny", 0, "stem.0.weight"),
+    ("mobilenet_v2", "features.3", "features.4.conv.0.0.weight"),
+])  # fmt: skip
+def test_freezing_up_to_a_block(name, until, first):
+    backbone = build_backbone(name)
+    backbone.freeze(until)
+    learning = [key for key, parameter in backbone.named_parameters() if parameter.requires_grad]
+    assert learning[0] == first
+    named = [key for key, _ in backbone.named_parameters()]
+    assert learning == named[named.index(first) :]
+
+
+def test_frozen_blocks_keep_their_statistics():
+    backbone = build_backbone("tiny")
+    backbone.freeze("stem")
+    state = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone.train()(torch.randn(2, 3, 32, 32))
+    assert torch.equal(backbone.stem[1].running_mean, state["stem.1.running_mean"])
+    assert not torch.equal(backbone.layer1[0].bn1.running_mean, state["layer1.0.bn1.running_mean"])
+
+
+def test_freezing_a_vit_freezes_its_positions_and_unknown_blocks_are_named():
+    backbone = build_backbone("timm:vit_tiny_patch16_224")
+    backbone.freeze("patch_embed")
+    assert not backbone.model.pos_embed.requires_grad and backbone.model.blocks[0].norm1.weight.requires_grad
+    with pytest.raises(UsageError, match=r"patch_embed, blocks\.0"):
+        backbone.freeze("layer7")
+    with pytest.raises(UsageError):
+        backbone.freeze(99)
+
+
+@torch.no_grad()
+def test_tokens_are_laid_out_row_by_row_without_the_class_token():
+    backbone = build_backbone("timm:vit_tiny_patch16_224").eval()
+    images = torch.randn(1, 3, 48, 80)
+    tokens = backbone.model.forward_features(images)
+    maps = backbone(images)
+    assert maps.shape == (1, 192, 3, 5) and tokens.shape[1] == 16
+    torch.testing.assert_close(maps[0, :, 1, 2], tokens[0, 1 + 5 + 2])

@@ -1,0 +1,115 @@
+"""Contact sheets: where pictures, titles and the legend stand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import ImageFont
+
+from stages.show.sheet import GAP, INK, MARGIN, PANEL, PAPER, TEXT_LINE, TITLE_LINE, contact_sheet, fit_text
+
+RED, BLUE = (200, 10, 10), (10, 10, 200)
+
+
+def plain(height: int, width: int, colour: tuple[int, int, int] = RED) -> np.ndarray:
+    return np.full((height, width, 3), colour, dtype=np.uint8)
+
+
+def box_of(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """Return (top, left, bottom, right) of all pixels of a colour."""
+    rows, columns = np.nonzero((sheet == colour).all(axis=2))
+    return rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+
+
+def test_pictures_fill_a_grid() -> None:
+    sheet = contact_sheet([[plain(40, 50), plain(40, 50, BLUE)]] * 3, cell=(40, 50))
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (2 * MARGIN + 3 * 40 + 2 * GAP, 2 * MARGIN + 2 * 50 + GAP, 3)
+    assert box_of(sheet, RED) == (MARGIN, MARGIN, MARGIN + 3 * 40 + 2 * GAP, MARGIN + 50)
+    assert box_of(sheet, BLUE)[1] == MARGIN + 50 + GAP
+    assert (sheet == RED).all(axis=2).sum() == 3 * 40 * 50
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [((10, 20), (15, 0, 45, 60)), ((300, 100), (0, 20, 60, 40)), ((60, 60), (0, 0, 60, 60)),
+     ((1, 600), (29, 0, 30, 60))],
+)
+def test_pictures_of_any_size_are_letterboxed(size, box) -> None:
+    sheet = contact_sheet([[plain(*size)]], cell=(60, 60))[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    assert np.abs(np.subtract(box_of(sheet, RED), box)).max() <= 1
+    outside = (sheet != RED).any(axis=2)
+    assert (sheet[outside] == PANEL).all()
+
+
+def test_short_rows_missing_pictures_and_grey_ones() -> None:
+    grey = np.full((30, 30), 77, dtype=np.uint8)
+    sheet = contact_sheet([[grey, plain(30, 30)], [None]], cell=(30, 30))
+    assert (sheet[MARGIN : MARGIN + 30, MARGIN : MARGIN + 30] == 77).all()
+    for left in (MARGIN, MARGIN + 30 + GAP):
+        empty = sheet[MARGIN + 30 + GAP :][:30, left : left + 30]
+        assert 0 < (empty != PANEL).any(axis=2).sum() < 60
+
+
+def test_titles_stand_over_columns_and_rows_within_the_sheet() -> None:
+    rows = [[plain(30, 120), plain(30, 120)]] * 2
+    long = "a very long name that goes on and on " * 5
+    bare = contact_sheet(rows, cell=(30, 120))
+    sheet = contact_sheet(rows, cell=(30, 120), column_titles=["image", long], row_titles=["one", "ž/日本 " + long])
+    assert sheet.shape[0] == bare.shape[0] + TITLE_LINE + 2 * TEXT_LINE
+    assert sheet.shape[1] == bare.shape[1]
+    inked = (sheet != PAPER).any(axis=2)
+    assert not inked[:, :MARGIN].any()
+    assert not inked[:, -MARGIN:].any()
+    title = inked[: MARGIN + TITLE_LINE - 2]
+    assert title[:, MARGIN : MARGIN + 120].any()
+    assert title[:, MARGIN + 120 + GAP :].any()
+    assert not title[:, MARGIN + 120 : MARGIN + 120 + GAP].any()
+    for top in (MARGIN + TITLE_LINE, MARGIN + TITLE_LINE + TEXT_LINE + 30 + GAP):
+        assert inked[top : top + TEXT_LINE].any()
+
+
+def test_the_legend_wraps_and_shows_every_colour() -> None:
+    legend = [(f"class number {index}", (index * 5 + 1, 250, 3)) for index in range(30)]
+    rows = [[plain(30, 200)]]
+    bare, sheet = (contact_sheet(rows, cell=(30, 200), legend=some) for some in ((), legend))
+    lines = (sheet.shape[0] - bare.shape[0] - GAP) / TEXT_LINE
+    assert lines == 30  # one of these names fills more than half of the sheet
+    for _, colour in legend:
+        top, left, bottom, right = box_of(sheet, colour)
+        assert (bottom - top, right - left) == (10, 10)
+    assert not (sheet[:, -MARGIN:] != PAPER).any()
+
+
+def test_several_legend_entries_share_a_line() -> None:
+    sheet = contact_sheet([[plain(30, 400)]], cell=(30, 400), legend=[("cat", RED), ("dog", BLUE)])
+    below = sheet[MARGIN + 30 :]
+    cat, dog = box_of(below, RED), box_of(below, BLUE)
+    assert (cat[0], cat[2]) == (dog[0], dog[2])
+    assert cat[3] < dog[1]
+    assert (below == INK).all(axis=2).any()
+
+
+@pytest.mark.parametrize("width", [40, 77, 120, 121, 122, 123, 200])
+def test_text_is_cut_with_an_ellipsis_at_the_width(width) -> None:
+    font = ImageFont.load_default(size=13)
+    text = "2008_000019-dog-and-many-more-words"
+    cut = fit_text(text, 13, width)
+    assert cut.endswith("\u2026")
+    assert text.startswith(cut[:-1])
+    assert font.getlength(cut) <= width < font.getlength(text[: len(cut)] + "\u2026")
+    assert fit_text(text, 13, 1000) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("kůň", "kun"), ("e\u0301", "e"), ("日", "\\u65e5"), ("a\tb\nc", "a b c"), ("\x1b[0m", "\\x1b[0m"), ("", "")],
+)
+def test_what_the_font_lacks_is_told_otherwise(text, shown) -> None:
+    assert fit_text(text, 13, 1000) == shown
+
+
+def test_nothing_to_show_is_refused() -> None:
+    for rows in ([], [[]]):
+        with pytest.raises(ValueError, match="0 columns"):
+            contact_sheet(rows)

@@ -1,0 +1,59 @@
+"""The command line: the stages in the order of the work."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from stages import STAGES, VERSION
+from wsss_cli.command import add
+
+
+class _InOrder(TyperGroup):
+    """Lists the stages in the order of the work, not by their kind of command."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """Return the names in the order of the table of stages."""
+        return [stage.name for stage in STAGES]
+
+
+app = typer.Typer(name="wsss", cls=_InOrder, no_args_is_help=True, rich_markup_mode=None, add_completion=False,
+                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"wsss {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def wsss(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                               help="Show the version.")] = False) -> None:
+    """Image tags or captions to pixel masks and trained segmentation networks.
+
+    Stages read and write HDF5 shards and print the paths that they have finished, so they pipe:
+
+    \b
+        wsss index voc VOCdevkit/VOC2012 --split train -o train.h5
+        wsss train-cls cam train.h5 --weights IMAGENET1K_V1 -o cam.safetensors
+        wsss cams cnn train.h5 --net cam.safetensors -o cams | wsss refine crf -o crf | wsss pseudo -o masks
+        wsss train-seg train.h5 --masks masks --weights cam.safetensors -o seg.safetensors
+        wsss segment net val.h5 --net seg.safetensors -o val | wsss eval
+
+    Exit codes: 0 done or up to date; 2 usage; 65 bad data or refused images; 66 input missing; 69 weights, device
+    or package unavailable; 70 our fault; 73 output exists with other settings; 74 I/O error, work kept;
+    75 stopped, run again; 130 second Ctrl-C; 141 reader of standard output went away.
+    """
+
+
+for _stage in STAGES:
+    _module = importlib.import_module(f"wsss_cli.{_stage.folder}")
+    if hasattr(_module, "app"):
+        app.add_typer(_module.app, name=_stage.name)
+    else:
+        add(app, _stage.name, stage=_stage.name, run=_module.run, config=_module.CONFIG, example=_module.EXAMPLE,
+            text=_module.TEXT, inputs=_module.INPUTS, named=getattr(_module, "NAMED", ()), extra=_module.EXTRA)

@@ -1,0 +1,48 @@
+"""`wsss index voc | table | coco | folder`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from stages.flow.execution import Summary
+from stages.index.config import FolderConfig, VocConfig
+from wsss_cli.command import Call, add, group
+from wsss_cli.options import OUTPUT, REFUSED, REPLACE, Named
+
+app = group("index", "Find images, tags and masks of a data set.")
+
+_MASKS = Named("masks", "DIR", "Folder of ground-truth masks, named as the images.", required=False)
+_CLASSES = Named("class_names", "FILE", "Class names, one a line, in the order of their ids.", required=False)
+_IMAGES = Named("images", "DIR", "Folder of the images.")
+_WRITES = ("Reads image files, lists and tables. Writes a shard of kind index: per image its path, size, checksum, "
+           "tags (labels), captions and mask_path.")
+
+
+def _run(layout: str, call: Call) -> Summary:
+    from stages.index.stage import run
+    return run(layout, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
+
+
+_EXTRA = (OUTPUT, REPLACE, REFUSED)
+
+add(app, "voc", stage="index voc", run=partial(_run, "voc"), config=VocConfig, inputs="ROOT", extra=_EXTRA,
+    example="wsss index voc VOCdevkit/VOC2012 --split train -o train.h5",
+    text=f"A VOC devkit tree, also with its masks elsewhere (train_aug). {_WRITES} Tags come from Annotations/*.xml "
+         "where they are, else from --labels.",
+    named=(Named("list", "FILE", "A list of ids, instead of --split.", required=False), _MASKS,
+           Named("labels", "TABLE", "A table of tags (columns id and labels).", required=False), _CLASSES))
+
+add(app, "table", stage="index table", run=partial(_run, "table"), config=FolderConfig, inputs="TABLE", extra=_EXTRA,
+    example="wsss index table tags.csv --images photos -o train.h5",
+    text=f"A table of tags (CSV, TSV or JSONL) and a folder of images. {_WRITES} Columns: id or path; tags, labels "
+         "or classes; caption.",
+    named=(_IMAGES, _MASKS, _CLASSES))
+
+add(app, "coco", stage="index coco", run=partial(_run, "coco"), config=FolderConfig, inputs="JSON", extra=_EXTRA,
+    example="wsss index coco instances_train2014.json --images train2014 -o train.h5",
+    text=f"A COCO instances or captions file. {_WRITES}",
+    named=(_IMAGES, Named("captions", "JSON", "A captions file for the same images.", required=False)))
+
+add(app, "folder", stage="index folder", run=partial(_run, "folder"), config=FolderConfig, inputs="DIR",
+    extra=_EXTRA, example="wsss index folder photos -o train.h5",
+    text=f"A folder of photographs per class. {_WRITES}", named=(_CLASSES,))

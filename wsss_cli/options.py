@@ -1,0 +1,144 @@
+"""Builds a command from a Config: every option's name, type, default, range, help and source come from its
+field, so that no option is typed twice. The options of execution, shared by all commands, stand here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from stages.errors import UsageError
+from stages.settings import field_types, option_name
+
+
+@dataclass(frozen=True)
+class Named:
+    """A further input of a command, such as `--net FILE`."""
+
+    name: str
+    metavar: str
+    help: str
+    required: bool = True
+
+
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
+
+
+def _option(kind: Any, default: Any, *names: str, **described: Any) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(*names, **described)], default
+
+
+OUTPUT = {"output": _option(str, ..., "-o", "--output", metavar="OUT",
+                            help="A folder for the shards, or FILE.h5 for a run of one file.")}
+FILE = {"output": _option(str, ..., "-o", "--output", metavar="FILE", help="The file to write.")}
+OPTIONAL_FILE = {"output": _option(str, "", "-o", "--output", metavar="FILE", help="The file to write.")}
+FOLDER = {"output": _option(str, ..., "-o", "--output", metavar="DIR", help="The folder to write to.")}
+JSON = {"json": _option(bool, False, "--json", help="Print JSON.")}
+INDEX = {
+    "index": _option(str, "", "--index", metavar="FILE|DIR",
+                     help="The index, where it has moved from where the shard says."),
+    "root": _option(str, "", "--root", metavar="DIR", envvar="WSSS_ROOT",
+                    help="The folder of the images, where it has moved from where the index says."),
+}
+REPLACE = {
+    "force": _option(bool, False, "-f", "--force", help="Replace an output made with other settings."),
+    "dry_run": _option(bool, False, "-n", "--dry-run", help="Tell what would be done, and do nothing."),
+}
+REFUSED = {
+    "strict": _option(bool, False, "--strict", help="Stop at the first image that is refused."),
+    "retry": _option(bool, False, "--retry", help="Redo just the refused images of finished shards."),
+    "allow_errors": _option(str, "0", "--allow-errors", metavar="N|P%",
+                            help="End with 0 in spite of so many refused images."),
+}
+MAP = {
+    "task": _option(str, "", "--task", metavar="I/N", help="Make only the parts P with P % N == I (from 0)."),
+    "jobs": _option(int, 0, "-j", "--jobs", min=0, metavar="INT", show_default=False,
+                    help="Shards in work at once, in processes.  [default: cores / threads, 1 on a GPU]"),
+    "null": _option(bool, False, "-0", "--null", help="Paths on standard input end in NUL."),
+}
+TRAIN = {
+    "workers": _option(int, 2, "--workers", min=0, metavar="INT", help="Threads that read and augment images."),
+    "log": _option(str, "", "--log", metavar="FILE", help="A log of JSON lines.  [default: OUT.log.jsonl]"),
+}
+TALK = {
+    "config_file": _option(str, "", "--config", metavar="RECIPE.toml",
+                           help="Settings by section [stage.method]; the command line wins."),
+    "quiet": _option(bool, False, "-q", "--quiet", help="Say nothing but errors."),
+    "verbose": _option(int, 0, "-v", "--verbose", count=True, show_default=False, help="Say more."),
+    "debug": _option(bool, False, "--debug", help="Show the traceback of an error."),
+}
+
+
+def named_options(named: tuple[Named, ...]) -> dict[str, tuple[Any, Any]]:
+    """Return the options of further inputs."""
+    return {one.name: _option(str, ... if one.required else "", option_name(one.name), metavar=one.metavar,
+                              help=one.help) for one in named}
+
+
+def config_options(config: type) -> dict[str, tuple[Any, Any]]:
+    """Return one option per field of a Config."""
+    kinds = field_types(config)
+    return {field.name: _config_option(field, kinds[field.name]) for field in dataclasses.fields(config)}
+
+
+def _config_option(field: dataclasses.Field, kind: Any) -> tuple[Any, Any]:
+    described = field.metadata
+    plain, optional, many = _plain_type(kind)
+    notes = [described["source"]] if described.get("source") else []
+    if described.get("unit"):
+        notes.append(f"in {described['unit']}")
+    text = described["help"] + (f"  [{'; '.join(notes)}]" if notes else "")
+    name = option_name(field.name)
+    if plain is bool:
+        return _option(bool, field.default, f"{name}/--no-{name[2:]}", help=text)
+    metavar = "|".join(filter(None, described["choices"])) or _METAVARS[plain] + (",..." if many else "")
+    if many:
+        default = ",".join(str(one) for one in typing.cast("tuple[Any, ...]", field.default))
+        return _option(str, default, name, metavar=metavar, help=text)
+    return _option(plain | None if optional else plain, field.default, name, help=text, metavar=metavar)
+
+
+def _plain_type(kind: Any) -> tuple[Any, bool, bool]:
+    """Return (the plain type, whether None is allowed, whether it is a comma list) of an annotation."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        inner = next(one for one in typing.get_args(kind) if one is not type(None))
+        return inner, True, False
+    if typing.get_origin(kind) is tuple:
+        return typing.get_args(kind)[0], False, True
+    return kind, False, False
+
+
+def build_config(config: type, values: Mapping[str, Any]) -> Any:
+    """Return a Config from option values (comma lists still as text). Raises UsageError."""
+    kinds = field_types(config)
+    built = {}
+    for field in dataclasses.fields(config):
+        plain, _, many = _plain_type(kinds[field.name])
+        value = values[field.name]
+        built[field.name] = _split(field.name, value, plain) if many else value
+    return config(**built)
+
+
+def _split(name: str, value: Any, plain: Callable[[str], Any]) -> tuple[Any, ...]:
+    parts = value if isinstance(value, (list, tuple)) else [one for one in value.split(",") if one.strip()]
+    try:
+        return tuple(plain(one.strip() if isinstance(one, str) else one) for one in parts)
+    except ValueError:
+        raise UsageError(f"{option_name(name)} {value} is no comma list of numbers") from None
+
+
+def signature(*groups: Mapping[str, tuple[Any, Any]]) -> inspect.Signature:
+    """Return the signature that typer reads: one keyword per option of the groups, in their order."""
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    for group in groups:
+        for name, (kind, default) in group.items():
+            given = inspect.Parameter.empty if default is ... else default
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind,
+                                                default=given))
+    return inspect.Signature(parameters)

@@ -1,0 +1,26 @@
+"""`wsss show`."""
+
+from __future__ import annotations
+
+from stages.flow.execution import Summary
+from stages.show.config import ShowConfig
+from wsss_cli import options
+from wsss_cli.command import Call, need_paths
+
+CONFIG = ShowConfig
+EXAMPLE = "wsss show cams masks --ids 2008_000144 --truth -o look.png"
+TEXT = ("Look at images, maps and masks. Reads shards of any kind with images (index, cams, masks) and the images of "
+        "their index; a column each. Writes one PNG, or draws in the terminal.")
+EXTRA = (options.OPTIONAL_FILE, options.INDEX)
+INPUTS = "RUN..."
+
+
+def run(call: Call) -> Summary:
+    """Call the stage."""
+    from stages.show.stage import run as stage
+    drawn = stage(call.config, need_paths(call, "RUN"), call.inputs, call.values["output"])
+    if drawn is None:
+        call.report.finished(call.output.path)
+    else:
+        print(drawn)
+    return Summary()
