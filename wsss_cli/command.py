@@ -83,6 +83,7 @@ def _carry_out(stage: str, values: dict[str, Any], config: type, named: tuple[Na
         allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
         workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
         **{name: values.get(name, False) for name in ("force", "retry", "strict", "dry_run")})
+    Summary().exceeds(output.allow_errors)  # a bad --allow-errors is told before the work, not after it
     with report:
         summary = run(Call(settings, inputs, output, stop, report, values)) or Summary()
     if summary.exceeds(output.allow_errors):
@@ -137,6 +138,8 @@ def _guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -
     try:
         code = action()
         sys.stdout.flush()
+    except typer.Exit as ended:
+        code = ended.exit_code
     except BrokenPipeError:
         # The reader of standard output went away; nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

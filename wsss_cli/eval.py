@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -25,8 +26,8 @@ INPUTS = "RUN..."
 def run(call: Call) -> Summary:
     """Call the stage and print its result."""
     from stages.eval.stage import evaluate, save
-    need_paths(call, "RUN")
-    result = evaluate(call.config, call.inputs, stop=call.stop, report=call.report)
+    inputs = dataclasses.replace(call.inputs, paths=need_paths(call, "RUN"))
+    result = evaluate(call.config, inputs, stop=call.stop, report=call.report)
     if call.values["output"]:
         save(result, Path(call.values["output"]))
         call.report.finished(Path(call.values["output"]))
@@ -43,7 +44,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("class", "IoU"), *((name, _percent(value)) for name, value in result["per_class"].items()),
             ("mIoU", _percent(result["miou"])), ("images", str(result["images"]))]
     if background:
-        rows.append(("background", f"{background['rule']}:{background['value']} ({background['chosen_on']})"))
+        rows.append(("background score", f"{background['rule']}:{background['value']} ({background['chosen_on']})"))
     return [*rows, ("rule", result["rule"])]
 
 

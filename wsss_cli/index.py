@@ -13,7 +13,7 @@ app = group("index", "Find images, tags and masks of a data set.")
 
 _MASKS = Named("masks", "DIR", "Folder of ground-truth masks, named as the images.", required=False)
 _CLASSES = Named("class_names", "FILE", "Class names, one a line, in the order of their ids.", required=False)
-_IMAGES = Named("images", "DIR", "Folder of the images.")
+_IMAGES = Named("images", "DIR", "Folder of the images (needed unless --tags-only).", required=False)
 _WRITES = ("Reads image files, lists and tables. Writes a shard of kind index: per image its path, size, checksum, "
            "tags (labels), captions and mask_path.")
 

@@ -28,6 +28,7 @@ class Named:
 
 
 _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
+_NOUNS: dict[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
 def _option(kind: Any, default: Any, *names: str, **described: Any) -> tuple[Any, Any]:
@@ -115,22 +116,38 @@ def _plain_type(kind: Any) -> tuple[Any, bool, bool]:
 
 
 def build_config(config: type, values: Mapping[str, Any]) -> Any:
-    """Return a Config from option values (comma lists still as text). Raises UsageError."""
+    """Return a Config from option values: comma lists still as text, those of a recipe as TOML has them.
+
+    Raises UsageError for a value of another type.
+    """
     kinds = field_types(config)
-    built = {}
+    built: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        plain, _, many = _plain_type(kinds[field.name])
+        plain, optional, many = _plain_type(kinds[field.name])
         value = values[field.name]
-        built[field.name] = _split(field.name, value, plain) if many else value
+        if many:
+            built[field.name] = _split(field.name, value, plain)
+        else:
+            built[field.name] = None if value is None and optional else _typed(field.name, value, plain)
     return config(**built)
 
 
 def _split(name: str, value: Any, plain: Callable[[str], Any]) -> tuple[Any, ...]:
-    parts = value if isinstance(value, (list, tuple)) else [one for one in value.split(",") if one.strip()]
+    if isinstance(value, (list, tuple)):
+        return tuple(_typed(name, one, plain) for one in value)
     try:
-        return tuple(plain(one.strip() if isinstance(one, str) else one) for one in parts)
-    except ValueError:
+        return tuple(plain(one.strip()) for one in value.split(",") if one.strip())
+    except (ValueError, AttributeError):
         raise UsageError(f"{option_name(name)} {value} is no comma list of numbers") from None
+
+
+def _typed(name: str, value: Any, plain: Callable[[str], Any]) -> Any:
+    """Return a value of a recipe in the field's own type, so that 1 and 1.0 are the same settings."""
+    if plain is float and type(value) is int:
+        return float(value)
+    if type(value) is not plain:
+        raise UsageError(f"{option_name(name)} {value!r} is no {_NOUNS[plain]}")
+    return value
 
 
 def signature(*groups: Mapping[str, tuple[Any, Any]]) -> inspect.Signature:

@@ -26,6 +26,8 @@ def section(path: str, stage: str, known: set[str]) -> dict[str, Any]:
         raise BadData(f"is no TOML ({error})", where=path) from None
     for name in stage.split():
         found = found.get(name, {})
+        if not isinstance(found, dict):
+            raise UsageError(f"{name} is a value, not a section", f"write [{stage.replace(' ', '.')}]", where=path)
     settings = {key.replace("-", "_"): value for key, value in found.items() if not isinstance(value, dict)}
     unknown = sorted(set(settings) - known)
     if unknown:

@@ -13,6 +13,7 @@ from stages.cams import cnn
 from stages.cams.config import CnnConfig
 from stages.cams.tags import choose, parse_tags
 from stages.data.source import ImageSource
+from stages.data.views import scaled_views
 from stages.errors import BadData
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
@@ -76,7 +77,7 @@ class _CnnPart:
         if self.rule == "index" and self.images.labels(item_id) is None:
             raise BadData("has no tags in the index", "give --tags predicted:0.5 or all", where=item_id)
         described = self.worker.description
-        return cnn.scaled_views(self.images.image(item_id), self.config.scales, described["mean"], described["std"])
+        return scaled_views(self.images.image(item_id), self.config.scales, described["mean"], described["std"])
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
         """Return the items of a batch."""

@@ -9,12 +9,12 @@ from stages.errors import BadData, UsageError
 
 def parse_tags(text: str) -> tuple[str, float]:
     """Return (rule, threshold) of `--tags index|predicted:T|all`. Raises UsageError."""
-    rule, _, value = text.partition(":")
+    rule, colon, value = text.partition(":")
     try:
         threshold = float(value) if rule == "predicted" else 0.0
     except ValueError:
         threshold = -1.0
-    if rule not in ("index", "predicted", "all") or (value and rule != "predicted") or not 0 <= threshold <= 1:
+    if rule not in ("index", "predicted", "all") or (colon and rule != "predicted") or not 0 <= threshold <= 1:
         raise UsageError(f"--tags {text} is not index, predicted:T (T from 0 to 1) or all")
     return rule, threshold
 

@@ -26,12 +26,14 @@ def list_table(
     masks: Path | None = None,
     class_names: Path | None = None,
     labels_from_masks: bool = False,
+    images_needed: bool = True,
 ) -> Listing:
     """Return the listing of a table (CSV, TSV or JSONL) whose images lie below `images`.
 
     Ids come from column `id`, else from `path` without its suffix. The file is that of `path`, else the id
     with a known suffix in any case. Masks are the id's files below `masks`. Without `class_names` the classes
-    are the table's own tags, sorted, with a background.
+    are the table's own tags, sorted, with a background. `images_needed` False is for tags alone: images may then
+    be anywhere or nowhere.
     Raises MissingInput for a missing file or folder and when no image or no mask is found, BadData for ids that
     stand twice, paths that lead out of `images`, and tags that are no class.
     """
@@ -42,7 +44,7 @@ def list_table(
     known = collect(rows, keys, classes, table)
     root = common_root(images, existing_folder(masks)) if masks else common_root(images)
     paths, missing = _paths(rows, keys, images, root, table)
-    if missing == len(known):
+    if images_needed and missing == len(known):
         raise MissingInput(f"none of {len(known)} images is there", "check --images and the ids", where=str(images))
     mask_of = FileFinder(masks, root, MASK_SUFFIXES).find if masks else lambda _: None
     records: Sequence[Record] = [
@@ -58,7 +60,7 @@ def list_table(
         notes += (*more, "labels were read from the masks: the ground truth supervises")
     total = len(records)
     notes += counted(sum(one.labels is None for one in records), total, "have no tags (unknown)")
-    notes += counted(missing, total, "are not there")
+    notes += counted(missing, total, "are not there") if images_needed else ()
     if masks:
         notes += counted(sum(one.mask_path is None for one in records), total, "have no mask")
     supervision = supervision_of(records, from_masks=labels_from_masks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from stages.data.images import decode_image
 from stages.data.masks import decode_mask
-from stages.errors import BadData
+from stages.errors import BadData, MissingInput
 from stages.shards import Item, Shard
 
 _PACKED = ("image", "mask")
@@ -82,7 +83,14 @@ class ImageSource:
         item = self.index.item(item_id) if self._is_packed else None
         if item is not None and packed in item.datasets:
             return item.datasets[packed].tobytes()
-        return read_bytes(self.root, path)
+        try:
+            return read_bytes(self.root, path)
+        except BadData:
+            if self.root.is_dir():
+                raise
+            # Not one image is gone but all of them: told once, and nothing is refused.
+            raise MissingInput("the folder of the images is not there", "give --root DIR or set WSSS_ROOT",
+                               where=str(self.root)) from None
 
     @property
     def _is_packed(self) -> bool:
@@ -95,9 +103,13 @@ def read_bytes(root: Path, path: str) -> bytes:
     if not _inside(str(root), str(place.parent)):
         raise BadData("lies outside the root of the images", "put it below --root", where=path)
     try:
+        # A pipe or a device in its place could be waited for without end.
+        if not stat.S_ISREG(place.stat().st_mode):
+            raise BadData("is not a regular file", "put the file there, or take it off the list", where=path)
         return place.read_bytes()
     except OSError as error:
-        raise BadData(f"can't be read ({error.strerror})", "see --root", where=path) from None
+        do = "bring the file, or take it off the list"
+        raise BadData(f"can't be read ({error.strerror})", do, where=path) from None
 
 
 @lru_cache(maxsize=4096)

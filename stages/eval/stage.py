@@ -14,7 +14,7 @@ from stages.eval.config import EvalConfig
 from stages.eval.score import MaskScore, SweepScore, prediction_of, summary_of
 from stages.flow.background import resolve_background
 from stages.flow.execution import Inputs, Report, Stop
-from stages.flow.maps import full_size, includes_background
+from stages.flow.maps import full_size, includes_background, mask_ids
 from stages.flow.parts import find_index
 from stages.kernels.background import Background
 from stages.shards import Run, Shard, same_classes
@@ -68,7 +68,7 @@ class _Scorer:
 
     def __init__(self, run: Run, config: EvalConfig, index: Shard) -> None:
         self.run, self.config = run, config
-        n_classes = len(run.classes) - 1
+        self.n_classes = n_classes = len(run.classes) - 1
         self.ignore = 255 if n_classes <= 254 else 65535
         self.background: Background | None = None
         self.recorded: dict[str, Any] | None = None
@@ -89,13 +89,13 @@ class _Scorer:
             return False
         truth = source.mask(item_id)
         if self.run.kind == "masks":
-            prediction = self.run.item(item_id).datasets["mask"] if there else np.zeros_like(truth)
+            prediction = mask_ids(self.run.item(item_id), self.n_classes) if there else np.zeros_like(truth)
             self._same_size(prediction.shape, truth.shape, item_id)
             self.score.add(truth, prediction)
             return there
         rows, ids = np.zeros((0, *truth.shape), np.float32), np.zeros(0, np.uint16)
         if there:
-            rows, ids = full_size(self.run.item(item_id))
+            rows, ids = full_size(self.run.item(item_id), self.n_classes)
             self._same_size(rows.shape[1:], truth.shape, item_id)
         if self.sweep:
             self.sweep.add(truth, rows, ids)

@@ -32,6 +32,8 @@ def run_voc(config: VocConfig, inputs: Inputs, output: Output, *, stop: Stop, re
         folder = output.path / "results" / "VOC2012" / "Segmentation" / f"{config.competition}_test_cls"
         return _write(run, _place(run, folder, ".png"), output, stop, report, palette=True, ignored=False)
     summary = _write(run, _place(run, output.path / "SegmentationClass", ".png"), output, stop, report, palette=True)
+    if output.dry_run:
+        return summary
     lists = output.path / "ImageSets" / "Segmentation"
     make_folder(lists)
     written = [item_id for item_id in run.ids if item_id in run]

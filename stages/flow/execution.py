@@ -5,6 +5,7 @@ Light on purpose (standard library only): the command line builds these before a
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ class Output:
     allow_errors: str = "0"
     log: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Raise UsageError for an `allow_errors` that is neither a count nor a percentage."""
+        Summary().exceeds(self.allow_errors)
+
     @property
     def is_file(self) -> bool:
         """True where the output is a run of one file."""
@@ -80,13 +85,12 @@ class Summary:
 
     def exceeds(self, allowed: str) -> bool:
         """Say whether there are more refused items than `allowed` (a count, or a share such as 1%)."""
-        try:
-            if allowed.endswith("%"):
-                return self.errors > float(allowed[:-1]) / 100 * self.items
-            return self.errors > int(allowed)
-        except ValueError:
-            raise UsageError(f"--allow-errors {allowed!r} is neither a count nor a percentage",
-                             "give 3 or 1%") from None
+        share = re.fullmatch(r"(\d+\.?\d*|\.\d+)%", allowed)
+        if share:
+            return self.errors * 100 > float(share[1]) * self.items
+        if not re.fullmatch(r"\d+", allowed):
+            raise UsageError(f"--allow-errors {allowed!r} is neither a count nor a percentage", "give 3 or 1%")
+        return self.errors > int(allowed)
 
 
 class Report(Protocol):

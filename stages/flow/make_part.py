@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stages.errors import BadData, CannotCreate, Stopped
+from stages.errors import BadData, CannotCreate, Stopped, WsssError
 from stages.flow.execution import Output, Summary
 from stages.flow.parts import Part
 from stages.flow.work import MapWork, PartWork, Worker
@@ -27,16 +27,34 @@ def up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
     """
     if output.force or not part.path.exists():
         return None
-    there, source = Shard(part.path), Shard(part.source)
-    recorded = {**work.request(part, there), **_recorded_request(there)}
+    source = Shard(part.source)
+    try:
+        there = Shard(part.path)
+        recorded = {**work.request(part, there), **_recorded_request(there)}
+    except WsssError as error:
+        raise CannotCreate(f"exists, and {error.what}", "give another -o, or --force to replace it",
+                           where=str(part.path)) from None
     changed = differences(recorded, work.request(part, source))
     if changed:
         raise CannotCreate(f"exists with other settings ({changed})",
                            "give those settings, another -o, or --force to replace it", where=str(part.path))
     if output.retry and there.errors:
         return None
-    os.utime(part.path)
+    if not output.dry_run:
+        os.utime(part.path)
+        _drop_leftover(part, work.request(part, source), len(there.ids))
     return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
+
+
+def _drop_leftover(part: Part, request: dict[str, Any], count: int) -> None:
+    """Remove the journal that a crash left between the rename of its shard and its own removal."""
+    path = part_path(part.path)
+    if path.exists():
+        try:
+            journal = Journal(path, request)
+        except WsssError:
+            return
+        journal.close(remove=len(journal.items) == count)
 
 
 def _recorded_request(shard: Shard) -> dict[str, Any]:
@@ -59,7 +77,7 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     try:
         opened = worker.open(part, source, index)
         ids = part.ids(source)
-        done = {**_kept(part, output), **journal.items}
+        done = {**_kept(part, output), **_taken_over(journal, output)}
         advance(len(done))
         batches = _batches(ids, source, opened, work.batch_size)
         missing = [batch for batch in batches if any(position not in done for position in batch)]
@@ -68,7 +86,7 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
         digest = write_shard(part.path, _contents(work, part, opened, source, index, items))
         journal.close(remove=True)
     except BaseException:
-        journal.close()
+        journal.close(remove=not journal.items)
         raise
     summary = Summary(made=1, items=len(items), errors=sum(item.error is not None for item in items))
     write_log(output, {"path": part.path.name, "digest": digest, "items": summary.items,
@@ -83,14 +101,26 @@ def _kept(part: Part, output: Output) -> dict[int, Item]:
     return {place: item for place, item in enumerate(Shard(part.path).items()) if item.error is None}
 
 
+def _taken_over(journal: Journal, output: Output) -> dict[int, Item]:
+    """Return the items of the journal; refused ones are tried anew where the user asks for just that."""
+    anew = output.retry or output.strict
+    return {place: item for place, item in journal.items.items() if item.error is None or not anew}
+
+
 def _batches(ids: Sequence[str], source: Shard, opened: PartWork, size: int) -> list[list[int]]:
     """Cut the positions into batches of equal keys: a function of the shard and `size` alone."""
     groups: dict[Any, list[int]] = {}
     for position, item_id in enumerate(ids):
-        key = ("refused",) if item_id in source.errors else ("good", opened.key(item_id) if size > 1 else None)
-        groups.setdefault(key, []).append(position)
+        groups.setdefault(_key(item_id, source, opened, size), []).append(position)
     cut = [group[start:start + size] for group in groups.values() for start in range(0, len(group), size)]
     return sorted(cut)
+
+
+def _key(item_id: str, source: Shard, opened: PartWork, size: int) -> Any:
+    try:
+        return "refused" if item_id in source.errors else ("good", opened.key(item_id) if size > 1 else None)
+    except BadData:
+        return "refused"  # load tells why
 
 
 def _compute(batches: list[list[int]], ids: Sequence[str], source: Shard, opened: PartWork, journal: Journal,
@@ -135,11 +165,17 @@ def _batch_items(loaded: list[tuple[str, Any]], opened: PartWork) -> list[Item]:
     good = [(item_id, value) for item_id, value in loaded if not _refused(value)]
     try:
         computed = iter(opened.compute(good) if good else [])
-    except BadData as error:
-        if len(good) != 1:
-            raise
-        computed = iter([Item(good[0][0], error=str(error))])
+    except BadData:
+        computed = iter([_computed_alone(one, opened) for one in good])
     return [value if _refused(value) else next(computed) for _, value in loaded]
+
+
+def _computed_alone(one: tuple[str, Any], opened: PartWork) -> Item:
+    """Find which item of a batch is the bad one: a function of the data alone, so a rerun does the same."""
+    try:
+        return opened.compute([one])[0]
+    except BadData as error:
+        return Item(one[0], error=str(error))
 
 
 def _refused(value: Any) -> bool:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from typing import Any
 
 from stages.errors import MissingInput, Stopped
@@ -18,9 +19,11 @@ from stages.flow.device import cores, use_threads
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import make_part, up_to_date
 from stages.flow.parts import Part, Plan
+from stages.flow.stream import arriving
 from stages.flow.work import MapWork, Worker
 from stages.shards import Shard
 
+_NO_MORE: Any = object()
 _MOST_JOBS = 8  # by default: a worker holds a net and its activations, about 1 GB
 
 
@@ -29,34 +32,39 @@ def run_map(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, report
 
     Raises what make_part raises; MissingInput at the end when parts of the run never came.
     """
-    plan = Plan(inputs.paths, output, work.kind, reads=work.reads, shard_size=work.shard_size,
+    plan = Plan(arriving(inputs.paths), output, work.kind, reads=work.reads, shard_size=work.shard_size,
                 index=inputs.index)
     summary = Summary()
     wanted = _wanted(plan, work, output, report, summary)
     jobs = output.jobs or (1 if work.plain.get("device") == "cuda" else max(1, cores() // work.threads))
     jobs = min(jobs, _MOST_JOBS) if not output.jobs else jobs
-    first = next(wanted, None)
-    second = next(wanted, None) if jobs > 1 and first else None
-    if first and not second:
-        _run_here(work, _chain(first, None, wanted), output, summary, stop, report)
+    first = list(islice(_there(wanted, stop), 1))
+    more = list(islice(wanted, 1)) if jobs > 1 and first else []
+    if more:
+        _run_in_processes(work, chain(first, more, wanted), output, jobs, summary, stop, report)
     elif first:
-        _run_in_processes(work, _chain(first, second, wanted), output, jobs, summary, stop, report)
+        _run_here(work, chain(first, wanted), output, summary, stop, report)
     holes = plan.missing()
     if holes:
         raise MissingInput(f"the input lacks part {holes}", "make the missing shards; the others are done")
     return summary
 
 
-def _chain(first: Part, second: Part | None, rest: Iterator[Part]) -> Iterator[Part]:
-    yield first
-    if second:
-        yield second
-    yield from rest
+def _there(parts: Iterator[Part | None], stop: Stop) -> Iterator[Part]:
+    """Wait for each part that is still to come. Raises Stopped."""
+    for part in parts:
+        if stop.requested:
+            raise Stopped("stopped", "run the same command again to go on")
+        if part is not None:
+            yield part
 
 
-def _wanted(plan: Plan, work: MapWork, output: Output, report: Report, summary: Summary) -> Iterator[Part]:
-    """Yield the parts that are not up to date; report the others at once."""
+def _wanted(plan: Plan, work: MapWork, output: Output, report: Report, summary: Summary) -> Iterator[Part | None]:
+    """Yield the parts that are not up to date, None while there is none; report the others at once."""
     for part in plan:
+        if part is None:
+            yield None
+            continue
         done = up_to_date(work, part, output)
         if done:
             summary.add(done)
@@ -68,12 +76,10 @@ def _wanted(plan: Plan, work: MapWork, output: Output, report: Report, summary: 
             yield part
 
 
-def _run_here(work: MapWork, parts: Iterator[Part], output: Output, summary: Summary, stop: Stop,
+def _run_here(work: MapWork, parts: Iterator[Part | None], output: Output, summary: Summary, stop: Stop,
               report: Report) -> None:
     worker: Worker | None = None
-    for part in parts:
-        if stop.requested:
-            raise Stopped("stopped", "run the same command again to go on")
+    for part in _there(parts, stop):
         report.begin(f"{work.stage} {part.number + 1}/{part.parts}", part.stop - part.start)
         if worker is None:
             use_threads(work.threads)
@@ -90,7 +96,7 @@ def _count(done: Summary, part: Part, summary: Summary, report: Report) -> None:
     report.finished(part.path)
 
 
-def _run_in_processes(work: MapWork, parts: Iterator[Part], output: Output, jobs: int, summary: Summary,
+def _run_in_processes(work: MapWork, parts: Iterator[Part | None], output: Output, jobs: int, summary: Summary,
                       stop: Stop, report: Report) -> None:
     context = multiprocessing.get_context("spawn")
     flag, counts = context.Event(), context.Queue()
@@ -102,8 +108,10 @@ def _run_in_processes(work: MapWork, parts: Iterator[Part], output: Output, jobs
         feeding = True
         while feeding or running:
             while feeding and len(running) < jobs and not stop.requested:
-                part = next(parts, None)
+                part = next(parts, _NO_MORE)
                 if part is None:
+                    break
+                if part is _NO_MORE:
                     feeding = False
                 else:
                     running[pool.submit(_make_in_worker, part, output)] = part

@@ -9,11 +9,16 @@ from stages.kernels.resample import upsample
 from stages.shards import Item, Shard
 
 
-def full_size(item: Item) -> tuple[np.ndarray, np.ndarray]:
+def full_size(item: Item, n_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows (L, H, W) float32 in [0, 1], class_ids (L,)) of a `cams` item.
 
-    Upsampled bilinearly to `covers`, then cropped to (H, W). Raises BadData for a map that is not finite.
+    Upsampled bilinearly to `covers`, then cropped to (H, W). Raises BadData for a map that is not finite, and
+    for class ids that don't fit the rows or, with `n_classes`, are no class.
     """
+    ids = item.datasets["class_ids"]
+    if len(ids) != len(item.datasets["cam"]) or (n_classes is not None and len(ids) and ids.max() > n_classes):
+        raise BadData(f"class_ids {ids.tolist()} don't fit {len(item.datasets['cam'])} rows and the classes",
+                      "make the maps again", where=item.id)
     cam, size = item.datasets["cam"], (int(item.attrs["height"]), int(item.attrs["width"]))
     rows = cam.astype(np.float32)
     if cam.dtype == np.uint8:
@@ -26,6 +31,16 @@ def full_size(item: Item) -> tuple[np.ndarray, np.ndarray]:
     if rows.shape[1:] != size or covers != size:
         rows = upsample(rows, covers, size)
     return rows, item.datasets["class_ids"]
+
+
+def mask_ids(item: Item, n_classes: int) -> np.ndarray:
+    """Return the mask (H, W) of a `masks` item: 0..C, or 255 (65535 in 16 bits). Raises BadData for other ids."""
+    mask = item.datasets["mask"]
+    wrong = mask[(mask > n_classes) & (mask != np.iinfo(mask.dtype).max)]
+    if wrong.size:
+        raise BadData(f"the mask holds {int(wrong.max())}, the classes are 0..{n_classes}",
+                      "make it with the classes of this index", where=item.id)
+    return mask
 
 
 def includes_background(shard: Shard) -> bool:

@@ -32,7 +32,7 @@ class Part:
 class Plan:
     """Turns a stream of paths into parts, and knows at its end which are missing."""
 
-    def __init__(self, paths: Iterable[str], output: Output, kind: str, *, reads: tuple[str, ...],
+    def __init__(self, paths: Iterable[str | None], output: Output, kind: str, *, reads: tuple[str, ...],
                  shard_size: int, index: str | None) -> None:
         self._paths, self._output, self._kind = paths, output, kind
         self._reads, self._shard_size, self._index = reads, shard_size, index
@@ -40,13 +40,22 @@ class Plan:
         self._total = 0
         self._first: Shard | None = None
 
-    def __iter__(self) -> Iterator[Part]:
-        """Yield the parts of this task as their sources come in. Raises what is wrong with a source."""
+    def __iter__(self) -> Iterator[Part | None]:
+        """Yield the parts of this task as their sources come in, and None whenever there is none yet.
+
+        Raises what is wrong with a source.
+        """
         for path in self._paths:
+            if path is None:
+                yield None
+                continue
             for file in expand(path):
                 source = Shard(file, self._reads)
                 self._agree(source)
                 for part in self._cut(source):
+                    if part.number in self._seen:
+                        raise BadData(f"part {part.number} is there twice", "give each shard once",
+                                      where=str(source.path))
                     self._seen.add(part.number)
                     if self._output.mine(part.number):
                         yield part

@@ -11,11 +11,13 @@ from pathlib import Path
 from stages.data.draw import overlay
 from stages.data.images import decode_image, encode_png
 from stages.data.source import ImageSource
-from stages.errors import BadData, MissingInput, UsageError
+from stages.errors import BadData, CannotCreate, MissingInput, UsageError
 from stages.flow.execution import Output, Report
 from stages.flow.parts import find_index
-from stages.shards import Contents, Item, Run, checked_id, provenance_entry, write_shard
+from stages.flow.stream import LivePaths
+from stages.shards import Contents, Item, Run, Shard, checked_id, provenance_entry, write_shard
 from stages.shards.disk import make_folder, replace_file
+from stages.shards.writer import shard_bytes
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 INDEX_NAME = "images.h5"
@@ -23,13 +25,14 @@ INDEX_NAME = "images.h5"
 
 def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
     """Return (paths, []) where they are shards, and ([], files) where they are image files; never a mixture."""
-    stream = iter(paths)
-    first = next(stream, None)
+    stream = paths if isinstance(paths, LivePaths) else iter(paths)
+    first = stream.peek() if isinstance(stream, LivePaths) else next(stream, None)
     if first is None:
         return [], []
+    whole = stream if isinstance(stream, LivePaths) else chain([first], stream)
     if Path(first).suffix.lower() not in _SUFFIXES:
-        return chain([first], stream), []
-    files = [Path(first), *map(Path, stream)]
+        return whole, []
+    files = [Path(path) for path in whole]
     others = [file for file in files if file.suffix.lower() not in _SUFFIXES]
     if others:
         raise UsageError(f"{others[0]} stands among image files", "give either shards or images")
@@ -39,7 +42,8 @@ def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
 def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) -> Path:
     """Write an index of image files beside the output, and return its path. Ids are the names without suffix.
 
-    Raises MissingInput, BadData for two files of one name, UsageError for an output that is no folder.
+    Raises MissingInput, BadData for two files of one name, UsageError for an output that is no folder, CannotCreate when
+    an index of other images is there.
     """
     if output.is_file:
         raise UsageError(f"-o {output.path} is one file, but image files also get a picture each", "give a folder")
@@ -53,10 +57,17 @@ def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) 
             raise BadData(f"the id {name} is there twice", "index the folder instead", where=str(file))
         items[name] = _entry(name, file, os.path.relpath(os.path.abspath(file), root))
     make_folder(output.path)
-    path = output.path / INDEX_NAME
     entry = provenance_entry("index", "files", {"supervision": "none"}, {})
-    write_shard(path, Contents("index", classes, list(items.values()), provenance=[entry],
-                               root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))}))
+    contents = Contents("index", classes, list(items.values()), provenance=[entry],
+                        root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))})
+    return _written(output.path / INDEX_NAME, contents, force=output.force)
+
+
+def _written(path: Path, contents: Contents, *, force: bool) -> Path:
+    """Write an index, but leave one of other images alone: the masks beside it are of those."""
+    if path.exists() and not force and Shard(path).digest != shard_bytes(contents)[1]:
+        raise CannotCreate("is of other images", "give another -o, or --force to replace it", where=str(path))
+    write_shard(path, contents)
     return path
 
 

@@ -26,8 +26,8 @@ def _path(named: Named, name: str) -> Path | None:
     return Path(given) if given else None
 
 
-def _images(named: Named) -> Path:
-    given = _path(named, "images")
+def _images(named: Named, default: Path | None = None) -> Path:
+    given = _path(named, "images") or default
     if given is None:
         raise UsageError("--images is missing", "give --images DIR")
     return given
@@ -43,8 +43,9 @@ def _voc(root: Path, config: Any, named: Named) -> Listing:
 
 
 def _table(table: Path, config: Any, named: Named) -> Listing:
-    return list_table(table, images=_images(named), masks=_path(named, "masks"),
-                      class_names=_path(named, "class_names"))
+    images = _images(named, table.parent if config.tags_only else None)
+    return list_table(table, images=images, masks=_path(named, "masks"), class_names=_path(named, "class_names"),
+                      images_needed=not config.tags_only)
 
 
 def _coco(annotations: Path, config: Any, named: Named) -> Listing:

@@ -63,17 +63,20 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
     if output.dry_run:
         report.tell(f"would index {len(listing.records)} images of {len(listing.classes) - 1} classes")
         return Summary()
-    items = _items(_Task(listing, config), stop, report)
+    items = _items(_Task(listing, config), output, stop, report)
     return _write(layout, listing, config, items, output, report)
 
 
-def _items(task: _Task, stop: Stop, report: Report) -> list[Item]:
+def _items(task: _Task, output: Output, stop: Stop, report: Report) -> list[Item]:
     report.begin("index", len(task.listing.records))
     items = []
     with ThreadPoolExecutor(min(8, cores())) as pool:
         for item in pool.map(lambda record: _item(record, task), task.listing.records):
             items.append(item)
             report.advance()
+            if output.strict and item.error is not None:
+                pool.shutdown(cancel_futures=True)
+                raise BadData(item.error, "mend it, or leave out --strict", where=item.id)
             if stop.requested:
                 pool.shutdown(cancel_futures=True)
                 raise Stopped("stopped", "run the same command again")

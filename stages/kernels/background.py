@@ -6,9 +6,12 @@ CLIP-ES). `two-thresholds`: background below LOW, a class above HIGH, undecided 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+
+_SPELLINGS = "constant:V, power:A or two-thresholds:LOW,HIGH"
 
 
 @dataclass(frozen=True)
@@ -18,23 +21,29 @@ class Background:
     rule: str
     values: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for another rule, and for values that it can't have."""
+        count = {"constant": 1, "power": 1, "two-thresholds": 2}.get(self.rule)
+        if count is None or len(self.values) != count:
+            raise ValueError(f"{str(self)!r} is not {_SPELLINGS}")
+        if self.rule == "power" and not 0 < self.values[0] < math.inf:
+            raise ValueError(f"{str(self)!r}: the power is above 0")
+        if self.rule != "power" and not all(0 <= value <= 1 for value in self.values):
+            raise ValueError(f"{str(self)!r}: scores lie between 0 and 1")
+        if self.rule == "two-thresholds" and self.values[0] > self.values[1]:
+            raise ValueError(f"{str(self)!r}: LOW is above HIGH")
+
     def __str__(self) -> str:
-        return f"{self.rule}:{','.join(f'{value:g}' for value in self.values)}"
+        return f"{self.rule}:{','.join(str(float(value)).removesuffix('.0') for value in self.values)}"
 
 
 def parse_background(text: str) -> Background:
     """Return the rule that `text` spells. Raises ValueError."""
     rule, _, numbers = text.partition(":")
-    values = tuple(float(number) for number in numbers.split(","))
-    count = {"constant": 1, "power": 1, "two-thresholds": 2}.get(rule)
-    if count is None or len(values) != count:
-        raise ValueError(f"{text!r} is not constant:V, power:A or two-thresholds:LOW,HIGH")
-    if rule != "power" and not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"{text!r}: scores lie between 0 and 1")
-    if rule == "power" and values[0] <= 0:
-        raise ValueError(f"{text!r}: the power is above 0")
-    if rule == "two-thresholds" and values[0] > values[1]:
-        raise ValueError(f"{text!r}: LOW is above HIGH")
+    try:
+        values = tuple(float(number) for number in numbers.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not {_SPELLINGS}") from None
     return Background(rule, values)
 
 

@@ -56,6 +56,15 @@ def _canonical(description: Mapping[str, Any]) -> str:
     return json.dumps(description, sort_keys=True, separators=(",", ":"))
 
 
+def is_net(path: str | PathLike[str]) -> bool:
+    """Return whether a file is a net of ours, rather than plain weights or something else."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return KEY in (file.metadata() or {})
+    except Exception:
+        return False
+
+
 def read_net(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return (tensors by name, description) of a net file, verified.
 

@@ -62,7 +62,7 @@ class _PseudoPart:
         return [self._item(item) for _, item in loaded]
 
     def _item(self, item: Item) -> Item:
-        rows, class_ids = full_size(item)
+        rows, class_ids = full_size(item, len(self.classes) - 1)
         if not len(rows) and self.background is None:
             raise BadData("has no row to choose from", where=item.id)
         mask, confidence = pseudo_mask(rows, class_ids, self.background, n_classes=len(self.classes) - 1,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
 
 from stages.data.source import ImageSource
-from stages.errors import BadData, Unavailable, UsageError
+from stages.errors import BadData, UsageError
 from stages.flow.background import resolve_background
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.map_loop import run_map
 from stages.flow.maps import full_size, includes_background
+from stages.flow.packages import need_pydensecrf
 from stages.flow.parts import Part
 from stages.flow.work import MapWork
 from stages.kernels.background import Background
@@ -24,9 +24,7 @@ from stages.shards import Item, Shard
 
 def run_crf(config: CrfConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the posteriors of `cams` shards at full size. Raises Unavailable without pydensecrf, UsageError."""
-    if importlib.util.find_spec("pydensecrf") is None:
-        raise Unavailable("refine crf needs the package pydensecrf2, which is not installed",
-                          "with a C++ compiler on the machine: pip install pydensecrf2==1.1")
+    need_pydensecrf()
     background, recorded = resolve_background(config.background or BACKGROUNDS[config.preset])
     if background.rule == "two-thresholds":
         raise UsageError("--background two-thresholds has no unary", "give constant:V or power:A")
@@ -76,7 +74,7 @@ class _CrfPart:
         if image.shape[:2] != size:
             raise BadData(f"the image is {image.shape[:2]}, its maps are for {size}", "make the maps again",
                           where=item.id)
-        rows, class_ids = full_size(item)
+        rows, class_ids = full_size(item, len(self.classes) - 1)
         if not len(rows) and self.background is None:
             raise BadData("has no row to choose from", where=item.id)
         posteriors, ids = refined(image, rows, class_ids, self.background, self.config)

@@ -6,29 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.data.augment import normalise
-from stages.kernels.cam_merge import scaled_size
 from stages.kernels.dense_crf import PRESETS, dense_crf, unary_from_scores
 from stages.kernels.resample import upsample
 
 # A class that no pixel gives this much can't win one in ten steps of mean field; leaving it out saves its cost.
 _LEAST_FOR_CRF = 0.05
-
-
-def scaled_views(image: np.ndarray, scales: Sequence[float], mean: Sequence[float],
-                 std: Sequence[float]) -> list[np.ndarray]:
-    """Return the normalised views (3, H_s, W_s) float32 of an image (H, W, 3) uint8, bilinearly resized."""
-    views = []
-    for scale in scales:
-        height, width = scaled_size(image.shape[:2], scale)
-        resized = image if scale == 1 else np.asarray(
-            Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        views.append(normalise(resized, tuple(mean), tuple(std)))
-    return views
 
 
 @torch.inference_mode()

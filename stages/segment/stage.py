@@ -10,16 +10,18 @@ import numpy as np
 import torch
 
 from stages.data.source import ImageSource
+from stages.data.views import scaled_views
 from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Silent, Stop, Summary
 from stages.flow.map_loop import run_map
+from stages.flow.packages import need_pydensecrf
 from stages.flow.parts import Part
 from stages.flow.pictures import image_files, index_of_files, write_pictures
 from stages.flow.work import MapWork
 from stages.nets.files import load_net, read_net
 from stages.segment.config import NetConfig
-from stages.segment.net import fused_scores, mask_of_scores, scaled_views
+from stages.segment.net import fused_scores, mask_of_scores
 from stages.settings import as_plain
 from stages.shards import Item, Shard, same_classes
 
@@ -28,6 +30,8 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the masks that a net of `train-seg` gives, and with `--scores` its scores as a `cams` run."""
+    if config.crf:
+        need_pydensecrf()
     net = inputs.require("net")
     _, description = read_net(net)
     if description["task"] != "segmentation":
@@ -35,6 +39,9 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
                       where=net)
     settings = replace(config, device=resolve_device(config.device))
     paths, files = image_files(inputs.paths)
+    if files and output.dry_run:
+        report.tell(f"would segment {len(files)} image files")
+        return Summary()
     if files:
         paths = [str(index_of_files(files, tuple(description["classes"]), output))]
     inputs = replace(inputs, paths=paths)
@@ -49,7 +56,7 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
         summary = _with_scores(work, inputs, output, Path(scores), stop, report)
     else:
         summary = run_map(work, inputs, output, stop=stop, report=report)
-    if files and not output.dry_run:
+    if files:
         write_pictures(output, report)
     return summary
 

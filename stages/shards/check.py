@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +27,14 @@ def _faults(shard: Shard) -> Iterator[WsssError]:
     for array in (*COMMON_ROOT, *kind.root):
         if array.required:
             shard.root(array.name)
-    for number, item_id in enumerate(shard.ids):
-        if item_id in shard.ids[:number]:
-            yield BadData(f"the id {item_id} is there twice", "make the shard again", where=str(shard.path))
+    if not shard.provenance:
+        yield BadData("its provenance is empty", "make the shard again", where=str(shard.path))
+    for item_id in sorted(set(shard.errors) - set(shard.ids)):
+        yield BadData(f"the refused item {item_id} is not among its ids", "make the shard again",
+                      where=str(shard.path))
+    for item_id, count in Counter(shard.ids).items():
+        if count > 1:
+            yield BadData(f"the id {item_id} is there {count} times", "make the shard again", where=str(shard.path))
     found_item_fault = False
     for item_id in shard.ids if kind.item else ():
         try:
@@ -46,5 +52,3 @@ def _faults(shard: Shard) -> Iterator[WsssError]:
             if digest_of(shard.file) != shard.digest:
                 yield BadData("its contents don't match its digest", "make the shard again",
                               where=str(shard.path))
-
-

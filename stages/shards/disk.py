@@ -6,10 +6,11 @@ disk can say no.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
-from stages.errors import refused_write
+from stages.errors import Stopped, refused_write
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -17,6 +18,33 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while len(view):
         view = view[os.write(descriptor, view):]
+
+
+def locked(path: Path, named: Path) -> int:
+    """Return a descriptor of `path` (created where it isn't there) that holds its lock and still has its name.
+
+    Raises Stopped when another process holds it, CannotCreate or IoFailed; they name `named`.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise refused_write(error, named) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before us may have renamed or removed the file between our open and our lock.
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Stopped("another process is at work on it", "wait for it, or run the same command later",
+                          where=str(named)) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise refused_write(error, named) from None
+        os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
@@ -39,18 +67,19 @@ def sync_folder(path: Path) -> None:
 def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Put `data` under `path`: readers see the old file or the whole new one, never a part of it.
 
-    The bytes go to `<path>.tmp`, are synced, renamed, and the folder is synced. Raises CannotCreate, IoFailed.
+    The bytes go to `<path>.tmp` under a lock, are synced, renamed, and the folder is synced. Raises Stopped
+    when another process writes it at this moment, CannotCreate, IoFailed.
     """
     temporary = path.with_name(path.name + ".tmp")
+    descriptor = locked(temporary, path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        os.ftruncate(descriptor, 0)
+        write_all(descriptor, data)
+        os.fsync(descriptor)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise refused_write(error, path) from None
+    finally:
+        os.close(descriptor)

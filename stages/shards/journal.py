@@ -6,7 +6,6 @@ journal lost none in 300. The first frame says what is being made; a rerun takes
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
@@ -15,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stages.errors import CannotCreate, Stopped, refused_write
-from stages.shards.disk import write_all
+from stages.errors import CannotCreate, refused_write
+from stages.shards.disk import locked, write_all
 from stages.shards.items import Item, pack, unpack
 from stages.shards.request import differences
 
@@ -58,12 +57,12 @@ class Journal:
     def __init__(self, path: Path, request: dict[str, Any], *, discard: bool = False) -> None:
         """Open and lock `path`, and take over what an earlier run of the same request left.
 
-        Raises Stopped when another process holds it, CannotCreate when it holds work of other settings and
-        `discard` is off (the keys that differ are named), IoFailed when the disk refuses.
+        Raises Stopped when another process holds it, CannotCreate when it holds items made with other settings
+        and `discard` is off (the keys that differ are named), IoFailed when the disk refuses.
         """
         self.path = path
         self.items: dict[int, Item] = {}
-        self._descriptor = _locked(path)
+        self._descriptor = locked(path, path)
         try:
             self._recover(request, discard)
         except BaseException:
@@ -75,7 +74,7 @@ class Journal:
             payloads, end = frames(stream.read())
         if payloads:
             changed = differences(json.loads(payloads[0]), request)
-            if changed and not discard:
+            if changed and not discard and len(payloads) > 1:
                 raise CannotCreate(f"holds unfinished work with other settings ({changed})",
                                    "give those settings, another -o, or --force to drop it", where=str(self.path))
             if changed:
@@ -110,25 +109,3 @@ class Journal:
         if remove:
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
-
-
-def _locked(path: Path) -> int:
-    """Return a descriptor of `path` that holds its lock, and is still what the name stands for."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise refused_write(error, path) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise Stopped("another process is at work on it", "wait for it, or run the same command later",
-                          where=str(path)) from None
-        try:
-            # The holder before us may have finished and removed the file between our open and our lock.
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)

@@ -19,7 +19,7 @@ import numpy as np
 
 from stages.errors import BadData, MissingInput, WsssError
 from stages.shards.items import Item, group_name
-from stages.shards.schema import COMMON_ATTRS, FORMAT, FORMAT_VERSION, KINDS
+from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, Array
 
 _REMAKE = "make it again, or see wsss check"
 
@@ -86,6 +86,9 @@ class Shard:
             missing = [name for name in (*COMMON_ATTRS, *KINDS[kind].root_attrs) if name not in attributes]
             if missing:
                 raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=str(self.path))
+            part, parts = int(attributes["part"]), int(attributes["parts"])
+            if not 0 <= part < parts:
+                raise BadData(f"says that it is part {part} of {parts}", _REMAKE, where=str(self.path))
 
     def attribute(self, name: str) -> Any:
         """Return a root attribute as str, int, float or array."""
@@ -93,11 +96,15 @@ class Shard:
             return _plain(self.file.attrs[name])
 
     def root(self, name: str) -> np.ndarray:
-        """Return a root dataset."""
+        """Return a root dataset; BadData when it is not as the kind has it."""
         with answering(self.path):
             if name not in self.file:
                 raise BadData(f"lacks the dataset {name}", _REMAKE, where=str(self.path))
-            return self.file[name][()]
+            found = self.file[name][()]
+        for array in (*COMMON_ROOT, *KINDS[self.kind].root):
+            if array.name == name:
+                _check_array(array, found, str(self.path))
+        return found
 
     @cached_property
     def kind(self) -> str:
@@ -123,7 +130,10 @@ class Shard:
     @cached_property
     def provenance(self) -> list[dict[str, Any]]:
         with answering(self.path):
-            return json.loads(self.attribute("provenance"))
+            entries = json.loads(self.attribute("provenance"))
+            if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+                raise BadData("its provenance is no list of entries", _REMAKE, where=str(self.path))
+            return entries
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -136,7 +146,8 @@ class Shard:
     @cached_property
     def errors(self) -> dict[str, str]:
         """The refused items and why."""
-        return dict(zip(self.texts("error_ids"), self.texts("error_messages"), strict=True))
+        with answering(self.path):
+            return dict(zip(self.texts("error_ids"), self.texts("error_messages"), strict=True))
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a root dataset of strings."""
@@ -169,11 +180,7 @@ class Shard:
                 if array.required:
                     raise BadData(f"lacks the dataset {array.name}", _REMAKE, where=where)
                 continue
-            found = datasets[array.name]
-            dtype = "S" if found.dtype.kind == "S" else found.dtype.str
-            if dtype not in array.dtypes or found.ndim != array.axes:
-                raise BadData(f"{array.name} is {found.dtype.str} with {found.ndim} axes, not "
-                              f"{' or '.join(array.dtypes)} with {array.axes}", _REMAKE, where=where)
+            _check_array(array, datasets[array.name], where)
         missing = [name for name in kind.item_attrs if name not in attrs]
         if missing:
             raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=where)
@@ -190,6 +197,14 @@ class Shard:
 
     def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
         return Shard, (self.path,)
+
+
+def _check_array(array: Array, found: np.ndarray, where: str) -> None:
+    # h5py gives strings of variable length, which another writer may have used, as objects.
+    dtype = "S" if found.dtype.kind in "SO" else found.dtype.str
+    if dtype not in array.dtypes or found.ndim != array.axes:
+        raise BadData(f"{array.name} is {found.dtype.str} with {found.ndim} axes, not "
+                      f"{' or '.join(array.dtypes)} with {array.axes}", _REMAKE, where=where)
 
 
 def _text(value: Any) -> str:

@@ -86,7 +86,7 @@ def _picture(run: Run, item_id: str, image: np.ndarray, config: ShowConfig) -> n
     item = run.item(item_id)
     if run.kind == "masks":
         return overlay(image, item.datasets["mask"])
-    rows, ids = full_size(item)
+    rows, ids = full_size(item, len(run.classes) - 1)
     if includes_background(run.places[item_id]):
         return overlay(image, mask_of_rows(rows, ids))
     if config.background:

@@ -28,7 +28,6 @@ from stages.training.start import (
 )
 
 METHODS = {"cam": "stages.train_cls.cam"}
-_HEAD = ("classifier",)
 
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -46,8 +45,8 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     torch.manual_seed(config.seed)
     net = Classifier(build_backbone(config.net, stride=config.stride or None), len(index.classes) - 1,
                      dropout=config.dropout)
-    initial = start_from(net, config, weights, _HEAD, report)
-    mean, std = input_statistics(net, config)
+    initial = start_from(net, config, weights, report)
+    mean, std = input_statistics(net, config, weights)
     samples = _Samples(index, inputs.root, config, mean, std)
     if samples.skipped:
         report.tell(f"{samples.skipped} images have no known tags and are left out")

@@ -14,6 +14,7 @@ from stages.data.augment import SegmentationView, segmentation_view
 from stages.data.source import ImageSource
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.maps import mask_ids
 from stages.nets.files import describe_net
 from stages.nets.segmenter import build_segmenter
 from stages.shards import Run, same_classes
@@ -28,8 +29,6 @@ from stages.training.start import (
     training_entry,
     weights_digest,
 )
-
-_HEADS = ("classifier", "head", "aspp")
 
 
 def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -54,8 +53,8 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
         report.tell(f"{samples.skipped} images of the index have no mask in {masks_given} and are left out")
     torch.manual_seed(config.seed)
     net = build_segmenter(config.net, len(index.classes), head=config.head, stride=config.stride or None)
-    initial = start_from(net, config, weights, _HEADS, report)
-    mean, std = input_statistics(net, config)
+    initial = start_from(net, config, weights, report)
+    mean, std = input_statistics(net, config, weights)
     samples.view = replace(samples.view, mean=mean, std=std)
     supervision = f"pseudo masks ({supervision_of(index)})" if masks else "truth (full supervision)"
     net.mean, net.std = mean, std
@@ -115,7 +114,7 @@ class _Samples:
         if self.masks is None:
             return source.mask(item_id)
         item = self.masks.item(item_id)
-        mask = item.datasets["mask"]
+        mask = mask_ids(item, len(self.masks.classes) - 1)
         if self.config.loss != "confidence":
             return mask
         if "confidence" not in item.datasets:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -13,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from stages.errors import BadData, CannotCreate, Stopped, refused_write
+from stages.errors import BadData, CannotCreate
 from stages.shards import differences, part_path
-from stages.shards.disk import make_folder, replace_file
+from stages.shards.disk import locked, make_folder, replace_file
 
 _KEY = "wsss-training"
 
@@ -29,20 +28,13 @@ class Checkpoint:
         self._lock_path = output.with_name(output.name + ".lock")
         self._request = request
         make_folder(output.parent)
-        try:
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Stopped("another process trains it", "wait for it, or choose another -o",
-                          where=str(output)) from None
-        except OSError as error:
-            raise refused_write(error, output) from None
+        self._lock = locked(self._lock_path, output)
 
     def release(self, *, finished: bool) -> None:
         """Give the lock back; the state of a finished training goes."""
         if finished:
             self.path.unlink(missing_ok=True)
-            self._lock_path.unlink(missing_ok=True)
+        self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
 
     def save(self, step: int, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor],

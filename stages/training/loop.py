@@ -146,7 +146,7 @@ class _Training:
         self.report.begin("steps", self.steps)
         self.report.advance(first)
         totals: dict[str, float] = {}
-        started, step = time.time(), first
+        started, since, step = time.time(), first, first
         samples = batches(self.job.draw, self._wanted(first), self.config.seed, self.output.workers)
         with contextlib.closing(samples):
             while step < self.steps:
@@ -155,8 +155,9 @@ class _Training:
                 step += 1
                 self.report.advance()
                 if step % self.per_epoch == 0:
-                    self._end_epoch(step, totals, time.time() - started, checkpoint)
-                    totals, started = {}, time.time()
+                    means = {name: value / (step - since) for name, value in totals.items()}
+                    self._end_epoch(step, means, time.time() - started, checkpoint)
+                    totals, started, since = {}, time.time(), step
                 if any_wants(self.stop.requested, self.world, self.device) and step < self.steps:
                     self._save(checkpoint, step)
                     raise Stopped(f"stopped after step {step} of {self.steps}", "run the same command again to "
@@ -213,10 +214,9 @@ class _Training:
             return tensor.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         return tensor.to(self.device, non_blocking=True)
 
-    def _end_epoch(self, step: int, totals: dict[str, float], seconds: float, checkpoint: Checkpoint | None) -> None:
-        share = max(1, self.per_epoch)
+    def _end_epoch(self, step: int, means: dict[str, float], seconds: float, checkpoint: Checkpoint | None) -> None:
         line = {"epoch": step // self.per_epoch, "step": step, "seconds": round(seconds, 2),
-                **{name: round(value / share, 6) for name, value in totals.items()}}
+                **{name: round(value, 6) for name, value in means.items()}}
         if self.world.leads:
             append_line(self.output.log_path, line)
             self.report.tell(f"epoch {line['epoch']}/{self.config.epochs}: loss {line['loss']:.4f}, "
@@ -230,9 +230,11 @@ class _Training:
 
     def _final(self) -> dict[str, torch.Tensor]:
         state = self.average or self.net.state_dict()
+        for name, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise BadData(f"the weights {name} are not finite after the last step",
+                              "try a smaller --lr, --clip or --warmup", where=str(self.output.path))
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-

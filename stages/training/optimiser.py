@@ -16,9 +16,10 @@ def build_optimiser(net: nn.Module, head: Iterable[nn.Parameter], config: Traini
     """Return the optimiser of the trainable parameters of `net`; those of `head` learn faster."""
     heads = {id(parameter) for parameter in head}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in net.parameters():
+    for name, parameter in net.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in heads, parameter.ndim == 1), []).append(parameter)
+            is_bias = name.rpartition(".")[2] == "bias"
+            groups.setdefault((id(parameter) in heads, is_bias), []).append(parameter)
     described = [_group(members, is_head, is_bias, config) for (is_head, is_bias), members in sorted(
         groups.items(), key=lambda group: group[0])]
     if config.optimizer == "adamw":

@@ -19,9 +19,13 @@ def steps_per_epoch(n_images: int, batch_size: int, world_size: int) -> int:
 
 def batch_positions(n_images: int, batch_size: int, seed: int, epoch: int, step: int, rank: int,
                     world_size: int) -> list[int]:
-    """Return the images of one process's batch at `step` of `epoch`."""
+    """Return the images of one process's batch at `step` of `epoch`, equally many for every process.
+
+    Where there are fewer images than one batch of all processes, the first ones fill up the last share.
+    """
     together = batch_size * world_size
-    return _order(n_images, seed, epoch)[step * together:(step + 1) * together][rank::world_size].tolist()
+    chosen = _order(n_images, seed, epoch)[step * together:(step + 1) * together]
+    return np.resize(chosen, -(-len(chosen) // world_size) * world_size)[rank::world_size].tolist()
 
 
 @lru_cache(maxsize=2)

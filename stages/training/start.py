@@ -11,6 +11,7 @@ from torch import nn
 
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Report
+from stages.nets.files import is_net, read_net
 from stages.nets.weights import fetch_weights, import_weights, read_state_dict
 from stages.settings import as_plain
 from stages.shards import Run, provenance_entry
@@ -27,9 +28,8 @@ def weights_digest(weights: str | None) -> dict[str, str]:
     return {"weights": hashlib.sha256(place.read_bytes()).hexdigest()}
 
 
-def start_from(net: nn.Module, config: TrainingConfig, weights: str | None, head: tuple[str, ...],
-               report: Report) -> dict[str, Any]:
-    """Load `weights` (a file or a tag; keys under `head` may be of another size), and freeze what is to be.
+def start_from(net: nn.Module, config: TrainingConfig, weights: str | None, report: Report) -> dict[str, Any]:
+    """Load `weights` (a file or a tag; the head's may be of another size), and freeze what is to be.
 
     Returns the description of the initial weights. Raises BadData for weights of another network,
     Unavailable for a tag that can't be fetched.
@@ -39,7 +39,7 @@ def start_from(net: nn.Module, config: TrainingConfig, weights: str | None, head
     if weights:
         is_file = Path(weights).is_file() or "/" in weights or weights.endswith((".pth", ".pt", ".safetensors"))
         state = read_state_dict(weights) if is_file else fetch_weights(config.net, weights)
-        told = import_weights(net, state, head_keys=head)
+        told = import_weights(net, state, where=weights)
         report.tell(f"weights: {told}")
         initial = {"name": Path(weights).name if is_file else weights,
                    "sha256": weights_digest(weights)["weights"] if is_file else ""}
@@ -50,9 +50,18 @@ def start_from(net: nn.Module, config: TrainingConfig, weights: str | None, head
     return initial
 
 
-def input_statistics(net: nn.Module, config: TrainingConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the (mean, std) that the input is normalised with: the given ones, else the network's."""
-    mean, std = config.mean or tuple(net.mean), config.std or tuple(net.std)
+def input_statistics(net: nn.Module, config: TrainingConfig,
+                     weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the (mean, std) that the input is normalised with.
+
+    The given ones, else those of `weights` where these are a net of ours, else the network's own.
+    Raises UsageError unless there are three of each.
+    """
+    own = (tuple(net.mean), tuple(net.std))
+    if weights and weights.endswith(".safetensors") and is_net(weights):
+        _, description = read_net(weights)
+        own = (tuple(description["mean"]), tuple(description["std"]))
+    mean, std = config.mean or own[0], config.std or own[1]
     if len(mean) != 3 or len(std) != 3:
         raise UsageError("--mean and --std take three numbers each", "give for example --mean 0.5,0.5,0.5")
     return mean, std

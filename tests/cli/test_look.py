@@ -1,0 +1,156 @@
+"""`show`, `export`, `info` and `check`: what people and other tools see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.runner import SMALL, good, refused, run
+from stages.data.masks import decode_mask
+from stages.shards import Run
+
+
+@pytest.fixture(scope="module")
+def cams(tiny_index, tiny_net, tmp_path_factory) -> Path:
+    """Return maps of the whole tiny set."""
+    folder = tmp_path_factory.mktemp("look") / "cams"
+    good("cams", "cnn", tiny_index, "--net", tiny_net, "-o", folder, *SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(cams) -> Path:
+    """Return pseudo masks, some pixels of which are ignored."""
+    good("pseudo", cams, "--background", "two-thresholds:0.2,0.5", "-o", cams.parent / "masks")
+    return cams.parent / "masks"
+
+
+@pytest.fixture(scope="module")
+def whole(cams) -> Path:
+    """Return pseudo masks without ignored pixels."""
+    good("pseudo", cams, "-o", cams.parent / "whole")
+    return cams.parent / "whole"
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_a_sheet_of_runs_side_by_side(cams, masks, tmp_path):
+    output = tmp_path / "new" / "look.png"
+    assert good("show", cams, masks, "--ids", "picture_002,picture_005", "--truth", "-o", output) == [str(output)]
+    small = tmp_path / "small.png"
+    good("show", cams, "--ids", "picture_002,picture_005", "-o", small)
+    assert pixels(output).shape[1] > 1.8 * pixels(small).shape[1]
+    assert np.ptp(pixels(output)) > 100
+
+
+def test_one_image_of_one_run_is_a_picture_of_its_size(cams, masks, tmp_path):
+    shapes = {}
+    for name, more in (("heat", ()), ("mask", ("--background", "constant:0.3"))):
+        good("show", cams, "--ids", "picture_002", *more, "-o", tmp_path / f"{name}.png")
+        shapes[name] = pixels(tmp_path / f"{name}.png")
+    assert shapes["heat"].shape == shapes["mask"].shape == (48, 64, 3)
+    assert (shapes["heat"] != shapes["mask"]).any()
+    good("show", masks, "--ids", "picture_002", "-o", tmp_path / "masks.png")
+    assert pixels(tmp_path / "masks.png").shape == (48, 64, 3)
+
+
+def test_drawn_in_the_terminal(cams, tiny_index):
+    for path in (cams, tiny_index):
+        lines = good("show", path, "--terminal", "--columns", "20")
+        assert all(line.count("\u2580") == 20 and line.endswith("\x1b[0m") for line in lines)
+        assert len(lines) > 2
+
+
+def test_show_needs_a_place_and_ids_that_are_there(cams, tmp_path):
+    refused(run("show", cams), 2, "-o", "--terminal")
+    refused(run("show", cams, "--ids", "nobody", "-o", tmp_path / "x.png"), 66, "nobody")
+    refused(run("show", tmp_path / "none.h5", "--terminal"), 66, "none.h5")
+
+
+def test_export_png_gives_class_ids_as_palette_indices(masks, tiny_folder, tmp_path):
+    printed = good("export", "png", masks, "-o", tmp_path / "png")
+    assert printed == [str(tmp_path / "png" / f"{name}.png") for name in tiny_folder.ids]
+    good("export", "png", masks, "-o", tmp_path / "grey", "--no-palette")
+    run_of = Run([masks])
+    for name in tiny_folder.ids:
+        expected = run_of.item(name).datasets["mask"]
+        for folder, mode in (("png", "P"), ("grey", "L")):
+            with Image.open(tmp_path / folder / f"{name}.png") as picture:
+                assert picture.mode == mode
+                np.testing.assert_array_equal(np.asarray(picture), expected)
+    with Image.open(tmp_path / "png" / "picture_002.png") as picture:
+        assert picture.getpalette()[3:6] == [128, 0, 0]
+        assert picture.getpalette()[-3:] == [224, 224, 192]
+
+
+def test_export_again_replaces_nothing_unasked(masks, whole, tmp_path):
+    printed = good("export", "png", masks, "-o", tmp_path)
+    assert good("export", "png", masks, "-o", tmp_path) == printed
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    done = run("export", "png", whole, "-o", tmp_path)
+    assert done.code == 73
+    assert "exists and differs" in done.err
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    good("export", "png", whole, "-o", tmp_path, "--force")
+    assert before != {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_export_voc_is_a_tree_that_index_reads_again(masks, tiny_folder, tmp_path):
+    good("export", "voc", masks, "-o", tmp_path / "voc", "--split", "pseudo")
+    assert (tmp_path / "voc/ImageSets/Segmentation/pseudo.txt").read_text().split() == list(tiny_folder.ids)
+    assert (tmp_path / "voc/classes.txt").read_text().split() == list(tiny_folder.classes)
+    good("index", "voc", tiny_folder.root, "--list", tmp_path / "voc/ImageSets/Segmentation/pseudo.txt", "--masks",
+         tmp_path / "voc/SegmentationClass", "-o", tmp_path / "again.h5")
+    data = (tmp_path / "voc/SegmentationClass/picture_002.png").read_bytes()
+    mask = decode_mask(data, where="", n_classes=2)
+    np.testing.assert_array_equal(mask, Run([masks]).item("picture_002").datasets["mask"])
+
+
+def test_a_submission_has_the_servers_layout_and_no_ignored_pixel(masks, whole, tiny_folder, tmp_path):
+    folder = tmp_path / "results/VOC2012/Segmentation/comp6_test_cls"
+    assert good("export", "voc", whole, "--submission", "-o", tmp_path) == [
+        str(folder / f"{name}.png") for name in tiny_folder.ids]
+    refused(run("export", "voc", masks, "--submission", "-o", tmp_path / "no"), 65, "ignored pixels", "picture_")
+
+
+def test_export_takes_masks_only(cams, tmp_path):
+    refused(run("export", "png", cams, "-o", tmp_path / "png"), 65, "holds cams, not masks")
+
+
+def test_a_dry_run_of_export_writes_nothing(masks, tmp_path):
+    done = run("export", "png", masks, "-o", tmp_path / "png", "-n")
+    assert (done.code, done.out) == (0, "")
+    assert not (tmp_path / "png").exists()
+
+
+def test_a_dry_run_of_export_voc_writes_nothing(masks, tmp_path):
+    assert run("export", "voc", masks, "-o", tmp_path / "voc", "-n").out == ""
+    assert not (tmp_path / "voc").exists()
+
+
+def test_info_tells_how_a_file_was_made(masks, tiny_net):
+    described = json.loads("\n".join(good("info", masks, tiny_net, "--json")))
+    assert [one["path"] for one in described] == [str(masks / "masks-00000-of-00001.h5"), str(tiny_net)]
+    assert [entry["stage"] for entry in described[0]["provenance"]] == ["index", "cams", "pseudo"]
+    assert described[0]["provenance"][-1]["config"]["background"]["rule"] == "two-thresholds:0.2,0.5"
+    rows = [line.split("\t") for line in good("info", masks)]
+    assert rows[0] == ["path", "key", "value"]
+    assert all(len(row) == 3 for row in rows)
+    assert [row[1] for row in rows[-3:]] == ["index table", "cams cnn", "pseudo"]
+
+
+def test_check_finds_good_files_good(masks, tiny_index, tiny_net):
+    lines = good("check", masks, tiny_index, tiny_net)
+    assert [line.split("\t")[1] for line in lines] == ["good", "good", "good"]
+
+
+def test_looking_needs_something_to_look_at(wsss):
+    for command in ("info", "check"):
+        refused(wsss(command), 2, "FILE is missing")

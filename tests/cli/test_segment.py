@@ -1,0 +1,111 @@
+"""`wsss segment net`: an index or image files to masks, with scores on the side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.runner import TRAINING, good, refused, run
+from stages.shards import Run, Shard
+
+CPU = ("--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def net(tiny_index, tmp_path_factory) -> Path:
+    """Return a network trained for a few steps on the truth."""
+    path = tmp_path_factory.mktemp("segment") / "seg.safetensors"
+    good("train-seg", tiny_index, "--masks", "truth", *TRAINING, "-o", path)
+    return path
+
+
+def masks(path: Path) -> dict[str, np.ndarray]:
+    """Return every mask of a run."""
+    run_of = Run([path], "masks")
+    return {name: run_of.item(name).datasets["mask"] for name in run_of.ids}
+
+
+def test_masks_of_an_index(tiny_index, tiny_folder, net, tmp_path):
+    printed = good("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "out", *CPU)
+    assert printed == [str(tmp_path / "out" / "masks-00000-of-00001.h5")]
+    found = masks(tmp_path / "out")
+    assert tuple(found) == tiny_folder.ids
+    assert {mask.shape for mask in found.values()} == {(48, 64)}
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+@pytest.mark.parametrize("more", [(), ("--scales", "0.5,1", "--fusion", "max"), ("--crf", "deeplab")], ids=str)
+def test_masks_are_the_same_with_and_without_scores(tiny_index, net, tmp_path, more):
+    if "--crf" in more:
+        pytest.importorskip("pydensecrf")
+    good("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "plain", *CPU, *more)
+    printed = good("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "out", "--scores", tmp_path / "scores",
+                   *CPU, *more)
+    assert printed == [str(tmp_path / "out" / "masks-00000-of-00001.h5")]
+    plain, out, scores = masks(tmp_path / "plain"), masks(tmp_path / "out"), Run([tmp_path / "scores"], "cams")
+    assert scores.first.attribute("background") == "included"
+    for name, mask in plain.items():
+        np.testing.assert_array_equal(out[name], mask)
+        item = scores.item(name)
+        assert item.datasets["class_ids"].tolist() == [0, 1, 2]
+        if "max" not in more:
+            np.testing.assert_allclose(item.datasets["cam"].astype(float).sum(axis=0), 1, atol=3e-3)
+
+
+def test_later_stages_take_the_scores(tiny_index, net, tmp_path):
+    good("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "out", "--scores", tmp_path / "scores", *CPU)
+    good("pseudo", tmp_path / "scores", "-o", tmp_path / "masks")
+    for name, mask in masks(tmp_path / "out").items():
+        np.testing.assert_array_equal(masks(tmp_path / "masks")[name], mask)
+    results = [json.loads("\n".join(good("eval", tmp_path / name, "--json"))) for name in ("out", "scores")]
+    assert results[0]["miou"] == results[1]["miou"]
+
+
+def test_image_files_get_a_picture_each(tiny_folder, tiny_index, net, tmp_path):
+    files = [tiny_folder.root / "JPEGImages" / f"{name}.jpg" for name in tiny_folder.ids[:2]]
+    done = run("segment", "net", *files, "--net", net, "-o", tmp_path / "out", *CPU)
+    assert done.code == 0, done.err
+    assert done.out == f"{tmp_path / 'out' / 'masks-00000-of-00001.h5'}\n"
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["picture_000.png", "picture_001.png"]
+    for file in files:
+        with Image.open(tmp_path / "out" / f"{file.stem}.png") as picture:
+            assert picture.size == (64, 48)
+    good("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "indexed", *CPU)
+    for name, mask in masks(tmp_path / "out").items():
+        np.testing.assert_array_equal(mask, masks(tmp_path / "indexed")[name])
+
+
+def test_other_image_files_do_not_spoil_what_is_there(tiny_folder, net, tmp_path):
+    first, second = (tiny_folder.root / "JPEGImages" / f"{name}.jpg" for name in tiny_folder.ids[:2])
+    good("segment", "net", first, "--net", net, "-o", tmp_path / "out", *CPU)
+    refused(run("segment", "net", second, "--net", net, "-o", tmp_path / "out", *CPU), 73, "--force")
+    assert good("show", tmp_path / "out", "--terminal"), "the first masks still know their image"
+    good("segment", "net", second, "--net", net, "-o", tmp_path / "out", "--force", *CPU)
+    assert list(masks(tmp_path / "out")) == ["picture_001"]
+
+
+def test_a_broken_file_among_good_ones(tiny_folder, net, tmp_path):
+    shutil.copy(tiny_folder.root / "JPEGImages" / "picture_000.jpg", tmp_path / "good.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"<html>not found</html>")
+    done = run("segment", "net", tmp_path / "good.jpg", tmp_path / "bad.jpg", "--net", net, "-o", tmp_path / "out", *CPU)
+    assert done.code == 65
+    assert "bad.jpg: not an image" in done.err
+    assert (tmp_path / "out" / "good.png").is_file()
+    assert list(Shard(tmp_path / "out" / "masks-00000-of-00001.h5").errors) == ["bad"]
+
+
+def test_image_files_that_can_not_be_worked(tiny_folder, tiny_index, net, tmp_path):
+    file = tiny_folder.root / "JPEGImages" / "picture_000.jpg"
+    (tmp_path / "picture_000.png").write_bytes(file.read_bytes())
+    out = ("--net", net, "-o", tmp_path / "out")
+    refused(run("segment", "net", tmp_path / "none.jpg", *out), 66, "none.jpg")
+    refused(run("segment", "net", file, tmp_path / "picture_000.png", *out), 65, "picture_000")
+    refused(run("segment", "net", file, tiny_index, *out), 2, str(tiny_index))
+    refused(run("segment", "net", file, "--net", net, "-o", tmp_path / "out.h5"), 2, "out.h5")
+    refused(run("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "out", "--scores", tmp_path / "out"), 2,
+            "--scores")

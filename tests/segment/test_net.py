@@ -1,0 +1,107 @@
+"""Scores of a segmentation network over scales and mirror images, and the masks they make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stages.data.views import scaled_views
+from stages.kernels.resample import upsample
+from stages.segment.net import fused_scores, mask_of_scores
+
+GRID = (6, 8)
+
+
+class Steps(nn.Module):
+    """Logits (B, 3, h, w) at stride 4 that depend on place, colour and scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.convolution = nn.Conv2d(3, 3, 5, stride=4, padding=2)
+        with torch.no_grad():
+            self.convolution.weight.copy_(torch.randn(3, 3, 5, 5, generator=generator))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.convolution(images)
+
+
+@pytest.fixture(scope="module")
+def net() -> Steps:
+    torch.manual_seed(0)
+    return Steps().eval()
+
+
+@pytest.fixture(scope="module")
+def view() -> torch.Tensor:
+    return torch.randn(2, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_one_view_is_the_softmax_of_its_logits(net, view):
+    scores = fused_scores(net, [view], GRID, flip=False, fusion="mean", has_background=True)
+    with torch.no_grad():
+        torch.testing.assert_close(scores, net(view).softmax(1))
+
+
+def test_mean_and_maximum_over_views(net, view):
+    with torch.no_grad():
+        both = torch.stack([net(view).softmax(1), net(view.flip(-1)).flip(-1).softmax(1)])
+    mean = fused_scores(net, [view], GRID, flip=True, fusion="mean", has_background=True)
+    most = fused_scores(net, [view], GRID, flip=True, fusion="max", has_background=True)
+    torch.testing.assert_close(mean, both.mean(0))
+    torch.testing.assert_close(most, both.amax(0))
+
+
+@pytest.mark.parametrize("fusion", ["mean", "max"])
+def test_a_mirrored_image_has_mirrored_scores(net, view, fusion):
+    views = [view, view[:, :, ::2, ::2]]
+    straight = fused_scores(net, views, GRID, flip=True, fusion=fusion, has_background=True)
+    mirrored = fused_scores(net, [one.flip(-1) for one in views], GRID, flip=True, fusion=fusion, has_background=True)
+    torch.testing.assert_close(mirrored.flip(-1), straight)
+
+
+def test_without_background_its_channel_has_no_share(net, view):
+    scores = fused_scores(net, [view], GRID, flip=True, fusion="mean", has_background=False)
+    assert not scores[:, 0].any()
+    torch.testing.assert_close(scores.sum(1), torch.ones(2, *GRID))
+
+
+def test_the_mask_is_the_best_score_at_full_size():
+    scores = np.random.default_rng(0).random((3, 5, 6)).astype(np.float16)
+    mask, confidence = mask_of_scores(scores, (18, 23))
+    rows = upsample(scores.astype(np.float32), (18, 23), (18, 23))
+    np.testing.assert_array_equal(mask, rows.argmax(axis=0))
+    np.testing.assert_array_equal(confidence, np.round(rows.max(axis=0) * 255))
+    assert mask.dtype == np.uint8
+
+
+def test_255_classes_and_more_need_16_bits():
+    scores = np.zeros((256, 2, 2), np.float16)
+    scores[255] = 1
+    mask, _ = mask_of_scores(scores, (2, 2))
+    assert mask.dtype == np.uint16
+    assert (mask == 255).all()
+    assert mask_of_scores(scores[1:], (2, 2))[0].dtype == np.uint8
+
+
+def test_crf_chooses_among_the_likely_classes():
+    pytest.importorskip("pydensecrf")
+    image = np.zeros((16, 20, 3), np.uint8)
+    image[:, 10:] = 255
+    scores = np.full((4, 16, 20), 0.01, np.float32)
+    scores[0, :, :9], scores[3, :, 9:] = 0.6, 0.6
+    scores[3, :, :9], scores[0, :, 9:] = 0.3, 0.3
+    plain, _ = mask_of_scores(scores, (16, 20))
+    mask, confidence = mask_of_scores(scores, (16, 20), image=image, crf="deeplab")
+    assert (plain[:, 9] == 3).all()
+    np.testing.assert_array_equal(mask, np.where(np.arange(20) < 10, 0, 3)[None].repeat(16, 0))
+    assert confidence.min() > 127
+
+
+def test_views_are_normalised_and_resized():
+    image = np.full((10, 12, 3), 255, np.uint8)
+    small, same = scaled_views(image, (0.5, 1.0), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert small.shape == (3, 5, 6)
+    np.testing.assert_allclose(same, np.full((3, 10, 12), 2.0))

@@ -1,0 +1,83 @@
+"""Small shards of every kind, for the tests of the container."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.shards import Contents, Item
+
+CLASSES = ("background", "cat", "chien 犬")
+IDS = ("2007_000032", "a/b", "100%", ".", "..", "%2E", "%2F", "猫 und Größe", "ü" * 200, "x" * 200, "-", "~")
+PROVENANCE = ({"tool": "wsss", "version": "1", "stage": "made", "config": {"lr": 0.1, "names": ["é"]}, "inputs": {}},)
+
+
+def _index_item(item_id: str, number: int) -> Item:
+    """Return tags of 0 to 2 classes, one in four without any."""
+    datasets = {} if number % 4 == 3 else {"labels": np.arange(1, 1 + number % 3, dtype=np.uint16)}
+    if number % 3 == 0:
+        datasets |= {"captions": np.array([b"ein Boot", "船".encode()]),
+                     "image": np.frombuffer(b"\xff\xd8 bytes", np.uint8), "mask": np.zeros(0, np.uint8)}
+    return Item(item_id, datasets, {"path": f"bild/{number} ö.jpg", "height": 4 + number, "width": 3, "bytes": 77,
+                                    "crc32": 0xFFFFFFFF - number})
+
+
+def _cams_item(item_id: str, number: int) -> Item:
+    """Return maps of K = 0, 1, 2 rows, float16 or uint8."""
+    rows = number % 3
+    cam = np.random.default_rng(number).random((rows, 2, 3))
+    datasets = {"class_ids": np.arange(1, 1 + rows, dtype=np.uint16),
+                "cam": (cam * 255).astype(np.uint8) if number % 2 else cam.astype(np.float16)}
+    if number % 4:
+        datasets["scores"] = np.linspace(-1, 1, rows, dtype=np.float32)
+    return Item(item_id, datasets, {"height": 8, "width": 12, "covers": np.array([8, 12])})
+
+
+def _masks_item(item_id: str, number: int) -> Item:
+    """Return masks of 8 or 16 bits, with and without confidence."""
+    mask = np.random.default_rng(number).integers(0, 3, (3 + number % 2, 5))
+    datasets = {"mask": mask.astype(np.uint16 if number % 2 else np.uint8)}
+    if number % 3:
+        datasets["confidence"] = np.full(mask.shape, 255, np.uint8)
+    return Item(item_id, datasets)
+
+
+_ITEMS = {"index": _index_item, "cams": _cams_item, "masks": _masks_item}
+_ROOT_ATTRS = {"index": {"root": "../photos"}, "cams": {"background": "none"}}
+
+
+def _root_datasets(kind: str, n: int) -> dict[str, np.ndarray]:
+    if kind == "features":
+        return {"features": np.linspace(0, 1, n * 4, dtype=np.float32).reshape(n, 4),
+                "labels": np.ones((n, len(CLASSES)), np.uint8)}
+    if kind == "clusters":
+        return {"assignment": np.full((n, len(CLASSES)), -1, np.int32), "n_clusters": np.arange(3, dtype=np.int32),
+                "partitions": np.zeros((2, n, len(CLASSES)), np.int32), "n_partitions": np.ones(3, np.int32)}
+    if kind == "cooc":
+        return {"counts": np.arange(4, dtype=np.int64).reshape(2, 2), "probability": np.eye(2),
+                "single_label": np.array([2**40, 0], np.int64)}
+    return {}
+
+
+def contents(kind: str, ids: tuple[str, ...] = IDS, *, refused: tuple[str, ...] = (), **more: object) -> Contents:
+    """Return a shard of `kind` with one item for every id; those `refused` are there with a reason only."""
+    items = [Item(item_id, error=f"can't be decoded: {item_id} ☹") if item_id in refused
+             else _ITEMS[kind](item_id, number) for number, item_id in enumerate(ids)] if kind in _ITEMS else []
+    described = {"kind": kind, "classes": CLASSES, "items": items, "provenance": PROVENANCE,
+                 "index_digest": "" if kind == "index" else "ab" * 32,
+                 "index_path": "" if kind == "index" else "../train.h5",
+                 "root_attrs": _ROOT_ATTRS.get(kind, {}), "root_datasets": _root_datasets(kind, len(ids)),
+                 "ids": None if items else ids, **more}
+    return Contents(**described)  # type: ignore[arg-type]
+
+
+def same_items(one: Item, other: Item) -> bool:
+    """Say whether two items agree in everything, types included."""
+    return (one.id, one.error) == (other.id, other.error) and _same(one.datasets, other.datasets) and _same(
+        one.attrs, other.attrs)
+
+
+def _same(one: dict, other: dict) -> bool:
+    return sorted(one) == sorted(other) and all(
+        np.asarray(one[name]).dtype.kind == np.asarray(other[name]).dtype.kind
+        and (not isinstance(one[name], np.ndarray) or one[name].dtype == other[name].dtype)
+        and np.array_equal(one[name], other[name]) for name in one)

@@ -1,0 +1,187 @@
+"""The examples do what they say: the small reader, and the job scripts."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from stages import STAGES, errors
+from stages.flow.maps import full_size
+from stages.shards import KINDS, Contents, Item, Shard, write_shard
+from stages.shards.items import group_name
+from stages.shards.journal import frame
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+READER = EXAMPLES / "read_shard.py"
+SCRIPTS = sorted((EXAMPLES / "slurm").glob("*.sbatch"))
+SIZES = {"square": (48, 48), "café/1": (37, 53), "100%2F": (20, 31), "..": (16, 16)}
+
+
+def read(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Return what examples/read_shard.py makes of the items of a shard, by group name."""
+    monkeypatch.setattr(sys, "argv", [str(READER), str(path)])
+    full_size = runpy.run_path(str(READER))["full_size"]
+    with h5py.File(path, "r", locking=False) as file:
+        return {group: full_size(item) for group, item in file["items"].items()}
+
+
+def cams_shard(path: Path, dtype: type, grid: int, *, included: bool = False) -> Path:
+    """Write a cams shard of random maps on a grid that spans more than the image; the last item is refused."""
+    random = np.random.default_rng(3)
+    items = []
+    for name, (height, width) in SIZES.items():
+        cells = (-(-height // grid), -(-width // grid))
+        rows = random.random((2, *cells))
+        cam = np.round(rows * 255).astype(np.uint8) if dtype == np.uint8 else rows.astype(dtype)
+        attrs = {"height": height, "width": width, "covers": np.array([grid * cells[0], grid * cells[1]])}
+        items.append(Item(name, {"class_ids": np.array([0 if included else 1, 3], "<u2"), "cam": cam}, attrs))
+    empty = {"class_ids": np.zeros(0, "<u2"), "cam": np.zeros((0, 3, 4), dtype)}
+    items.append(Item("no-class", empty, {"height": 12, "width": 16, "covers": np.array([12, 16])}))
+    items.append(Item("bad", error="can't be read"))
+    attrs = {"background": "included" if included else "none"}
+    write_shard(path, Contents("cams", ("background", "cat", "dog", "cow"), items, root_attrs=attrs))
+    return path
+
+
+@pytest.mark.parametrize(("dtype", "grid", "included"), [
+    (np.float16, 4, False), (np.float16, 16, False), (np.float16, 5, True), (np.uint8, 1, True)])
+def test_the_reader_gives_the_maps_that_the_stages_see(tmp_path, monkeypatch, dtype, grid, included):
+    shard = Shard(cams_shard(tmp_path / "cams.h5", dtype, grid, included=included), "cams")
+    found = read(shard.path, monkeypatch)
+    assert sorted(found) == sorted(group_name(name) for name in shard.ids if name not in shard.errors)
+    for name in set(shard.ids) - set(shard.errors):
+        wanted, _ = full_size(shard.item(name))
+        assert found[group_name(name)].shape == wanted.shape
+        np.testing.assert_allclose(found[group_name(name)], wanted, rtol=0, atol=2e-6)
+
+
+def test_the_reader_gives_masks_as_they_are(tmp_path, monkeypatch):
+    masks = {"a": np.arange(12, dtype=np.uint8).reshape(3, 4), "b": np.full((2, 5), 255, np.uint8)}
+    items = [Item(name, {"mask": mask, "confidence": mask // 2}) for name, mask in masks.items()]
+    write_shard(tmp_path / "masks.h5", Contents("masks", ("background", "cat"), items))
+    found = read(tmp_path / "masks.h5", monkeypatch)
+    assert list(found) == list(masks)
+    assert all(np.array_equal(found[name], mask) and found[name].dtype == mask.dtype for name, mask in masks.items())
+
+
+def test_the_reader_prints_ids_and_sizes(tmp_path):
+    path = cams_shard(tmp_path / "cams.h5", np.float16, 4)
+    done = subprocess.run([sys.executable, str(READER), str(path)], capture_output=True, encoding="utf-8",
+                          env={**os.environ, "PYTHONUTF8": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert printed == {name: f"(2, {height}, {width})" for name, (height, width) in SIZES.items()} | {
+        "no-class": "(0, 12, 16)"}
+
+
+def test_the_reader_is_as_small_as_it_says():
+    code = READER.read_text(encoding="utf-8")
+    assert len(code.splitlines()) <= 20
+    assert max(map(len, code.splitlines())) <= 110
+    imported = {name.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import) for name in node.names}
+    assert imported == {"h5py", "numpy", "sys"}
+    assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+
+
+def script(name: str, tmp_path: Path, *args: str, command: str = "wsss", body: str = "exit 0") -> subprocess.Popen:
+    """Start a job script under plain bash, with a `command` and an `scontrol` on PATH that write down their words."""
+    programs = tmp_path / "programs"
+    programs.mkdir(exist_ok=True)
+    for program, does in ((command, body), ("scontrol", "exit 0")):
+        (programs / program).write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > "{tmp_path}/{program}.words"\n{does}\n')
+        (programs / program).chmod(0o755)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "77",
+                   "SLURM_CPUS_PER_TASK": "2"}
+    return subprocess.Popen(["bash", str(EXAMPLES / "slurm" / name), *args], cwd=tmp_path, env=environment)
+
+
+def words(tmp_path: Path, program: str, seconds: float = 10.0) -> list[str]:
+    """Return what a program on PATH was called with, waiting for it."""
+    place, end = tmp_path / f"{program}.words", time.monotonic() + seconds
+    while not (place.exists() and place.read_text().endswith("\n")) and time.monotonic() < end:
+        time.sleep(0.01)
+    return place.read_text().splitlines()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_job_scripts_are_bash(path):
+    done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    head = path.read_text(encoding="utf-8")
+    assert "#SBATCH --open-mode=append\n" in head and "#SBATCH --signal=B:USR1@" in head
+
+
+def test_the_maps_of_a_task(tmp_path):
+    assert script("cams.sbatch", tmp_path, "my train.h5", "net", "maps").wait(timeout=20) == 0
+    assert words(tmp_path, "wsss") == ["cams", "cnn", "my train.h5", "--net", "net", "--task", "3/16", "--jobs", "2",
+                                       "-o", "maps"]
+    assert not (tmp_path / "scontrol.words").exists()
+
+
+@pytest.mark.parametrize("code", [65, 73])
+def test_a_failed_task_says_so_and_is_not_queued_again(tmp_path, code):
+    assert script("cams.sbatch", tmp_path, "train.h5", "net", "maps", body=f"exit {code}").wait(timeout=20) == code
+    assert not (tmp_path / "scontrol.words").exists()
+
+
+@pytest.mark.parametrize(("name", "args", "command", "heard"), [
+    ("cams.sbatch", ("train.h5", "net", "maps"), "wsss", "USR1"), ("refine.sbatch", ("maps", "crf"), "wsss", "USR1"),
+    ("train.sbatch", ("train-seg", "train.h5"), "torchrun", "TERM")])
+def test_the_signal_before_the_end_reaches_wsss(tmp_path, name, args, command, heard):
+    """A stopped task ends with 75 (torchrun: with any) after a moment of finishing, and is queued again."""
+    body = f"trap 'sleep 0.2; exit 75' {heard}\ntouch ready\nwhile :; do sleep 0.05; done"
+    job = script(name, tmp_path, *args, command=command, body=body)
+    try:
+        end = time.monotonic() + 10
+        while not (tmp_path / "ready").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        job.send_signal(signal.SIGUSR1)
+        assert job.wait(timeout=20) == 75
+    finally:
+        job.kill()
+    assert words(tmp_path, "scontrol") == ["requeue", "77"]
+
+
+def test_the_worked_examples_of_the_format(tmp_path):
+    told = (EXAMPLES.parent / "stages" / "shards" / "FORMAT.md").read_text(encoding="utf-8")
+    item = Item("a/1", {"mask": np.array([[0, 1, 255]], np.uint8)})
+    digest = write_shard(tmp_path / "masks.h5", Contents("masks", ("background", "cat"), [item]))
+    assert f"`{digest}`" in told
+    assert f"`{frame(b'{}').hex()}`" in told
+    assert all(f"**`{kind}`**" in told for kind in KINDS)
+    named = {array.name for kind in KINDS.values() for array in (*kind.root, *kind.item)}
+    named |= {name for kind in KINDS.values() for name in (*kind.root_attrs, *kind.item_attrs)}
+    assert [name for name in named if f"`{name}`" not in told] == []
+
+
+def test_the_readme_has_the_table_of_stages():
+    told = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines() if line.startswith("|")]
+    table = [row for row in rows if len(row) == 5 and row[0].startswith("`")]
+    kinds = {"map": "per shard", "reduce": "of all"}
+    assert table == [[f"`{one.name}`", one.reads, one.writes, kinds[one.kind], one.line] for one in STAGES]
+
+
+def test_the_readme_has_every_command():
+    told = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8").partition("## Commands")[2]
+    for stage in STAGES:
+        module = importlib.import_module(f"wsss_cli.{stage.folder}")
+        methods = [one.name for one in module.app.registered_commands] if hasattr(module, "app") else [""]
+        assert [name for name in methods if f"| `wsss {stage.name} {name}".rstrip() not in told] == []
+
+
+def test_the_readme_has_every_exit_code():
+    told = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8").partition("## Errors")[2]
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
+    assert [code for code in sorted(codes | {0, 130, 141}) if f"\n| {code} | " not in told] == []

@@ -1,0 +1,106 @@
+"""The losses of a segmentation network, against loops in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stages.train_seg.losses import (
+    LOSSES,
+    at_size,
+    balanced_cross_entropy,
+    confident,
+    cross_entropy,
+    small_mask,
+)
+
+IGNORE = 255
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def mask() -> torch.Tensor:
+    mask = torch.randint(0, 4, (2, 5, 6), generator=torch.Generator().manual_seed(4))
+    mask[0, :2] = IGNORE
+    return mask
+
+
+def surprise(logits: torch.Tensor, mask: torch.Tensor) -> dict[int, list[float]]:
+    """Return -log p of the true class of every counted pixel, by class, in float64."""
+    found: dict[int, list[float]] = {}
+    for image, truth in zip(logits.double().tolist(), mask.tolist(), strict=True):
+        for y, row in enumerate(truth):
+            for x, label in enumerate(row):
+                if label != IGNORE:
+                    scores = [channel[y][x] for channel in image]
+                    total = sum(math.exp(score) for score in scores)
+                    found.setdefault(label, []).append(-math.log(math.exp(scores[label]) / total))
+    return found
+
+
+def test_cross_entropy_is_the_mean_over_counted_pixels(logits, mask):
+    each = [value for values in surprise(logits, mask).values() for value in values]
+    assert cross_entropy(logits, mask, ignore=IGNORE).item() == pytest.approx(sum(each) / len(each), rel=1e-5)
+
+
+def test_balanced_gives_background_and_classes_half_each(logits, mask):
+    by_class = surprise(logits, mask)
+    background = by_class.pop(0)
+    classes = [value for values in by_class.values() for value in values]
+    expected = (sum(background) / len(background) + sum(classes) / len(classes)) / 2
+    assert balanced_cross_entropy(logits, mask, ignore=IGNORE).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_balanced_without_background_or_without_classes_has_the_other_half(logits, mask):
+    for kept in (mask.clamp(min=1), torch.where(mask == IGNORE, mask, 0)):
+        each = [value for values in surprise(logits, kept).values() for value in values]
+        expected = sum(each) / len(each) / 2
+        assert balanced_cross_entropy(logits, kept, ignore=IGNORE).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_where_nothing_counts_the_loss_is_zero_with_a_gradient(logits, name):
+    logits.requires_grad_()
+    loss = LOSSES[name](logits, torch.full((2, 5, 6), IGNORE), ignore=IGNORE)
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+def test_the_confidence_guided_loss_counts_sure_pixels_only(logits, mask):
+    """CLIP-ES: eq. 8 gives the confidence max(X, 1 - X), eq. 9 takes the loss where it is mu or more."""
+    random = np.random.default_rng(8)
+    strongest = random.random((2, 5, 6))
+    confidence = np.round(np.maximum(strongest, 1 - strongest) * 255).astype(np.uint8)
+    kept = confident(mask.numpy(), confidence, 0.8, IGNORE)
+    total = count = 0.0
+    log_p = logits.double().log_softmax(1)
+    for b, y, x in np.ndindex(2, 5, 6):
+        if mask[b, y, x] != IGNORE and confidence[b, y, x] / 255 >= 0.8:
+            total -= log_p[b, mask[b, y, x], y, x].item()
+            count += 1
+    assert 0 < count < (mask != IGNORE).sum()
+    loss = LOSSES["confidence"](logits, torch.from_numpy(kept), ignore=IGNORE)
+    assert loss.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_confidence_is_compared_in_the_units_of_the_shard():
+    mask, confidence = np.full((1, 4), 2, np.uint8), np.array([[0, 242, 243, 255]], np.uint8)
+    np.testing.assert_array_equal(confident(mask, confidence, 0.95, IGNORE), [[IGNORE, IGNORE, 2, 2]])
+    np.testing.assert_array_equal(confident(mask, confidence, 1.0, IGNORE), [[IGNORE, IGNORE, IGNORE, 2]])
+    np.testing.assert_array_equal(confident(mask, confidence, 0.0, IGNORE), mask)
+    assert (mask == 2).all(), "the mask handed in stays as it is"
+
+
+def test_logits_and_masks_meet_at_one_size(logits, mask):
+    assert at_size(logits, torch.zeros(2, 20, 24)).shape == (2, 4, 20, 24)
+    small = small_mask(mask.repeat_interleave(3, 1).repeat_interleave(3, 2), (5, 6))
+    assert torch.equal(small, mask)
+    assert small_mask(torch.full((1, 8, 8), 65535), (2, 2)).unique().tolist() == [65535]
