@@ -57,7 +57,7 @@ def _check(option: str, value: Any, described: Mapping[str, Any]) -> None:
         raise UsageError(f"{option} {value!r} is not one of {', '.join(choices)}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = described.get("low"), described.get("high")
-        if math.isnan(value) or (low is not None and value < low) or (high is not None and value > high):
+        if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
             raise UsageError(f"{option} {value} is out of range", f"give {_range(low, high)}")
 
 

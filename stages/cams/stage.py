@@ -14,7 +14,7 @@ from stages.cams.config import CnnConfig
 from stages.cams.tags import choose, parse_tags
 from stages.data.source import ImageSource
 from stages.data.views import scaled_views
-from stages.errors import BadData
+from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.map_loop import run_map
@@ -31,6 +31,8 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the maps of a classifier trained by `train-cls`. Raises UsageError, BadData, MissingInput."""
     parse_tags(config.tags)
+    if not config.scales:
+        raise UsageError("--scales is empty", "give for example --scales 1")
     net = inputs.require("net")
     _, description = read_net(net)
     if description["task"] != "classification":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from stages.errors import UsageError
+from stages.errors import CannotCreate, UsageError
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Output:
         """Where times, hosts and commands go, which have no place in a shard."""
         beside = self.path.with_suffix(".log.jsonl") if self.path.suffix else self.path / "log.jsonl"
         return self.log or beside
+
+    def check_file(self) -> None:
+        """Raise CannotCreate where a folder stands in the place of the one file that is to be written."""
+        if self.path.is_dir():
+            raise CannotCreate("is a folder, a file is to be written", "name a file", where=str(self.path))
 
     def mine(self, part: int) -> bool:
         """Say whether this task handles a part: `part % N == I`."""

@@ -42,8 +42,8 @@ def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
 def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) -> Path:
     """Write an index of image files beside the output, and return its path. Ids are the names without suffix.
 
-    Raises MissingInput, BadData for two files of one name, UsageError for an output that is no folder, CannotCreate when
-    an index of other images is there.
+    Raises MissingInput, BadData for two files of one name, UsageError for an output that is no folder,
+    CannotCreate when an index of other images is there.
     """
     if output.is_file:
         raise UsageError(f"-o {output.path} is one file, but image files also get a picture each", "give a folder")

@@ -53,6 +53,8 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
     places = list(inputs.paths)
     if len(places) != 1:
         raise UsageError(f"index {layout} takes one place, not {len(places)}", "see --help")
+    if output.is_file:
+        output.check_file()
     listing = read_listing(layout, Path(places[0]), config, inputs.named)
     for note in listing.notes:
         report.tell(note)

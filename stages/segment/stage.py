@@ -30,6 +30,8 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the masks that a net of `train-seg` gives, and with `--scores` its scores as a `cams` run."""
+    if not config.scales:
+        raise UsageError("--scales is empty", "give for example --scales 1")
     if config.crf:
         need_pydensecrf()
     net = inputs.require("net")

@@ -49,7 +49,7 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -
 
 def _title(path: str) -> str:
     place = Path(path)
-    return place.stem if place.suffix else place.name
+    return place.stem if place.suffix == ".h5" else place.name
 
 
 def _sources(run: Run, inputs: Inputs) -> dict[str, ImageSource]:

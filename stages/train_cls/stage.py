@@ -32,6 +32,7 @@ METHODS = {"cam": "stages.train_cls.cam"}
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Train a classifier on an index's tags. Raises UsageError, MissingInput, BadData, and what `train` raises."""
+    output.check_file()
     index = Run(inputs.paths, "index")
     ordinal, config = config.device, resolved(config)
     if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4):

@@ -33,6 +33,7 @@ from stages.training.start import (
 
 def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Train a network on `--masks`. Raises UsageError, MissingInput, BadData, and what `train` raises."""
+    output.check_file()
     index, masks_given = Run(inputs.paths, "index"), inputs.require("masks")
     masks = None if masks_given == "truth" else Run([masks_given], "masks")
     ordinal, config = config.device, resolved(config)

@@ -20,7 +20,7 @@ TRAINING = ("--net", "wsss:tiny", "--crop-size", "32", "--epochs", "1", "--batch
 
 
 def run(*args: object, cwd: Path | None = None, input: str | None = None) -> Result:
-    """Run `wsss ARGS`, in the folder `cwd` and with `input` to read; what it leaves of itself in this process is put back."""
+    """Run `wsss ARGS`, in the folder `cwd` and with `input` to read; what it changes in this process is put back."""
     handlers = {number: signal.getsignal(number) for number in Stop.SIGNALS}
     before = Path.cwd()
     try:

@@ -71,8 +71,8 @@ def test_lists_with_bom_line_ends_of_windows_and_blanks(root, tmp_path):
     assert Shard(tmp_path / "t.h5").ids == ("picture_003",)
 
 
-NAMES = ("two words", "caf\u00e9", "cafe\u0301", "\u732b", "deep/er/one", "50%", "-dash", "semi;colon", "name.with.dots",
-         "%2F", "\U0001f600")
+NAMES = ("two words", "caf\u00e9", "cafe\u0301", "\u732b", "deep/er/one", "50%", "-dash", "semi;colon",
+         "name.with.dots", "%2F", "\U0001f600")
 
 
 def test_ids_of_every_kind_go_through_the_chain(tiny_folder, tiny_net, tmp_path):

@@ -140,7 +140,7 @@ def maps_with(cams: Path, path: Path, **changed: Item) -> Path:
     items = [changed.get(item.id, item) for item in shard.items()]
     write_shard(path, Contents("cams", shard.classes, items, provenance=shard.provenance,
                                index_digest=shard.index_digest,
-                               index_path=os.path.join(cams.parent, shard.attribute("index_path")),
+                               index_path=str(cams.parent / shard.attribute("index_path")),
                                root_attrs={"background": "none"}))
     return path
 

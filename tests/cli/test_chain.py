@@ -209,8 +209,8 @@ def test_a_task_makes_its_own_parts(two_parts, tmp_path, task, parts):
 
 
 def test_two_processes_make_what_one_makes(tiny_index, tiny_net, two_parts, tmp_path):
-    printed = good("cams", "cnn", tiny_index, "--net", tiny_net, "-o", tmp_path / "cams", "--shard-size", "5", "-j", "2",
-                   *SMALL)
+    printed = good("cams", "cnn", tiny_index, "--net", tiny_net, "-o", tmp_path / "cams", "--shard-size", "5", "-j",
+                   "2", *SMALL)
     assert sorted(printed) == [str(tmp_path / "cams" / f"cams-{part:05d}-of-00003.h5") for part in range(3)]
     for path in two_parts.glob("*.h5"):
         assert path.read_bytes() == (tmp_path / "cams" / path.name).read_bytes()

@@ -92,7 +92,8 @@ def test_other_image_files_do_not_spoil_what_is_there(tiny_folder, net, tmp_path
 def test_a_broken_file_among_good_ones(tiny_folder, net, tmp_path):
     shutil.copy(tiny_folder.root / "JPEGImages" / "picture_000.jpg", tmp_path / "good.jpg")
     (tmp_path / "bad.jpg").write_bytes(b"<html>not found</html>")
-    done = run("segment", "net", tmp_path / "good.jpg", tmp_path / "bad.jpg", "--net", net, "-o", tmp_path / "out", *CPU)
+    files = (tmp_path / "good.jpg", tmp_path / "bad.jpg")
+    done = run("segment", "net", *files, "--net", net, "-o", tmp_path / "out", *CPU)
     assert done.code == 65
     assert "bad.jpg: not an image" in done.err
     assert (tmp_path / "out" / "good.png").is_file()
@@ -109,3 +110,13 @@ def test_image_files_that_can_not_be_worked(tiny_folder, tiny_index, net, tmp_pa
     refused(run("segment", "net", file, "--net", net, "-o", tmp_path / "out.h5"), 2, "out.h5")
     refused(run("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "out", "--scores", tmp_path / "out"), 2,
             "--scores")
+
+
+def test_no_scale_is_told(tiny_index, net, tmp_path):
+    refused(run("segment", "net", tiny_index, "--net", net, "--scales", "", "-o", tmp_path / "out"), 2, "--scales")
+
+
+def test_a_dry_run_on_image_files_writes_nothing(tiny_folder, net, tmp_path):
+    file = tiny_folder.root / "JPEGImages" / "picture_000.jpg"
+    assert good("segment", "net", file, "--net", net, "-o", tmp_path / "out", "-n") == []
+    assert not (tmp_path / "out").exists()
