@@ -2,8 +2,8 @@
 #
 # The Makefile of an example says what is different in it, and runs these rules inside the folder OUT, so that all
 # names here are relative. A recipe makes a run and scores it; the scores are its target, so whatever is there
-# already is not made again, and an interrupted chain goes on where it was. Changed flags run their step and those after it;
-# wsss then says what differs from the run that is there: take another OUT, or FORCE=--force to replace it.
+# already is not made again, and an interrupted chain goes on where it was. Changed flags run their step and those
+# after it; wsss then says what differs from the run that is there: take another OUT, or FORCE=--force to replace it.
 #
 # Reads  DATA (VOC layout), EXAMPLES (the folder of this file), WSSS, PYTHON, SEED, SEEDS, the *_FLAGS, CRF_VALUES.
 # Writes train.h5 val.h5, and in seedN: cam.safetensors cams crf-V pseudo seg.safetensors prediction *.json
@@ -29,7 +29,7 @@ export OMP_NUM_THREADS ?= 1
 # $(call step,TEXT,COMMANDS): a line with the time they took. What they say goes to the log, and to the terminal
 # when they fail.
 step = @mkdir -p $(@D)/log; log=$(@D)/log/$(@F).txt; printf '  %-44s' '$(1)'; start=$$(date +%s); \
-	if ( set -e; $(2) ) >$$log 2>&1 </dev/null; then echo "$$(( $$(date +%s) - start )) s"; \
+	if ( $(2) ) >$$log 2>&1 </dev/null; then echo "$$(( $$(date +%s) - start )) s"; \
 	else code=$$?; echo failed; cat $$log >&2; exit $$code; fi
 score = "$(WSSS)" eval $(1) -q -o $@
 rows = $(foreach seed,$(1),"CAM@train=seed$(seed)/cam.json" "CAM + CRF@train=seed$(seed)/crf.json" \
@@ -43,7 +43,9 @@ all: $(S)/seg.json ## the chain for SEED
 	$(call table,$(SEED))
 
 seeds: ## CAM, CRF and pseudo masks for all SEEDS
-	@for seed in $(SEEDS); do $(MAKE) --no-print-directory -f "$(EXAMPLES)/chain.mk" SEED=$$seed seed$$seed/pseudo.json || exit; done
+	@for seed in $(SEEDS); do \
+		$(MAKE) --no-print-directory -f "$(EXAMPLES)/chain.mk" SEED=$$seed seed$$seed/pseudo.json || exit; \
+	done
 	$(call table,$(SEEDS))
 
 ceiling: $(S)/ceiling.json ## the same network on the true masks of train
@@ -72,11 +74,11 @@ $(S)/cam.safetensors: train.h5 flags/CLS_FLAGS
 		"$(WSSS)" train-cls cam train.h5 "$$@" $(CLS_FLAGS) --seed $(SEED) $(FORCE) -o $@)
 
 $(S)/cam.json: $(S)/cam.safetensors flags/CAM_FLAGS
-	$(call step,CAMs,"$(WSSS)" cams cnn train.h5 --net $< $(CAM_FLAGS) $(FORCE) -o $(S)/cams; $(call score,$(S)/cams))
+	$(call step,CAMs,"$(WSSS)" cams cnn train.h5 --net $< $(CAM_FLAGS) $(FORCE) -o $(S)/cams && $(call score,$(S)/cams))
 
 $(S)/crf-%.json: $(S)/cam.json flags/CRF_FLAGS
 	$(call step,CRF with background $*,"$(WSSS)" refine crf $(S)/cams --background constant:$* $(CRF_FLAGS) $(FORCE) \
-		-o $(S)/crf-$*; $(call score,$(S)/crf-$*))
+		-o $(S)/crf-$* && $(call score,$(S)/crf-$*))
 
 # Also crf.best: the value chosen.
 $(S)/crf.json: $(CRF_VALUES:%=$(S)/crf-%.json) flags/CRF_VALUES
@@ -85,15 +87,15 @@ $(S)/crf.json: $(CRF_VALUES:%=$(S)/crf-%.json) flags/CRF_VALUES
 
 $(S)/pseudo.json: $(S)/crf.json flags/PSEUDO_FLAGS
 	$(call step,pseudo masks,best=$$(cat $(S)/crf.best); "$(WSSS)" pseudo $(S)/crf-$${best#*:} $(PSEUDO_FLAGS) $(FORCE) \
-		-o $(S)/pseudo; $(call score,$(S)/pseudo))
+		-o $(S)/pseudo && $(call score,$(S)/pseudo))
 
 $(S)/seg.safetensors: $(S)/pseudo.json flags/SEG_FLAGS
 	$(call step,segmentation network on pseudo masks,"$(WSSS)" train-seg train.h5 --masks $(S)/pseudo \
 		--weights $(S)/cam.safetensors $(SEG_FLAGS) --seed $(SEED) $(FORCE) -o $@)
 
 $(S)/seg.json: $(S)/seg.safetensors val.h5 flags/SEGMENT_FLAGS
-	$(call step,predictions on $(VAL),"$(WSSS)" segment net val.h5 --net $< $(SEGMENT_FLAGS) $(FORCE) -o $(S)/prediction; \
-		$(call score,$(S)/prediction))
+	$(call step,predictions on $(VAL),"$(WSSS)" segment net val.h5 --net $< $(SEGMENT_FLAGS) $(FORCE) -o $(S)/prediction \
+		&& $(call score,$(S)/prediction))
 
 $(S)/ceiling.safetensors: $(S)/cam.safetensors flags/SEG_FLAGS
 	$(call step,segmentation network on true masks,"$(WSSS)" train-seg train.h5 --masks truth \
@@ -101,15 +103,15 @@ $(S)/ceiling.safetensors: $(S)/cam.safetensors flags/SEG_FLAGS
 
 $(S)/ceiling.json: $(S)/ceiling.safetensors val.h5 flags/SEGMENT_FLAGS
 	$(call step,predictions of that on $(VAL),"$(WSSS)" segment net val.h5 --net $< $(SEGMENT_FLAGS) $(FORCE) \
-		-o $(S)/ceiling-prediction; $(call score,$(S)/ceiling-prediction))
+		-o $(S)/ceiling-prediction && $(call score,$(S)/ceiling-prediction))
 
 # For people: maps and pseudo masks of validation images, made as those of train, beside the predictions.
 $(S)/sheet.png: $(S)/seg.json flags/SHEET_FLAGS
-	$(call step,contact sheet,best=$$(cat $(S)/crf.best); mkdir -p $(S)/val; \
+	$(call step,contact sheet,best=$$(cat $(S)/crf.best); mkdir -p $(S)/val && \
 		"$(WSSS)" cams cnn val.h5 --net $(S)/cam.safetensors $(CAM_FLAGS) --force -o $(S)/val/CAM \
 		| "$(WSSS)" refine crf - --background "$$best" $(CRF_FLAGS) --force -o $(S)/val/crf \
-		| "$(WSSS)" pseudo - $(PSEUDO_FLAGS) --force -o '$(S)/val/pseudo mask'; \
-		"$(WSSS)" show $(S)/val/CAM '$(S)/val/pseudo mask' $(S)/prediction --truth $(SHEET_FLAGS) -o $@)
+		| "$(WSSS)" pseudo - $(PSEUDO_FLAGS) --force -o '$(S)/val/pseudo mask' \
+		&& "$(WSSS)" show $(S)/val/CAM '$(S)/val/pseudo mask' $(S)/prediction --truth $(SHEET_FLAGS) -o $@)
 
 sheet: $(S)/sheet.png
 	@echo "$(CURDIR)/$(S)/sheet.png"

@@ -59,8 +59,8 @@ class Output:
     @property
     def log_path(self) -> Path:
         """Where times, hosts and commands go, which have no place in a shard."""
-        beside = self.path.with_suffix(".log.jsonl") if self.path.suffix else self.path / "log.jsonl"
-        return self.log or beside
+        is_file = self.path.suffix in (".h5", ".safetensors")
+        return self.log or (self.path.with_suffix(".log.jsonl") if is_file else self.path / "log.jsonl")
 
     def check_file(self) -> None:
         """Raise CannotCreate where a folder stands in the place of the one file that is to be written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 _SECONDS = 0.2
 
@@ -24,14 +25,16 @@ class LivePaths:
     def peek(self) -> str | None:
         """Return the first path, which stays in the stream; None when the stream is empty."""
         if not self._ahead:
-            self._ahead = [path for path in [next(iter(self), None)] if path is not None]
+            self._ahead = list(islice((path for path in self._paths if path is not None), 1))
         return self._ahead[0] if self._ahead else None
 
     def poll(self) -> Iterator[str | None]:
         """Yield the paths, and None whenever none has come for 0.2 s."""
         while self._ahead:
             yield self._ahead.pop(0)
-        yield from self._paths
+        # No `yield from`: whoever leaves this loop would end the stream with it.
+        for path in self._paths:  # noqa: UP028
+            yield path
 
     def _read(self) -> Iterator[str | None]:
         # Not through sys.stdin: its buffers hide what select could tell.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -60,14 +61,12 @@ def test_cut_after_any_number_of_images_the_rerun_computes_the_rest_and_ends_wit
 
 def test_stopped_after_every_batch_the_work_ends_all_the_same(bench: Bench) -> None:
     bench.run("whole")
-    every, runs = bench.batches(), 0
-    while True:
-        try:
+    every = bench.batches()
+    for _ in every[:-1]:
+        with pytest.raises(Stopped):
             bench.run("cut", told=Told(1))
-            break
-        except Stopped:
-            runs += 1
-    assert bench.batches() == every and runs == len(every) - 1
+    bench.run("cut", told=Told(1))
+    assert bench.batches() == every
     assert bench.files("cut") == bench.files("whole")
 
 
@@ -104,7 +103,7 @@ def test_tasks_share_the_parts_without_overlap(bench: Bench, count: int) -> None
     made = [bench.run(task=(task, count)).made for task in range(count)]
     assert sum(made) == 3 and max(made) - min(made) <= 1
     assert bench.files() == bench.files("whole")
-    assert len(bench.batches()) == 8
+    assert len(bench.batches()) == 7
 
 
 def test_tasks_of_shards_go_by_part_number_and_need_no_others(bench: Bench) -> None:
@@ -215,8 +214,9 @@ def test_a_crash_between_rename_and_removal_leaves_nothing_for_long(bench: Bench
     close = Journal.close
 
     def crash(journal: Journal, *, remove: bool = False) -> None:
-        close(journal)
-        raise KeyboardInterrupt
+        if remove:
+            close(journal)
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Journal, "close", crash)
@@ -225,7 +225,7 @@ def test_a_crash_between_rename_and_removal_leaves_nothing_for_long(bench: Bench
     assert left.exists() and (bench.folder / "out" / NAMES[0]).exists()
     bench.batches()
     bench.run()
-    assert len(bench.batches()) == 5 and not left.exists()
+    assert len(bench.batches()) == 4 and not left.exists()
     assert bench.files() == bench.files("whole")
 
 
@@ -241,8 +241,7 @@ def test_a_part_in_the_hands_of_another_process(bench: Bench) -> None:
         bench.run(told=Told(1))
     path = part_path(bench.folder / "out" / NAMES[0])
     data = path.read_bytes()
-    held = Journal(path, {}, discard=False) if False else os.open(path, os.O_RDWR)
-    import fcntl
+    held = os.open(path, os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
     with pytest.raises(Stopped, match="another process is at work") as told:
         bench.run()

@@ -70,7 +70,7 @@ class Worker:
 
 
 class Told(Silent):
-    """Keeps what is told, and asks to stop after so many images."""
+    """Keeps what is told, and asks to stop after so many images that were computed."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop, self.left = Stop(), stop_after
@@ -78,10 +78,15 @@ class Told(Silent):
         self.paths: list[str] = []
 
     def advance(self, count: int = 1) -> None:
-        """Count down to the stop."""
+        """Count down to the stop; the first count of a part is of what was there already."""
         if self.left is not None:
-            self.left -= count
+            self.left -= 0 if self.begun else count
+            self.begun = False
             self.stop.requested = self.left <= 0
+
+    def begin(self, what: str, total: int | None) -> None:
+        """Begin a part."""
+        self.begun = True
 
     def tell(self, text: str) -> None:
         """Keep the line."""

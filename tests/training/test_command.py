@@ -1,0 +1,96 @@
+"""`wsss train-cls` as a user runs it: signals, kill -9, torchrun, other settings."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+
+EPOCHS = 24
+_ARGS = ("--net", "wsss:tiny", "--crop-size", "32", "--long-side", "32,48", "--batch-size", "4", "--threads", "1",
+         "--device", "cpu", "--epochs", EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_index: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the net of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = CommandLine(folder)("train-cls", "cam", tiny_index, "-o", "cam.safetensors", *_ARGS)
+    assert (done.code, done.out) == (0, "cam.safetensors\n"), done.err
+    return (folder / "cam.safetensors").read_bytes()
+
+
+def _lines(folder: Path) -> int:
+    log = folder / "cam.log.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def _after(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+    """Wait until something has happened; fail when the process ends before."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_ended_by_signals_and_by_kill_it_goes_on_to_the_same_net(tiny_index: Path, whole: bytes,
+                                                                 wsss: CommandLine) -> None:
+    command = ("train-cls", "cam", tiny_index, "-o", "cam.safetensors", *_ARGS)
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -9), (signal.SIGUSR2, 75)):
+        process = wsss.start(*command)
+        before = _lines(wsss.cwd)
+        _after(process, lambda before=before: _lines(wsss.cwd) >= before + 3)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (code, ""), err
+        assert (wsss.cwd / "cam.safetensors.part").exists() and not (wsss.cwd / "cam.safetensors").exists()
+        if code == 75:
+            assert "run the same command again to go on" in err.splitlines()[-1] and "Traceback" not in err
+    other = wsss(*command, "--lr", "0.5")
+    assert other.code == 73 and "lr: 0.03 -> 0.5" in other.err
+    done = wsss(*command)
+    assert (done.code, done.out) == (0, "cam.safetensors\n")
+    assert "goes on after step" in done.err
+    assert (wsss.cwd / "cam.safetensors").read_bytes() == whole
+    left = sorted(path.name for path in wsss.cwd.iterdir())
+    assert left == ["cam.log.jsonl", "cam.safetensors"]
+    again = wsss(*command)
+    assert (again.code, again.out) == (0, "cam.safetensors\n") and "up to date" in again.err
+
+
+def _torchrun(wsss: CommandLine, *args: object) -> subprocess.Popen:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "wsss_cli",
+             *map(str, args)]
+    process = subprocess.Popen(words, cwd=wsss.cwd, env=wsss._environment(None), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wsss.started.append(process)
+    return process
+
+
+def test_two_processes_train_one_net_and_go_on_with_it(tiny_index: Path, whole: bytes, wsss: CommandLine) -> None:
+    command = ("train-cls", "cam", tiny_index, *_ARGS, "--batch-size", "2")
+    first = _torchrun(wsss, *command, "-o", "two.safetensors", "--log", "two.jsonl")
+    out, err = first.communicate(timeout=120)
+    assert first.returncode == 0, err
+    assert out.splitlines() == ["two.safetensors"]
+    two = (wsss.cwd / "two.safetensors").read_bytes()
+    assert two != whole
+    cut = _torchrun(wsss, *command, "-o", "cut.safetensors", "--log", "cam.log.jsonl")
+    _after(cut, lambda: _lines(wsss.cwd) >= 3)
+    cut.send_signal(signal.SIGTERM)
+    cut.communicate(timeout=120)
+    assert cut.returncode != 0 and (wsss.cwd / "cut.safetensors.part").exists()
+    alone = wsss(*command, "-o", "cut.safetensors")
+    assert alone.code == 73 and "world: 2 -> 1" in alone.err
+    rest = _torchrun(wsss, *command, "-o", "cut.safetensors")
+    out, err = rest.communicate(timeout=120)
+    assert (rest.returncode, out) == (0, "cut.safetensors\n"), err
+    assert "goes on after step" in err
+    assert (wsss.cwd / "cut.safetensors").read_bytes() == two
