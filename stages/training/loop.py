@@ -92,7 +92,9 @@ def _device(kind: str, ordinal: str, world: World) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    return torch.device(ordinal if ":" in ordinal else f"cuda:{world.local_rank}")
+    device = torch.device(ordinal if ":" in ordinal else f"cuda:{world.local_rank}")
+    torch.cuda.set_device(device)
+    return device
 
 
 class _Training:

@@ -124,5 +124,3 @@ def test_in_processes_refused_items_are_the_same(bench: Bench) -> None:
     bench.run("here", shard_size=3)
     bench.run("there", shard_size=3, jobs=2)
     assert bench.files("here") == bench.files("there")
-    with pytest.raises(BadData, match=r"a3|b1"):
-        bench.run("strict", shard_size=3, jobs=2, strict=True)

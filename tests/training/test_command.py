@@ -26,8 +26,8 @@ def whole(tiny_index: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "cam.safetensors").read_bytes()
 
 
-def _lines(folder: Path) -> int:
-    log = folder / "cam.log.jsonl"
+def _lines(folder: Path, name: str = "cam") -> int:
+    log = folder / f"{name}.log.jsonl"
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
@@ -76,14 +76,14 @@ def _torchrun(wsss: CommandLine, *args: object) -> subprocess.Popen:
 
 def test_two_processes_train_one_net_and_go_on_with_it(tiny_index: Path, whole: bytes, wsss: CommandLine) -> None:
     command = ("train-cls", "cam", tiny_index, *_ARGS, "--batch-size", "2")
-    first = _torchrun(wsss, *command, "-o", "two.safetensors", "--log", "two.jsonl")
+    first = _torchrun(wsss, *command, "-o", "two.safetensors")
     out, err = first.communicate(timeout=120)
     assert first.returncode == 0, err
     assert out.splitlines() == ["two.safetensors"]
     two = (wsss.cwd / "two.safetensors").read_bytes()
     assert two != whole
-    cut = _torchrun(wsss, *command, "-o", "cut.safetensors", "--log", "cam.log.jsonl")
-    _after(cut, lambda: _lines(wsss.cwd) >= 3)
+    cut = _torchrun(wsss, *command, "-o", "cut.safetensors")
+    _after(cut, lambda: _lines(wsss.cwd, "cut") >= 3)
     cut.send_signal(signal.SIGTERM)
     cut.communicate(timeout=120)
     assert cut.returncode != 0 and (wsss.cwd / "cut.safetensors.part").exists()
