@@ -16,7 +16,7 @@ Project = Mapping[str, str]
 # Folders of stages/ that serve several stages; every other folder with a config.py or a stage.py is a stage.
 LIBRARY = {"shards", "flow", "data", "nets", "training", "kernels"}
 # Modules of the flow that import only the standard library: the command line may have them at once.
-LIGHT = {"stages.flow.execution"}
+LIGHT = {"stages.flow.execution", "stages.flow.stream"}
 ARITHMETIC = {"torch", "torchvision", "timm", "open_clip", "numpy", "scipy", "h5py", "sklearn", "PIL", "pydensecrf",
               "math", "cmath", "statistics", "decimal", "fractions", "random"}
 NOT_METHODS = {"__init__.py", "config.py", "stage.py", "registry.py"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import layers
 import pytest
+
+import layers
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY_SOURCES = layers.read_project(ROOT)

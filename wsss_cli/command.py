@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ import typer
 
 from stages.errors import BadData, MissingInput, UsageError, WsssError, refused_write
 from stages.flow.execution import Inputs, Output, Stop, Summary, parse_task
+from stages.flow.stream import LivePaths
 from stages.settings import checked
 from wsss_cli import options
 from wsss_cli.options import Named
@@ -103,11 +104,11 @@ def _take_recipe(values: dict[str, Any], config: type, stage: str) -> None:
             values[name] = value
 
 
-def _paths(given: list[str], null: bool) -> Iterator[str] | list[str]:
+def _paths(given: list[str], null: bool) -> LivePaths | list[str]:
     if given and given != ["-"]:
         return given
     if given or _stdin_has_paths():
-        return _lines(null)
+        return LivePaths(null=null)
     return []
 
 
@@ -118,18 +119,6 @@ def _stdin_has_paths() -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _lines(null: bool) -> Iterator[str]:
-    """Yield paths from standard input as they come."""
-    if not null:
-        for line in sys.stdin:
-            if line.strip():
-                yield line.rstrip("\r\n")
-        return
-    for path in sys.stdin.read().split("\0"):
-        if path:
-            yield path
 
 
 def _guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -> None:

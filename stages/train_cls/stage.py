@@ -17,6 +17,7 @@ from stages.nets.classifier import Classifier
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Run
+from stages.training.distributed import heard
 from stages.training.loop import Job, finished_before, resolved, train
 from stages.training.start import (
     at_least_one,
@@ -34,7 +35,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     """Train a classifier on an index's tags. Raises UsageError, MissingInput, BadData, and what `train` raises."""
     output.check_file()
     index = Run(inputs.paths, "index")
-    ordinal, config = config.device, resolved(config)
+    report, ordinal, config = heard(report), config.device, resolved(config)
     if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4):
         raise UsageError("--long-side takes two numbers and --colour-jitter four or none")
     weights = inputs.named.get("weights")

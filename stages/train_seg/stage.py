@@ -20,6 +20,7 @@ from stages.nets.segmenter import build_segmenter
 from stages.shards import Run, same_classes
 from stages.train_seg.config import SegConfig
 from stages.train_seg.losses import LOSSES, at_size, confident, small_mask
+from stages.training.distributed import heard
 from stages.training.loop import Job, finished_before, resolved, train
 from stages.training.start import (
     at_least_one,
@@ -36,7 +37,7 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     output.check_file()
     index, masks_given = Run(inputs.paths, "index"), inputs.require("masks")
     masks = None if masks_given == "truth" else Run([masks_given], "masks")
-    ordinal, config = config.device, resolved(config)
+    report, ordinal, config = heard(report), config.device, resolved(config)
     if len(config.scale_range) != 2 or len(config.colour_jitter) not in (0, 4):
         raise UsageError("--scale-range takes two numbers and --colour-jitter four or none")
     weights = inputs.named.get("weights")

@@ -21,7 +21,7 @@ class TrainingConfig:
     epochs: int = setting(8, "Passes over the images.", low=1)
     batch_size: int = setting(16, "Images in a batch, in each process.", low=1)
     accumulate: int = setting(1, "Batches that make one step.", low=1)
-    lr: float = setting(0.03, "Learning rate of the backbone.", low=0)
+    lr: float = setting(0.03, "Learning rate of the backbone.", low=0, high=1000)
     head_lr_factor: float = setting(10.0, "Times --lr for layers that start anew.", low=0, source="PSA, IRN")
     bias_lr_factor: float = setting(1.0, "Times the rate of its weight for a bias, and no decay when not 1.",
                                     low=0, source="PSA, DeepLab: 2")

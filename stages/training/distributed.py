@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed, nn
 
+from stages.flow.execution import Report, Silent
+
 
 @dataclass(frozen=True)
 class World:
@@ -26,10 +28,20 @@ class World:
         return self.rank == 0
 
 
+def processes() -> int:
+    """Return how many processes train together, as torchrun's environment says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def heard(report: Report) -> Report:
+    """Return `report` in the first process, and one that nobody reads in the others."""
+    return report if os.environ.get("RANK", "0") == "0" else Silent()
+
+
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the group that torchrun's environment describes (gloo on CPUs, nccl on GPUs); alone without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = processes()
     if size == 1:
         yield World()
         return

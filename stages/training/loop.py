@@ -114,7 +114,7 @@ class _Training:
 
     def run(self) -> Summary:
         """Train from the last state to the end, and write the net."""
-        request = request_of(self.job.description["provenance"][-1]) | {"world": self.world.size}
+        request = request_of(self.job.description["provenance"][-1])
         checkpoint = Checkpoint(self.output.path, request) if self.world.leads else None
         finished = False
         try:

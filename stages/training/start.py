@@ -16,6 +16,7 @@ from stages.nets.weights import fetch_weights, import_weights, read_state_dict
 from stages.settings import as_plain
 from stages.shards import Run, provenance_entry
 from stages.training.config import TrainingConfig
+from stages.training.distributed import processes
 
 
 def weights_digest(weights: str | None) -> dict[str, str]:
@@ -74,7 +75,7 @@ def supervision_of(index: Run) -> str:
 
 def training_entry(stage: str, method: str, config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
     """Return the provenance entry of a training with resolved settings."""
-    return provenance_entry(stage, method, as_plain(config), dict(digests))
+    return provenance_entry(stage, method, {**as_plain(config), "processes": processes()}, dict(digests))
 
 
 def at_least_one(samples: list[Any], what: str, where: str) -> None:

@@ -7,10 +7,10 @@ import shutil
 import signal
 from pathlib import Path
 
-from conftest import Result
-from pictures import Folder
 from typer.testing import CliRunner
 
+from conftest import Result
+from pictures import Folder
 from stages.flow.execution import Stop
 from wsss_cli.app import app
 

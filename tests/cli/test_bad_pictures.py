@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Result
 from PIL import Image
 
 from cli.runner import SMALL, copy_of, good, index_table, refused, run
+from conftest import Result
 from stages.data.source import ImageSource
 from stages.shards import Run, Shard
 

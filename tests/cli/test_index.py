@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from pictures import draw, save_mask
 from PIL import Image
 
 from cli.runner import SMALL, copy_of, good, index_table, refused, run
+from pictures import draw, save_mask
 from stages.data.source import ImageSource
 from stages.shards import Run, Shard
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from conftest import CommandLine
 
 # Large scales and batches of one make an image slow enough to be killed in.

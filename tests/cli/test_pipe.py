@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import CommandLine
 
 _PARTS = 4
@@ -46,8 +47,8 @@ def test_three_commands_are_at_work_at_once(tiny_index: Path, tiny_net: Path, ma
     """The first command sleeps after its first shard; the last one has made its own before it wakes."""
     pipes = {"stdout": subprocess.PIPE}
     cams = wsss.start(*_cams(tiny_index, tiny_net), **pipes)
-    crf = wsss.start("refine", "crf", "-", "-o", "crf", "-j", 1, stdin=cams.stdout, **pipes)
-    pseudo = wsss.start("pseudo", "-", "-o", "masks", "-j", 1, stdin=crf.stdout, **pipes)
+    crf = wsss.start("refine", "crf", "-", "-o", "crf", "-j", 2, stdin=cams.stdout, **pipes)
+    pseudo = wsss.start("pseudo", "-", "-o", "masks", "-j", 2, stdin=crf.stdout, **pipes)
     _until(wsss.cwd / "cams" / f"cams-00001-of-0000{_PARTS}.h5.part")
     os.kill(cams.pid, signal.SIGSTOP)
     _until(wsss.cwd / "masks" / f"masks-00000-of-0000{_PARTS}.h5")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets.reference_keys import keys_of, shapes
 from torch import nn
 
+from nets.reference_keys import keys_of, shapes
 from stages.errors import UsageError
 from stages.nets.registry import WSSS, build_backbone, resolve
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets.reference_keys import keys_of, shapes
 
+from nets.reference_keys import keys_of, shapes
 from stages.errors import UsageError
 from stages.nets.deeplab_light import skip_level
 from stages.nets.segmenter import build_segmenter

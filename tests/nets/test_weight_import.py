@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from nets.reference_keys import checkpoint_of, keys_of
 from safetensors.torch import save_file
 
+from nets.reference_keys import checkpoint_of, keys_of
 from stages.errors import BadData, MissingInput, Unavailable, UsageError
 from stages.nets.classifier import Classifier
 from stages.nets.registry import build_backbone

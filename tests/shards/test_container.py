@@ -130,7 +130,7 @@ def test_every_dataset_is_chunked_filtered_and_of_fixed_length(tmp_path: Path, k
             assert node.chunks and node.shuffle and node.compression == "gzip" and node.fletcher32, node.name
             assert h5py.check_string_dtype(node.dtype) is None or h5py.check_string_dtype(node.dtype).length
             assert not (node.is_virtual or node.external)
-            assert node.id.get_create_plist().get_obj_track_times() is False
+            assert not node.id.get_create_plist().get_obj_track_times()
 
     with h5py.File(_put(tmp_path, contents(kind)), "r", locking=False) as file:
         visit("/", file)
@@ -168,6 +168,7 @@ def test_writing_replaces_in_one_step_and_leaves_nothing_beside(tmp_path: Path) 
     _put(tmp_path, contents("masks", IDS[::-1]))
     assert same_items(reader.item(IDS[0]), before)  # an open reader goes on with what it opened
     assert Shard(path).ids == IDS[::-1]
+    assert path.read_bytes() == shard_bytes(contents("masks", IDS[::-1]))[0]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["made.h5"]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from conftest import CommandLine
 
 EPOCHS = 24
@@ -88,7 +89,7 @@ def test_two_processes_train_one_net_and_go_on_with_it(tiny_index: Path, whole: 
     cut.communicate(timeout=120)
     assert cut.returncode != 0 and (wsss.cwd / "cut.safetensors.part").exists()
     alone = wsss(*command, "-o", "cut.safetensors")
-    assert alone.code == 73 and "world: 2 -> 1" in alone.err
+    assert alone.code == 73 and "processes: 2 -> 1" in alone.err
     rest = _torchrun(wsss, *command, "-o", "cut.safetensors")
     out, err = rest.communicate(timeout=120)
     assert (rest.returncode, out) == (0, "cut.safetensors\n"), err
