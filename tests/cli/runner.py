@@ -19,14 +19,14 @@ TRAINING = ("--net", "wsss:tiny", "--crop-size", "32", "--epochs", "1", "--batch
             "--device", "cpu")
 
 
-def run(*args: object, cwd: Path | None = None, input: str | None = None) -> Result:
-    """Run `wsss ARGS`, in the folder `cwd` and with `input` to read; what it changes in this process is put back."""
+def run(*args: object, cwd: Path | None = None) -> Result:
+    """Run `wsss ARGS` in the folder `cwd`; what it changes in this process is put back."""
     handlers = {number: signal.getsignal(number) for number in Stop.SIGNALS}
     before = Path.cwd()
     try:
         if cwd is not None:
             os.chdir(cwd)
-        done = CliRunner().invoke(app, list(map(str, args)), prog_name="wsss", input=input,
+        done = CliRunner().invoke(app, list(map(str, args)), prog_name="wsss",
                                   env={"COLUMNS": "120"})
     finally:
         os.chdir(before)

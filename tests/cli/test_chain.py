@@ -179,10 +179,10 @@ def test_shards_come_on_standard_input(wsss, cams):
     done = wsss("pseudo", "-o", "masks", input=listed)
     assert (done.code, done.out) == (0, shards(Path("masks"), "masks"))
     for words, text in ((("-",), listed), (("-", "-0"), listed.replace("\n", "\0"))):
-        again = run("pseudo", *words, "-o", wsss.cwd / "masks", input=text)
-        assert (again.code, again.out) == (0, shards(wsss.cwd / "masks", "masks"))
+        again = wsss("pseudo", *words, "-o", "masks", input=text)
+        assert (again.code, again.out) == (0, shards(Path("masks"), "masks"))
         assert "up to date" in again.err
-    refused(run("pseudo", "-", "-o", wsss.cwd / "masks", input=""), 66, "no input")
+    refused(wsss("pseudo", "-", "-o", "masks", input=""), 66, "no input")
 
 
 @pytest.fixture(scope="module")
