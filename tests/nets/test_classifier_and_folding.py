@@ -10,6 +10,17 @@ from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 
 
+def with_weights(net: Classifier) -> Classifier:
+    """Give the head weights: it starts from zeros, of which any equation holds."""
+    torch.nn.init.normal_(net.classifier.weight)
+    return net
+
+
+def test_the_head_starts_from_zeros() -> None:
+    assert not Classifier(build_backbone("tiny"), 3).classifier.weight.any()
+
+
+
 def shuffle_batch_norm(net: nn.Module) -> nn.Module:
     """Give every BatchNorm statistics that matter."""
     torch.manual_seed(0)
@@ -29,7 +40,7 @@ def norms(net: nn.Module) -> int:
 @pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "timm:vit_tiny_patch16_224"])
 @torch.no_grad()
 def test_the_mean_of_the_maps_is_the_logit(name):
-    net = Classifier(build_backbone(name), 7).eval()
+    net = with_weights(Classifier(build_backbone(name), 7)).eval()
     images = torch.randn(2, 3, 64, 80)
     maps, logits = net.maps(images), net(images)
     assert logits.shape == (2, 7) and maps.shape[:2] == (2, 7)
@@ -37,7 +48,7 @@ def test_the_mean_of_the_maps_is_the_logit(name):
 
 
 def test_the_classifier_has_no_bias_and_its_own_parameters():
-    net = Classifier(build_backbone("tiny"), 3, dropout=0.5)
+    net = with_weights(Classifier(build_backbone("tiny"), 3, dropout=0.5))
     assert list(net.state_dict())[-1] == "classifier.weight" and net.classifier.weight.shape == (3, 96, 1, 1)
     assert [parameter is net.classifier.weight for parameter in net.head_parameters()] == [True]
     images = torch.randn(1, 3, 32, 32)
@@ -49,7 +60,7 @@ def test_the_classifier_has_no_bias_and_its_own_parameters():
 @pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "resnet50_irn", "timm:resnet18", "timm:mobilenetv2_100"])
 @torch.no_grad()
 def test_folding_keeps_the_maps(name):
-    net = shuffle_batch_norm(Classifier(build_backbone(name), 5)).eval()
+    net = shuffle_batch_norm(with_weights(Classifier(build_backbone(name), 5))).eval()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     folded = fold_batch_norm(net)
     images = torch.randn(1, 3, 65, 90)
