@@ -16,7 +16,7 @@ class TrainingConfig:
     std: tuple[float, ...] = setting((), "Standard deviation of the input; empty as for --mean.")
     stride: int = setting(0, "Output stride of the backbone; 0 is its own.", low=0, high=64)
     freeze: str = setting("", "Freeze the backbone up to and including this block (its name, or a count).")
-    freeze_bn: str = setting("statistics", "Of batch normalisation, keep fixed the statistics, or all of it.",
+    freeze_bn: str = setting("statistics", "Of the backbone's batch normalisation, keep fixed the statistics, or all.",
                              choices=("no", "statistics", "all"))
     epochs: int = setting(8, "Passes over the images.", low=1)
     batch_size: int = setting(16, "Images in a batch, in each process.", low=1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from stages.nets.segmenter import build_segmenter
 from stages.training.optimiser import build_optimiser, hold_batch_norm, set_rate
 from stages.training.order import batch_positions, batches, steps_per_epoch
 from training.small import CONFIG, Small
@@ -133,3 +134,13 @@ def test_what_is_held_of_batch_normalisation(mode: str, moves: bool, learns: boo
     assert (not torch.equal(net.norm.running_mean, before)) == moves
     assert (net.norm.weight.grad is not None) == learns
     assert net.drop.training and net.conv.weight.grad is not None
+
+
+def test_the_batch_normalisation_of_a_head_always_learns() -> None:
+    net = build_segmenter("wsss:tiny", 3)
+    hold_batch_norm(net, "all")
+    held = {id(module) for module in net.backbone.modules()}
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert {module.training for module in norms if id(module) in held} == {False}
+    assert {module.training for module in norms if id(module) not in held} == {True}
+    assert all(parameter.requires_grad for parameter in net.head_parameters())
