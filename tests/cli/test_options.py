@@ -57,8 +57,8 @@ def test_every_field_is_an_option_with_its_default_and_nothing_is_typed_twice(na
     assert len(spelled) == len(set(spelled))
 
 
-@pytest.mark.parametrize("config", sorted(set(COMMANDS.values()), key=lambda one: one.__name__),
-                         ids=lambda one: one.__module__)
+@pytest.mark.parametrize("config", sorted(set(COMMANDS.values()), key=lambda one: (one.__module__, one.__name__)),
+                         ids=lambda one: f"{one.__module__}.{one.__name__}")
 def test_the_defaults_of_the_options_are_the_defaults_of_the_config(config):
     defaults = {name: default for name, (_, default) in config_options(config).items()}
     assert build_config(config, defaults) == config()
