@@ -1,0 +1,21 @@
+# What the examples on photographs share: the settings of every step, and the call of the chain.
+WSSS ?= wsss
+PYTHON ?= python3
+OUT ?= $(CURDIR)/out
+WEIGHTS ?=
+SEED ?= 0
+SEEDS ?= 0 1 2
+
+NET := --net torchvision:mobilenet_v2 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
+CLS_FLAGS ?= $(NET) --stride 16 --freeze features.3 --epochs 8 --colour-jitter 0.3,0,0,0
+CAM_FLAGS ?= --shard-size 64
+CRF_FLAGS ?= --preset irn
+CRF_VALUES ?= 0.27 0.32 0.37
+PSEUDO_FLAGS ?=
+SEG_FLAGS ?= $(NET) --stride 16 --freeze features.3 --epochs 12 --colour-jitter 0.3,0.3,0.3,0
+SEGMENT_FLAGS ?= --shard-size 64 --scales 0.75,1.0,1.25 --crf deeplab
+export
+
+all seeds ceiling table:
+	@mkdir -p "$(OUT)"
+	@$(MAKE) --no-print-directory -C "$(OUT)" -f "$(CURDIR)/../chain.mk" EXAMPLES="$(CURDIR)/.." $@
