@@ -65,7 +65,7 @@ def add(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summar
     command.__annotations__ = {one.name: one.annotation for one in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
     lines = "\n".join(f"    {line}" for line in example.strip().splitlines())
     command.__doc__ = f"Example:\n\b\n{lines}\n\n{text}"
-    app.command(name, help=f"\b\nExample:\n{lines}\n\n{text}", short_help=text.split(".")[0],
+    app.command(name, help=f"\b\nExample:\n{lines}\n\n{text}", short_help=text.split(".")[0] + ".",
                 context_settings={"help_option_names": ["-h", "--help"]})(command)
 
 

@@ -21,7 +21,7 @@ from stages.data.folders import (
     with_labels_of_masks,
 )
 from stages.data.records import Known, Listing, Record, class_ids, collect, counted, supervision_of
-from stages.data.tables import read_class_names, read_lines, read_list, read_table, unique
+from stages.data.tables import ids_of, read_class_names, read_lines, read_table, unique
 from stages.errors import BadData, MissingInput
 
 VOC_CLASSES = (
@@ -98,7 +98,7 @@ def _listed(root: Path, split: str | None, list_file: Path | None) -> list[_List
     path = list_file if list_file is not None else _split_file(root, str(split))
     lines = read_lines(path)
     if not any(is_image(text.split()[0]) for _, text in lines):
-        return [_Listed(name) for name in read_list(path)]
+        return [_Listed(name) for name in ids_of(lines, path)]
     rows = [(line, _of_row(text, root, f"{path}:{line}")) for line, text in lines]
     unique([(line, one.id) for line, one in rows], path)
     return [one for _, one in rows]

@@ -55,13 +55,12 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return kept
 
 
-def read_list(path: Path) -> list[str]:
-    """Return the ids of a list, one a line; rows "id 1", "id 0", "id -1" of VOC's lists per class give the id.
+def ids_of(lines: list[tuple[int, str]], path: Path) -> list[str]:
+    """Return the ids of a list's lines; rows "id 1", "id 0", "id -1" of VOC's lists per class give the id.
 
     Such a second column is dropped only when every line has one, so that ids may hold blanks.
-    Raises BadData for what can't be an id and for ids that stand twice, MissingInput for an empty list.
+    Raises BadData for what can't be an id and for ids that stand twice.
     """
-    lines = read_lines(path)
     marked = [_MARKED.fullmatch(text) for _, text in lines]
     if all(marked):
         lines = [(line, match.group(1)) for (line, _), match in zip(lines, marked, strict=True) if match]

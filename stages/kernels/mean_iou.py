@@ -49,14 +49,14 @@ def confusion(
         counted &= prediction != ignore
     rows = truth[counted].astype(np.int64)
     columns = prediction[counted].astype(np.int64)
+    _check_ids("truth", rows, n)
+    _check_ids("prediction", columns[columns != ignore], n)
     columns[columns == ignore] = n
-    _check_ids("truth", rows, n - 1)
-    _check_ids("prediction", columns, n)
     return np.bincount(rows * (n + 1) + columns, minlength=n * (n + 1)).reshape(n, n + 1)
 
 
-def _check_ids(name: str, ids: np.ndarray, highest: int) -> None:
-    if ids.size and (ids.min() < 0 or ids.max() > highest):
+def _check_ids(name: str, ids: np.ndarray, n: int) -> None:
+    if ids.size and (ids.min() < 0 or ids.max() >= n):
         wrong = ids.min() if ids.min() < 0 else ids.max()
         raise ValueError(f"the {name} holds {wrong}, which is no class")
 

@@ -154,11 +154,6 @@ class Shard:
         with answering(self.path):
             return tuple(text.decode() for text in self.root(name).tolist())
 
-    def has(self, item_id: str) -> bool:
-        """Say whether the shard holds this item's contents (a refused item's it does not)."""
-        with answering(self.path, item_id):
-            return group_name(item_id) in self.file["items"]
-
     def item(self, item_id: str, *, without: tuple[str, ...] = ()) -> Item:
         """Return an item's datasets (but those in `without`) and attributes; a refused one with its error.
 

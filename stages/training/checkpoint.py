@@ -20,18 +20,25 @@ _KEY = "wsss-training"
 
 
 class Checkpoint:
-    """Weights, optimiser state and step of a training in progress, under a lock."""
+    """Weights, optimiser state and step of a training in progress, under a lock.
 
-    def __init__(self, output: Path, request: dict[str, Any]) -> None:
-        """Lock `output`. Raises Stopped when another process trains it, CannotCreate, IoFailed."""
+    Of the processes of one training only the leading one holds the lock and writes; the others read.
+    """
+
+    def __init__(self, output: Path, request: dict[str, Any], *, leads: bool = True) -> None:
+        """Lock `output` if this process leads. Raises Stopped when another one trains it, CannotCreate, IoFailed."""
         self.path = part_path(output)
         self._lock_path = output.with_name(output.name + ".lock")
         self._request = request
-        make_folder(output.parent)
-        self._lock = locked(self._lock_path, output)
+        self._lock: int | None = None
+        if leads:
+            make_folder(output.parent)
+            self._lock = locked(self._lock_path, output)
 
     def release(self, *, finished: bool) -> None:
         """Give the lock back; the state of a finished training goes."""
+        if self._lock is None:
+            return
         if finished:
             self.path.unlink(missing_ok=True)
         self._lock_path.unlink(missing_ok=True)

@@ -115,28 +115,24 @@ class _Training:
     def run(self) -> Summary:
         """Train from the last state to the end, and write the net."""
         request = request_of(self.job.description["provenance"][-1])
-        checkpoint = Checkpoint(self.output.path, request) if self.world.leads else None
+        checkpoint = Checkpoint(self.output.path, request, leads=self.world.leads)
         finished = False
         try:
-            self._steps(self._restore(checkpoint, request), checkpoint)
+            self._steps(self._restore(checkpoint), checkpoint)
             if self.world.leads:
                 replace_file(self.output.path, net_bytes(self._final(), self.job.description))
                 self.report.finished(self.output.path)
             finished = True
         finally:
-            if checkpoint:
-                checkpoint.release(finished=finished)
+            checkpoint.release(finished=finished)
         return Summary(made=1)
 
-    def _restore(self, checkpoint: Checkpoint | None, request: dict[str, Any]) -> int:
+    def _restore(self, checkpoint: Checkpoint) -> int:
         share_weights(self.net, self.world)
         if self.config.average:
             self.average = {name: tensor.clone() for name, tensor in self.net.state_dict().items()}
         # Every process reads the state itself: the file is there for all, or the run has one process.
-        reader = checkpoint or Checkpoint.__new__(Checkpoint)
-        if not checkpoint:
-            reader.path, reader._request = self.output.path.with_name(self.output.path.name + ".part"), request
-        step, scaler = reader.restore(self.net, self.optimiser, self.average, discard=self.output.force)
+        step, scaler = checkpoint.restore(self.net, self.optimiser, self.average, discard=self.output.force)
         self.average = {name: tensor.to(self.device) for name, tensor in self.average.items()}
         if scaler:
             self.scaler.load_state_dict(scaler)
@@ -144,7 +140,7 @@ class _Training:
             self.report.tell(f"goes on after step {step} of {self.steps}")
         return step
 
-    def _steps(self, first: int, checkpoint: Checkpoint | None) -> None:
+    def _steps(self, first: int, checkpoint: Checkpoint) -> None:
         self.report.begin("steps", self.steps)
         self.report.advance(first)
         totals: dict[str, float] = {}
@@ -216,7 +212,7 @@ class _Training:
             return tensor.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         return tensor.to(self.device, non_blocking=True)
 
-    def _end_epoch(self, step: int, means: dict[str, float], seconds: float, checkpoint: Checkpoint | None) -> None:
+    def _end_epoch(self, step: int, means: dict[str, float], seconds: float, checkpoint: Checkpoint) -> None:
         line = {"epoch": step // self.per_epoch, "step": step, "seconds": round(seconds, 2),
                 **{name: round(value, 6) for name, value in means.items()}}
         if self.world.leads:
@@ -226,8 +222,8 @@ class _Training:
         if step < self.steps:
             self._save(checkpoint, step)
 
-    def _save(self, checkpoint: Checkpoint | None, step: int) -> None:
-        if checkpoint:
+    def _save(self, checkpoint: Checkpoint, step: int) -> None:
+        if self.world.leads:
             checkpoint.save(step, self.net, self.optimiser, self.average, self.scaler.state_dict())
 
     def _final(self) -> dict[str, torch.Tensor]:

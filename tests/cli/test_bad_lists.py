@@ -32,6 +32,18 @@ def by_list(root: Path, output: Path, text: str | bytes):
     return run("index", "voc", root, "--list", root / "list.txt", "--labels", root / "labels.csv", "-o", output)
 
 
+def test_a_list_from_a_pipe_is_read_once(root, tmp_path):
+    import os
+    import threading
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("picture_000\npicture_001\n",))
+    writer.start()
+    good("index", "voc", root, "--list", pipe, "--labels", root / "labels.csv", "-o", tmp_path / "one.h5")
+    writer.join()
+    assert Shard(tmp_path / "one.h5").ids == ("picture_000", "picture_001")
+
+
 @pytest.mark.parametrize(("text", "code", "told"), [
     ("", 66, ("tags.csv", "without rows")),
     ("id,tags\n", 66, ("tags.csv", "without rows")),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.data.tables import check_id, read_class_names, read_list, read_table, split_tags
+from stages.data.tables import check_id, ids_of, read_class_names, read_lines, read_table, split_tags
 from stages.errors import BadData, MissingInput
 
 CLASSES = ("background", "person", "potted plant", "traffic light")
@@ -23,6 +23,10 @@ def write(tmp_path: Path):
     return to_file
 
 
+def _read_list(path: Path) -> list[str]:
+    return ids_of(read_lines(path), path)
+
+
 def refused(kind: type, call, *args) -> str:
     with pytest.raises(kind) as caught:
         call(*args)
@@ -31,22 +35,22 @@ def refused(kind: type, call, *args) -> str:
 
 def test_lists_lose_bom_cr_blanks_and_empty_lines(write):
     path = write("a.txt", "\ufeff2007_1\r\n\r\n my photo \r\ncafé/2\n\n")
-    assert read_list(path) == ["2007_1", "my photo", "café/2"]
+    assert _read_list(path) == ["2007_1", "my photo", "café/2"]
 
 
 def test_second_column_of_voc_lists(write):
-    assert read_list(write("a.txt", "2007_1  1\n2007_2 -1\n2007_3  0\n")) == ["2007_1", "2007_2", "2007_3"]
-    assert read_list(write("b.txt", "photo 1\nphoto 2\n")) == ["photo 1", "photo 2"]
+    assert _read_list(write("a.txt", "2007_1  1\n2007_2 -1\n2007_3  0\n")) == ["2007_1", "2007_2", "2007_3"]
+    assert _read_list(write("b.txt", "photo 1\nphoto 2\n")) == ["photo 1", "photo 2"]
 
 
 def test_bad_lists(write, tmp_path):
-    line = refused(BadData, read_list, write("a.txt", "x\ny\n\nx\n"))
+    line = refused(BadData, _read_list, write("a.txt", "x\ny\n\nx\n"))
     assert "'x' stands in lines 1 and 4" in line
-    assert "empty list" in refused(MissingInput, read_list, write("b.txt", "\ufeff\n \n"))
-    assert "no such file" in refused(MissingInput, read_list, tmp_path / "none.txt")
-    assert "folder" in refused(MissingInput, read_list, tmp_path)
-    assert "byte 1 is not UTF-8" in refused(BadData, read_list, write("c.txt", b"a\xff\n"))
-    assert "d.txt:2" in refused(BadData, read_list, write("d.txt", "a\n../b\n"))
+    assert "empty list" in refused(MissingInput, _read_list, write("b.txt", "\ufeff\n \n"))
+    assert "no such file" in refused(MissingInput, _read_list, tmp_path / "none.txt")
+    assert "folder" in refused(MissingInput, _read_list, tmp_path)
+    assert "byte 1 is not UTF-8" in refused(BadData, _read_list, write("c.txt", b"a\xff\n"))
+    assert "d.txt:2" in refused(BadData, _read_list, write("d.txt", "a\n../b\n"))
 
 
 @pytest.mark.parametrize(

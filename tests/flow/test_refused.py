@@ -31,7 +31,7 @@ def test_refused_items_stand_with_their_reason_and_errors_are_copied_to_children
     shard = Shard(bench.folder / "out" / NAME)
     assert (summary.items, summary.errors) == (6, 2) and shard.ids == IDS
     assert shard.errors == {"a3": "a3.jpg: can't be decoded", "b1": "b1.jpg: was cut short"}
-    assert not shard.has("a3") and shard.has("a4")
+    assert shard.item("a3").error and "mask" in shard.item("a4").datasets
     assert "2 of 6 images refused, the first: a3.jpg: can't be decoded" in bench.told.lines[-1]
     # The bad one keeps its place in the batch: which batches there are is known before any is loaded.
     assert bench.batches() == [["a1", "a2"], ["a4"], ["b2"]]

@@ -65,5 +65,7 @@ def test_ids_that_are_no_class_are_refused():
         confusion(np.array([[4]]), np.array([[0]]), 4)
     with pytest.raises(ValueError, match="prediction holds 9"):
         confusion(np.array([[0]]), np.array([[9]]), 4)
+    with pytest.raises(ValueError, match="prediction holds 4"):
+        confusion(np.array([[0]]), np.array([[4]]), 4)
     with pytest.raises(ValueError, match="shape"):
         confusion(np.zeros((1, 3)), np.zeros((1, 4)), 4)
