@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test demo voc920 msrc clean
+.PHONY: help install lint types layers docs unit test demo voc920 msrc bench-clip-es clean
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -21,7 +21,7 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_inf
 
 help: ## this list
 	@echo 'make TARGET [PYTHON=python3.12] [JOBS=2] [OUT=FOLDER]'
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP) ## make .venv and install wsss into it (CONSTRAINTS=/dev/null: newest versions)
 
@@ -76,6 +76,9 @@ voc920: $(STAMP) ## the whole chain on VOC photographs (DATA=FOLDER WEIGHTS=FILE
 msrc: $(STAMP) ## the same on MSRC photographs (DATA=FOLDER WEIGHTS=FILE)
 	$(needs)
 	$(example) $(inputs)
+
+bench-clip-es: $(STAMP) ## what CLIP-ES costs beyond the bare image tower (CPU seconds, one thread)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/clip_es.py
 
 clean: ## remove caches, build products and runs/demo; .venv and other runs stay
 	rm -rf build wsss.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo

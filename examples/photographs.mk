@@ -7,7 +7,7 @@ SEED ?= 0
 SEEDS ?= 0 1 2
 
 NET := --net torchvision:mobilenet_v2 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
-CLS_FLAGS ?= $(NET) --stride 16 --freeze features.3 --epochs 8 --colour-jitter 0.3,0,0,0
+CLS_FLAGS ?= $(NET) --stride 16 --freeze features.3 --epochs 16 --colour-jitter 0.3,0,0,0
 CAM_FLAGS ?= --shard-size 64
 CRF_FLAGS ?= --preset irn
 CRF_VALUES ?= 0.27 0.32 0.37

@@ -26,6 +26,7 @@ class Stage:
 STAGES = (
     Stage("index", "images, lists, tables", "index", "reduce", "find images, tags and masks of a data set"),
     Stage("train-cls", "index", "a net", "reduce", "train a classifier from image tags"),
+    Stage("prompts", "index, a CLIP", "a table", "reduce", "which words to show a CLIP, from image tags"),
     Stage("cams", "index, a net", "cams", "map", "class activation maps"),
     Stage("refine", "cams, images", "cams", "map", "fit maps to the borders in the image"),
     Stage("pseudo", "cams", "masks", "map", "maps to pseudo masks"),

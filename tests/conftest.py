@@ -45,6 +45,13 @@ class Reference:
         with np.load(path) as arrays:
             return {key: arrays[key] for key in arrays.files}
 
+    def file(self, name: str) -> Path:
+        """Return the path of a file that is no array; one that is not there skips the test."""
+        path = self.folder / name
+        if not path.is_file():
+            pytest.skip(f"no reference file {path}; set WSSS_ORACLES")
+        return path
+
     def cases(self, pattern: str) -> list[str]:
         """Return the sorted names that match a pattern: `cases("cam-methods/eval_miou*")`."""
         names = (path.relative_to(self.folder).with_suffix("").as_posix() for path in self.folder.rglob("*.npz"))

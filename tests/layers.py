@@ -19,7 +19,7 @@ LIBRARY = {"shards", "flow", "data", "nets", "training", "kernels"}
 LIGHT = {"stages.flow.execution", "stages.flow.stream"}
 ARITHMETIC = {"torch", "torchvision", "timm", "open_clip", "numpy", "scipy", "h5py", "sklearn", "PIL", "pydensecrf",
               "math", "cmath", "statistics", "decimal", "fractions", "random"}
-NOT_METHODS = {"__init__.py", "config.py", "stage.py", "registry.py"}
+NOT_METHODS = {"__init__.py", "config.py", "stage.py", "workers.py", "registry.py"}
 NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "misc"}
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 80

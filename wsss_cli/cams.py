@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.cams.config import CnnConfig
+from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
@@ -21,3 +21,36 @@ add(app, "cnn", stage="cams cnn", run=_cnn, config=CnnConfig, inputs="INDEX...",
          "kind index. Writes shards of kind cams: class_ids, cam (foreground only, each divided by its maximum) and "
          "scores.",
     named=(Named("net", "FILE", "A net of train-cls."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+
+
+def _clip_es(call: Call) -> Summary:
+    from stages.cams.stage import run_clip_es
+    return call.run(run_clip_es)
+
+
+add(app, "clip-es", stage="cams clip-es", run=_clip_es, config=ClipEsConfig, inputs="INDEX|IMAGE...",
+    example="wsss cams clip-es train.h5 --clip ViT-B-16 --weights openai -o cams",
+    text="Maps of a frozen CLIP, so that no net is to be trained: softmax-GradCAM, refined by its attention. Reads "
+         "images and labels of shards of kind index, or image files (then a picture OUT/<id>.png is written beside). "
+         "Writes shards of kind cams: class_ids, cam (foreground only, each between 0 and 1, at patch resolution) and "
+         "scores.",
+    named=(Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
+           Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False),
+           Named("save_raw", "RUN", "Also write the unrefined maps, as a run of their own.", required=False)),
+    extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+
+
+def _gradcam(call: Call) -> Summary:
+    from stages.cams.stage import run_gradcam
+    return call.run(run_gradcam)
+
+
+add(app, "gradcam", stage="cams gradcam", run=_gradcam, config=GradcamConfig, inputs="INDEX...",
+    example="wsss cams gradcam train.h5 --net timm:resnet50 --weights mine.pth --layer layer4 -o cams",
+    text="Grad-CAM of any classifier (a net of train-cls or another) at any layer. Reads images and labels of shards "
+         "of kind index. Writes shards of kind cams: class_ids, cam (foreground only, each divided by its maximum) and "
+         "scores.",
+    named=(Named("net", "FILE|NAME", "A net of train-cls, or a network of timm or torchvision."),
+           Named("weights", "FILE", "With a NAME: its weights, with one output per class of the index.",
+                 required=False)),
+    extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))

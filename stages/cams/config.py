@@ -29,3 +29,54 @@ class CnnConfig(CamsConfig):
     grid_stride: int = setting(4, "Stride of the map that is stored.", low=1, high=64, unit="pixels", source="IRN")
     alignment: str = setting("centres", "Where a cell lies: centred where its receptive field is, or spread "
                              "over the whole image as IRN has it.", choices=("centres", "cells"))
+
+
+@dataclass(frozen=True)
+class GradcamConfig(CamsConfig):
+    """Settings of `cams gradcam`."""
+
+    layer: str = setting("", "The layer whose maps are weighed, by its name in the network; empty: the last map of a "
+                         "net of train-cls.")
+    scales: tuple[float, ...] = setting((1.0,), "Sizes of the image, summed.", low=0.05, high=8)
+    flip: bool = setting(False, "Add the mirrored image at each scale.")
+
+
+@dataclass(frozen=True)
+class ClipEsConfig(CamsConfig):
+    """Settings of `cams clip-es`."""
+
+    names: str = setting("auto", "Words for the classes and the background: a preset, the raw names, synonyms of "
+                         "WordNet, or a FILE.toml; auto is the preset that knows all classes, else the raw names.",
+                         source="CLIP-ES G")
+    template: str = setting("a clean origami {}.", "The prompt; or imagenet, or a file with one a line: their mean.",
+                            source="CLIP-ES 3.2.1")
+    fuse: str = setting("sentence", "Where synonyms are fused.", choices=("sentence", "feature", "cam"),
+                        source="CLIP-ES B")
+    background_words: bool = setting(True, "Let the background words compete.", source="CLIP-ES 3.1")
+    compete: str = setting("present", "Which classes compete: those of the image, or all of the set.",
+                           choices=("present", "all"), source="CLIP-ES Fig. 2")
+    target: str = setting("log-odds", "Whose gradient weighs the channels; logit is without softmax. log-odds and "
+                          "probability give one map, but the latter fades in half precision.",
+                          choices=("log-odds", "probability", "logit"), source="CLIP-ES eq. 3: probability")
+    pooling: str = setting("average", "The embedding: mean of the patches, or the class token.",
+                           choices=("average", "class"), source="CLIP-ES A")
+    scales: tuple[float, ...] = setting((1.0,), "Sizes of the image, summed.", low=0.05, high=8,
+                                        source="CLIP-ES 4.2")
+    flip: bool = setting(False, "Add the mirrored image at each scale.")
+    affinity: str = setting("caa", "Refine the maps: class-aware by boxes, by the plain attention, or not.",
+                            choices=("caa", "mhsa", "none"), source="CLIP-ES 3.3")
+    attention_layers: int = setting(8, "Blocks whose attention is averaged, counted from the last.", low=1,
+                                    source="CLIP-ES, released code")
+    rounds: int = setting(3, "Rounds of Sinkhorn's normalisation.", low=0, source="CLIP-ES, released code")
+    steps: int = setting(2, "Products with the affinity: t of eq. 7.", low=0, high=64,
+                         source="CLIP-ES, released code")
+    box_threshold: float | None = setting(None, "Boxes are around what is above this share of the maximum: lambda. "
+                                          "Left out: 0.4, with COCO's names 0.7.", low=0, high=1, source="CLIP-ES C")
+    box_mask: str = setting("result", "What the boxes mask: the refined map, or what goes into it.",
+                            choices=("result", "source"), source="CLIP-ES eq. 7")
+    as_released: bool = setting(False, "As the released code: boxes mask the source, lack the grid's last row and "
+                                "column and are cut on 8-bit levels; position embeddings are rounded to fp16; its "
+                                "spelling of the names.")
+    batch_size: int = setting(0, "Images of equal padded size computed at once; 0: 1 on a CPU, 16 on a GPU.", low=0)
+    precision: str = setting("fp32", "Arithmetic of all blocks but the last, which is fp32.",
+                             choices=("fp32", "bf16", "fp16"))

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
-
-from stages.cams import cnn
-from stages.cams.config import CnnConfig
-from stages.cams.tags import choose, parse_tags
-from stages.data.source import ImageSource
-from stages.data.views import scaled_views
+from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig
+from stages.cams.tags import parse_tags
+from stages.data.class_words import ClassWords, class_words, words_alone
 from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.map_loop import run_map
-from stages.flow.parts import Part
-from stages.flow.work import MapWork
-from stages.nets.files import load_net, read_net
-from stages.nets.folding import fold_batch_norm
+from stages.flow.pictures import image_files, index_of_files, write_pictures
+from stages.flow.stream import peeked
+from stages.flow.work import Beside, MapWork
+from stages.nets.clip import ClipSource, find_clip
+from stages.nets.files import read_net
+from stages.nets.prompts import templates_of
+from stages.nets.weights import weights_digest
 from stages.settings import as_plain
-from stages.shards import Item, Shard, same_classes
-
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from stages.shards import Shard, expand
 
 
 def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -38,66 +34,80 @@ def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     if description["task"] != "classification":
         raise BadData(f"is a net for {description['task']}, not a classifier", "give a net of train-cls", where=net)
     settings = replace(config, device=resolve_device(config.device))
-    work = MapWork("cams", "cnn", "cams", ("index",), "stages.cams.stage:CnnWorker", config, as_plain(settings),
+    work = MapWork("cams", "cnn", "cams", ("index",), "stages.cams.workers:CnnWorker", config, as_plain(settings),
                    named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
     return run_map(work, inputs, output, stop=stop, report=report)
 
 
-class CnnWorker:
-    """Holds the folded net on its device."""
+def run_gradcam(config: GradcamConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write Grad-CAMs of a net of `train-cls`, or of a classifier of timm or torchvision with `--weights`."""
+    parse_tags(config.tags)
+    if not config.scales:
+        raise UsageError("--scales is empty", "give for example --scales 1")
+    net, weights = inputs.require("net"), inputs.named.get("weights")
+    if weights is None:
+        _, description = read_net(net)
+        digests = {"net": description["sha256"]}
+    elif config.layer:
+        digests = {"net": net, **weights_digest(weights)}
+    else:
+        raise UsageError("--layer is missing", "name the layer whose maps are weighed")
+    settings = replace(config, device=resolve_device(config.device))
+    named = {"net": net, "weights": weights}
+    work = MapWork("cams", "gradcam", "cams", ("index",), "stages.cams.workers:GradcamWorker", config,
+                   as_plain(settings), named=named, digests=digests, root=inputs.root, shard_size=config.shard_size,
+                   batch_size=config.batch_size, threads=config.threads)
+    return run_map(work, inputs, output, stop=stop, report=report)
 
-    def __init__(self, work: MapWork) -> None:
-        self.work, self.config = work, work.config
-        net, self.description = load_net(work.named["net"])
-        kind = work.plain["device"]
-        self.device = torch.device(self.config.device if ":" in self.config.device else kind)
-        self.net = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
 
-    def open(self, part: Part, source: Shard, index: Shard) -> _CnnPart:
-        """Begin a part; BadData when the net was trained for other classes."""
-        same_classes((str(index.path), index.classes),
-                     (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _CnnPart(self, ImageSource(index, self.work.root))
+def run_clip_es(config: ClipEsConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write the maps of CLIP-ES, with `--save-raw` the unrefined ones too. Raises UsageError, BadData, Unavailable."""
+    rule, _ = parse_tags(config.tags)
+    if not config.scales:
+        raise UsageError("--scales is empty", "give for example --scales 1")
+    clip = find_clip(inputs.require("clip"), inputs.named.get("weights"))
+    paths, files = image_files(inputs.paths)
+    if files and rule == "index":
+        raise UsageError("image files have no tags", "give --tags predicted:0.5 or all")
+    if files:
+        words = words_alone(config.names, as_released=config.as_released)
+        if output.dry_run:
+            report.tell(f"would map {len(files)} image files")
+            return Summary()
+        paths = [str(index_of_files(files, ("background", *words.names), output))]
+    else:
+        first, paths = peeked(paths)
+        classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
+        words = class_words(config.names, classes, as_released=config.as_released)
+    work = _clip_work(config, inputs, clip, words, report)
+    summary = run_map(work, replace(inputs, paths=paths), output, stop=stop, report=report)
+    if files:
+        write_pictures(output, "cams", report)
+    return summary
 
 
-class _CnnPart:
-    """The images of one part."""
+def _clip_work(config: ClipEsConfig, inputs: Inputs, clip: ClipSource, words: ClassWords, report: Report) -> MapWork:
+    """Return the work with every setting resolved, and tell what was chosen."""
+    for note in (*clip.notes, *words.notes):
+        report.tell(note)
+    if clip.is_resnet and config.affinity != "none":
+        report.tell("a ResNet has no attention between patches: the maps are not refined")
+        config = replace(config, affinity="none")
+    device = resolve_device(config.device)
+    size = config.batch_size or (1 if device == "cpu" else 16)
+    plain: Mapping[str, Any] = {
+        **as_plain(config), "device": device, "batch_size": size, "clip": clip.name, "words": words.as_plain(),
+        "template": list(templates_of(config.template)), "box_threshold": _box_threshold(config, words)}
+    raw = inputs.named.get("save_raw")
+    return MapWork(
+        "cams", "clip-es", "cams", ("index",), "stages.cams.workers:ClipWorker", config, plain,
+        digests=clip.digests(), root=inputs.root, shard_size=config.shard_size, batch_size=size,
+        threads=config.threads, shared={"clip": clip, "words": words},
+        beside=Beside(raw, {**plain, "affinity": "none"}) if raw else None)
 
-    def __init__(self, worker: CnnWorker, images: ImageSource) -> None:
-        self.root_attrs = {"background": "none"}
-        self.worker, self.images, self.config = worker, images, worker.config
-        self.classes = images.classes
-        self.rule, self.threshold = parse_tags(worker.config.tags)
 
-    def key(self, item_id: str) -> tuple[int, int]:
-        """Images of one size make a batch."""
-        return self.images.size(item_id)
-
-    def load(self, item_id: str) -> list[np.ndarray]:
-        """Return the image's normalised views, one per scale."""
-        if self.rule == "index" and self.images.labels(item_id) is None:
-            raise BadData("has no tags in the index", "give --tags predicted:0.5 or all", where=item_id)
-        described = self.worker.description
-        return scaled_views(self.images.image(item_id), self.config.scales, described["mean"], described["std"])
-
-    def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
-        device = self.worker.device
-        views = [torch.from_numpy(np.stack(of_scale)).to(device, memory_format=torch.channels_last)
-                 for of_scale in zip(*(views for _, views in loaded), strict=True)]
-        with torch.autocast(device.type, _TYPES[self.config.precision], enabled=self.config.precision != "fp32"):
-            maps, scores = cnn.class_maps(self.worker.net, views, flip=self.config.flip)
-        return [self._item(item_id, maps, position, scores[position].cpu().numpy())
-                for position, (item_id, _) in enumerate(loaded)]
-
-    def _item(self, item_id: str, maps: list[torch.Tensor], position: int, scores: np.ndarray) -> Item:
-        class_ids = choose(self.rule, self.threshold, self.images.labels(item_id), scores)
-        size = self.images.size(item_id)
-        config = self.config
-        cam, covers = cnn.merged(
-            maps, position, class_ids, size, scales=config.scales, flip=config.flip, grid_stride=config.grid_stride,
-            stride=self.worker.description["stride"], alignment=config.alignment)
-        datasets: dict[str, Any] = {"class_ids": class_ids, "cam": cam,
-                                    "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
-        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(covers)})
+def _box_threshold(config: ClipEsConfig, words: ClassWords) -> float:
+    if config.box_threshold is not None:
+        return config.box_threshold
+    return 0.7 if words.source == "coco" else 0.4

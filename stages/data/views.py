@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,4 +21,20 @@ def scaled_views(image: np.ndarray, scales: Sequence[float], mean: Sequence[floa
         resized = image if scale == 1 else np.asarray(
             Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
         views.append(normalise(resized, tuple(mean), tuple(std)))
+    return views
+
+
+def patch_size(size: tuple[int, int], scale: float, cell: int) -> tuple[int, int]:
+    """Return (H', W'): an image's `size` times `scale`, each side rounded up to a multiple of `cell`."""
+    return tuple(cell * max(1, math.ceil(length * scale / cell - 1e-9)) for length in size)  # type: ignore[return-value]
+
+
+def patch_views(image: np.ndarray, scales: Sequence[float], cell: int, mean: Sequence[float],
+                std: Sequence[float]) -> list[np.ndarray]:
+    """Return the normalised views (3, H', W') float32 of an image, resized whole to multiples of a patch's side."""
+    views = []
+    for scale in scales:
+        height, width = patch_size(image.shape[:2], scale, cell)
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        views.append(normalise(np.asarray(resized), tuple(mean), tuple(std)))
     return views

@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stages.errors import BadData, CannotCreate, Stopped, WsssError
 from stages.flow.execution import Output, Summary
 from stages.flow.parts import Part
-from stages.flow.work import MapWork, PartWork, Worker
+from stages.flow.work import BESIDE, MapWork, PartWork, Worker
 from stages.shards import Contents, Item, Journal, Shard, differences, part_path, write_shard
 from stages.shards.disk import make_folder
 
@@ -23,8 +24,16 @@ _SYNC_SECONDS = 5.0
 def up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
     """Return the summary of a shard that is there already as wanted, touched; None when it is to be made.
 
-    Raises CannotCreate naming the keys that differ when it is there but made otherwise.
+    A second run's shard must be there as well. Raises CannotCreate naming the keys that differ when one of them
+    is there but made otherwise.
     """
+    second = work.second(part)
+    also = second is None or up_to_date(*second, output) is not None
+    done = _up_to_date(work, part, output)
+    return done if also else None
+
+
+def _up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
     if output.force or not part.path.exists():
         return None
     source = Shard(part.source)
@@ -77,13 +86,13 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     try:
         opened = worker.open(part, source, index)
         ids = part.ids(source)
-        done = {**_kept(part, output), **_taken_over(journal, output)}
+        done = {**_kept(work, part, output), **_taken_over(journal, output)}
         advance(len(done))
         batches = _batches(ids, source, opened, work.batch_size)
         missing = [batch for batch in batches if any(position not in done for position in batch)]
         done.update(_compute(missing, ids, source, opened, journal, output, stopped, advance))
         items = [done[position] for position in range(len(ids))]
-        digest = write_shard(part.path, _contents(work, part, opened, source, index, items))
+        digest = _sealed(work, part, opened, source, index, items)
         journal.close(remove=True)
     except BaseException:
         journal.close(remove=not journal.items)
@@ -94,11 +103,37 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     return summary
 
 
-def _kept(part: Part, output: Output) -> dict[int, Item]:
-    """Under --retry, the good items of the finished shard."""
-    if output.force or not (output.retry and part.path.exists()):
+def _sealed(work: MapWork, part: Part, opened: PartWork, source: Shard, index: Shard, items: list[Item]) -> str:
+    """Write the shard, the second run's before it, and return its digest."""
+    second = work.second(part)
+    if second is not None:
+        make_folder(second[1].path.parent)
+        others = [_of_run(item, beside=True) for item in items]
+        write_shard(second[1].path, _contents(*second, opened, source, index, others))
+        items = [_of_run(item, beside=False) for item in items]
+    return write_shard(part.path, _contents(work, part, opened, source, index, items))
+
+
+def _of_run(item: Item, *, beside: bool) -> Item:
+    """Return an item as one of the two runs has it."""
+    own = {name: array for name, array in item.datasets.items() if not name.startswith(BESIDE)}
+    if beside:
+        own |= {name.removeprefix(BESIDE): array for name, array in item.datasets.items() if name.startswith(BESIDE)}
+    return replace(item, datasets=own)
+
+
+def _kept(work: MapWork, part: Part, output: Output) -> dict[int, Item]:
+    """Under --retry, the good items of the finished shard, with what the second run holds of them."""
+    second = work.second(part)
+    if output.force or not (output.retry and part.path.exists() and (second is None or second[1].path.exists())):
         return {}
-    return {place: item for place, item in enumerate(Shard(part.path).items()) if item.error is None}
+    kept = {place: item for place, item in enumerate(Shard(part.path).items()) if item.error is None}
+    if second is not None:
+        for place, other in enumerate(Shard(second[1].path).items()):
+            if place in kept:
+                more = {BESIDE + name: array for name, array in other.datasets.items()}
+                kept[place] = replace(kept[place], datasets={**kept[place].datasets, **more})
+    return kept
 
 
 def _taken_over(journal: Journal, output: Output) -> dict[int, Item]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 
-from stages.data.draw import overlay
+from stages.data.draw import cam_colours, overlay
 from stages.data.images import decode_image, encode_png
 from stages.data.source import ImageSource
 from stages.errors import BadData, CannotCreate, MissingInput, UsageError
 from stages.flow.execution import Output, Report
+from stages.flow.maps import full_size
 from stages.flow.parts import find_index
-from stages.flow.stream import LivePaths
+from stages.flow.stream import peeked
 from stages.shards import Contents, Item, Run, Shard, checked_id, provenance_entry, write_shard
 from stages.shards.disk import make_folder, replace_file
 from stages.shards.writer import shard_bytes
@@ -25,12 +25,8 @@ INDEX_NAME = "images.h5"
 
 def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
     """Return (paths, []) where they are shards, and ([], files) where they are image files; never a mixture."""
-    stream = paths if isinstance(paths, LivePaths) else iter(paths)
-    first = stream.peek() if isinstance(stream, LivePaths) else next(stream, None)
-    if first is None:
-        return [], []
-    whole = stream if isinstance(stream, LivePaths) else chain([first], stream)
-    if Path(first).suffix.lower() not in _SUFFIXES:
+    first, whole = peeked(paths)
+    if first is None or Path(first).suffix.lower() not in _SUFFIXES:
         return whole, []
     files = [Path(path) for path in whole]
     others = [file for file in files if file.suffix.lower() not in _SUFFIXES]
@@ -81,13 +77,17 @@ def _entry(name: str, file: Path, path: str) -> Item:
                            "crc32": zlib.crc32(data)})
 
 
-def write_pictures(output: Output, report: Report) -> None:
-    """Write OUT/<id>.png for every mask of the run at `output`: the image with its classes laid over."""
-    run = Run([output.path], "masks", whole=False)
+def write_pictures(output: Output, kind: str, report: Report) -> None:
+    """Write OUT/<id>.png for every item of the run of `kind` at `output`: the image with masks or maps laid over."""
+    run = Run([output.path], kind, whole=False)
     images = ImageSource(Run([find_index(run.first, None)]).first)
     for item_id in run.ids:
         if item_id in run:
             picture = output.path / f"{item_id}.png"
-            painted = overlay(images.image(item_id), run.item(item_id).datasets["mask"])
+            image, item = images.image(item_id), run.item(item_id)
+            if kind == "masks":
+                painted = overlay(image, item.datasets["mask"])
+            else:
+                painted = cam_colours(*full_size(item), image=image)
             replace_file(picture, encode_png(painted))
             report.tell(str(picture))

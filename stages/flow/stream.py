@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 _SECONDS = 0.2
 
@@ -51,6 +51,15 @@ class LivePaths:
                     yield path
             if not data:
                 return
+
+
+def peeked(paths: Iterable[str]) -> tuple[str | None, Iterable[str]]:
+    """Return the first path (None when there is none) and all paths, the first included."""
+    if isinstance(paths, LivePaths):
+        return paths.peek(), paths
+    rest = iter(paths)
+    first = next(rest, None)
+    return first, [] if first is None else chain([first], rest)
 
 
 def arriving(paths: Iterable[str]) -> Iterator[str | None]:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from stages.flow.parts import Part
 from stages.shards import Item, Shard, provenance_entry, request_of
+
+BESIDE = "beside:"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A second run that the same pass makes: its folder (or file), and its own settings in the provenance.
+
+    An item's dataset `beside:NAME` is the second run's NAME; everything else the two have in common.
+    """
+
+    path: str
+    plain: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -16,7 +30,8 @@ class MapWork:
     """A map stage at work, as plain data, so that it can be sent to another process.
 
     `worker` is `module:function`; the function takes this object and returns a Worker, once per process.
-    `digests` are those of the named inputs (a net's sha256, ...); they enter the provenance.
+    `digests` are those of the named inputs (a net's sha256, ...); they enter the provenance, `shared`, what the
+    workers need besides, does not.
     """
 
     stage: str
@@ -32,6 +47,8 @@ class MapWork:
     shard_size: int = 256
     batch_size: int = 1
     threads: int = 1
+    beside: Beside | None = None
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
     def entry(self, source: Shard) -> dict[str, Any]:
         """Return the provenance entry of a shard made from `source`."""
@@ -41,6 +58,14 @@ class MapWork:
     def request(self, part: Part, source: Shard) -> dict[str, Any]:
         """Return what decides whether a shard that is there is the one that is wanted."""
         return {**request_of(self.entry(source)), "part": f"{part.number}/{part.parts}"}
+
+    def second(self, part: Part) -> tuple[MapWork, Part] | None:
+        """Return the second run's own work and part; None when there is none."""
+        if self.beside is None:
+            return None
+        place = Path(self.beside.path)
+        path = place if place.suffix == ".h5" else place / part.path.name
+        return replace(self, plain=self.beside.plain, beside=None), replace(part, path=path)
 
     def start(self) -> Worker:
         """Build the worker in this process."""

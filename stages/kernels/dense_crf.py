@@ -94,3 +94,12 @@ def dense_crf(image: np.ndarray, unary: np.ndarray, settings: DenseCrf) -> np.nd
     )
     posteriors = field.inference(settings.iterations)
     return np.array(posteriors, dtype=np.float32).reshape(n_labels, height, width)
+
+
+def image_as_released(image: np.ndarray) -> np.ndarray:
+    """Return the image (H, W, 3) as CLIP-ES's released code gives it to the CRF: BGR less a mean, negatives wrapped.
+
+    The mean is Caffe's (104.008, 116.669, 122.675); a dark pixel's -100 becomes 156.
+    """
+    shifted = image[..., ::-1].astype(np.float32) - np.array([104.008, 116.669, 122.675], dtype=np.float32)
+    return np.ascontiguousarray(np.trunc(shifted).astype(np.int64) % 256).astype(np.uint8)

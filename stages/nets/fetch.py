@@ -68,6 +68,28 @@ def _from_timm(name: str, tag: str) -> dict[str, Tensor]:
     return _loaded(load, f"{bare}.{tag}", wanted)
 
 
+def fetch_clip_weights(name: str, tag: str) -> tuple[Path, dict[str, Any]]:
+    """Return the file of the weights that open_clip knows as `tag` of model `name`, and how they were trained.
+
+    From open_clip's cache or the network. Raises UsageError naming the tags, Unavailable naming the file to bring.
+    """
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+    from open_clip import pretrained
+
+    described = pretrained.get_pretrained_cfg(name, tag)
+    if not described:
+        known = open_clip.list_pretrained_tags_by_model(name)
+        raise UsageError(f"--weights {tag}: no such file, and no tag of open_clip's {name}", _one_of(known))
+    url, repository = described.get("url", ""), described.get("hf_hub", "").rstrip("/")
+    file = "open_clip_model.safetensors" if repository else Path(urlsplit(url).path).name
+    cached = repository and isinstance(try_to_load_from_cache(repository, file), str)
+    wanted = f"{repository}/{file}" if repository else url
+    if not cached and not (Path("~/.cache/clip").expanduser() / file).is_file():
+        _check_reachable("https://huggingface.co" if repository else url, f"{name} {tag}", wanted)
+    return Path(_loaded(lambda: pretrained.download_pretrained(described), f"{name} {tag}", wanted)), described
+
+
 def _one_of(tags: list[str]) -> str:
     return f"give a file or one of {', '.join(tags)}" if tags else "give a file: --weights FILE"
 
@@ -81,7 +103,7 @@ def _check_reachable(url: str, what: str, wanted: str) -> None:
         raise _unavailable(what, wanted, error) from error
 
 
-def _loaded(load: Any, what: str, wanted: str) -> dict[str, Tensor]:
+def _loaded(load: Any, what: str, wanted: str) -> Any:
     try:
         # The loaders tell about downloads on standard output, which is for data.
         with contextlib.redirect_stdout(io.StringIO()):

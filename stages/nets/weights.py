@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from os import PathLike
@@ -14,7 +15,7 @@ from stages.errors import BadData, MissingInput
 from stages.nets.fetch import fetch_weights
 from stages.nets.weight_names import HEADS, bare, is_head, renamed
 
-__all__ = ["ImportReport", "fetch_weights", "import_weights", "read_state_dict"]
+__all__ = ["ImportReport", "fetch_weights", "import_weights", "read_state_dict", "weights_digest"]
 
 WRAPPERS = ("state_dict", "model")
 COUNTER = "num_batches_tracked"
@@ -81,6 +82,16 @@ def _tensors(content: object, file: Path) -> dict[str, Tensor]:
         if found:
             return found
     raise BadData("it holds no tensors by name", "give a file with a network's state_dict", where=str(file))
+
+
+def weights_digest(weights: str | None) -> dict[str, str]:
+    """Return the `weights` entry of the provenance: a file's sha256, or the tag itself."""
+    if not weights:
+        return {}
+    place = Path(weights)
+    if not place.is_file():
+        return {"weights": weights}
+    return {"weights": hashlib.sha256(place.read_bytes()).hexdigest()}
 
 
 def import_weights(

@@ -26,4 +26,6 @@ class CrfConfig:
     bilateral_srgb: float | None = setting(None, "Width of the appearance kernel in colour.",
                                            unit="grey levels of 0..255", low=0.1)
     bilateral_weight: float | None = setting(None, "Weight of the appearance kernel.", low=0)
+    as_released: bool = setting(False, "Give the CRF the image as CLIP-ES's released code does: BGR less a mean, "
+                                "with negative values wrapped round to bright ones.")
     threads: int = setting(1, "CPU threads of each worker.", low=1)

@@ -10,7 +10,14 @@ from dataclasses import fields, replace
 import numpy as np
 
 from stages.kernels.background import Background, with_background
-from stages.kernels.dense_crf import PRESETS, DenseCrf, dense_crf, unary_from_labels, unary_from_scores
+from stages.kernels.dense_crf import (
+    PRESETS,
+    DenseCrf,
+    dense_crf,
+    image_as_released,
+    unary_from_labels,
+    unary_from_scores,
+)
 from stages.refine.config import CrfConfig
 
 
@@ -37,5 +44,5 @@ def refined(image: np.ndarray, rows: np.ndarray, class_ids: np.ndarray, backgrou
         unary = unary_from_labels(rows.argmax(axis=0), len(rows), config.label_confidence)
     else:
         unary = unary_from_scores(rows)
-    posteriors = dense_crf(image, unary, kernels_of(config))
+    posteriors = dense_crf(image_as_released(image) if config.as_released else image, unary, kernels_of(config))
     return np.round(posteriors * 255).clip(0, 255).astype(np.uint8), class_ids

@@ -59,7 +59,7 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     else:
         summary = run_map(work, inputs, output, stop=stop, report=report)
     if files:
-        write_pictures(output, report)
+        write_pictures(output, "masks", report)
     return summary
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,11 @@ from torch import nn
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Report
 from stages.nets.files import is_net, read_net
-from stages.nets.weights import fetch_weights, import_weights, read_state_dict
+from stages.nets.weights import fetch_weights, import_weights, read_state_dict, weights_digest
 from stages.settings import as_plain
 from stages.shards import Run, provenance_entry
 from stages.training.config import TrainingConfig
 from stages.training.distributed import processes
-
-
-def weights_digest(weights: str | None) -> dict[str, str]:
-    """Return the `weights` entry of the provenance: a file's sha256, or the tag itself."""
-    if not weights:
-        return {}
-    place = Path(weights)
-    if not place.is_file():
-        return {"weights": weights}
-    return {"weights": hashlib.sha256(place.read_bytes()).hexdigest()}
 
 
 def start_from(net: nn.Module, config: TrainingConfig, weights: str | None, report: Report) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""How much CLIP-ES costs beyond the bare image tower: ratios side by side in one run, in CPU seconds.
+
+    python benchmarks/clip_es.py [--size 375,500] [--rounds 5] [--device cpu|cuda] [--batch 1]
+
+A ViT-B/16 with seeded random weights; the bare tower is open_clip's own forward pass on the same input. The map of K
+classes includes everything after decoding: features, gradients, boxes, affinity. On a GPU the clock is the wall's,
+with batches, and the rate in images a second is told too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from stages.cams.clip_es import TextSide, batch_maps
+from stages.cams.config import ClipEsConfig
+from stages.data.views import patch_size
+from stages.flow.device import use_threads
+from stages.nets.clip import find_clip, load_clip
+
+CLASSES = (1, 2, 4)
+# K: at most so many times the bare tower in float32; and for K = 2 in bfloat16.
+BOUNDS = {("fp32", 1): 1.20, ("fp32", 2): 1.25, ("fp32", 4): 1.35, ("bf16", 2): 0.65}
+
+
+def bare_tower(size: tuple[int, int], device: torch.device) -> torch.nn.Module:
+    """Return open_clip's image tower with position embeddings for `size`."""
+    import open_clip
+
+    torch.manual_seed(0)
+    visual = open_clip.create_model("ViT-B-16-quickgelu").visual.eval().requires_grad_(False)
+    positions, grid = visual.positional_embedding.data, (size[0] // 16, size[1] // 16)
+    cells = F.interpolate(positions[1:].T.reshape(1, -1, 14, 14), grid, mode="bilinear").flatten(2)[0].T
+    visual.positional_embedding = torch.nn.Parameter(torch.cat([positions[:1], cells]), requires_grad=False)
+    return visual.to(device)
+
+
+def measured(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call: of the processor, or of the wall on a GPU."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = clock()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="375,500")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=1)
+    given = parser.parse_args()
+    use_threads(1)
+    device = torch.device(given.device)
+    height, width = map(int, given.size.split(","))
+    size = patch_size((height, width), 1.0, 16)
+    images = torch.randn(given.batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    visual, source = bare_tower(size, device), find_clip("ViT-B-16-quickgelu", "random")
+    generator = torch.Generator().manual_seed(1)
+    text = TextSide(*(F.normalize(torch.randn(*shape, generator=generator), dim=-1).to(device)
+                      for shape in ((1, 20, 512), (25, 512))), 100.0)
+    half = torch.bfloat16 if device.type == "cpu" else torch.float16
+    towers = {"fp32": load_clip(source, device=device).vision,
+              "bf16": load_clip(source, device=device, dtype=half).vision}
+    calls: dict[tuple[str, int], Callable[[], object]] = {("fp32", 0): lambda: visual(images)}
+    if device.type == "cuda":
+        low, few = copy.deepcopy(visual).to(half), images.to(half)
+        calls["bf16", 0] = lambda: low(few)
+    for name, tower in towers.items():
+        for count in CLASSES:
+            ids = np.arange(1, count + 1)
+            calls[name, count] = lambda tower=tower, ids=ids: batch_maps(
+                tower, [images], text, ClipEsConfig(), 0.4, lambda place, scores: ids)
+    found: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
+    with torch.inference_mode():
+        for _ in range(given.rounds + 1):  # interleaved, so that what else the machine does meets all alike
+            for key, call in calls.items():
+                found[key].append(measured(call, device))
+    table(found, given.batch, device)
+
+
+def table(found: dict[tuple[str, int], list[float]], batch: int, device: torch.device) -> None:
+    """Print medians without the first round, and their ratios to the bare tower."""
+    medians = {key: statistics.median(values[1:]) for key, values in found.items()}
+    print(f"{'precision':10} {'classes':>7} {'seconds':>9} {'ratio':>7} {'goal':>6} {'images/s':>9}")
+    for (name, count), seconds in medians.items():
+        bare = medians.get((name, 0), medians["fp32", 0]) if device.type == "cuda" else medians["fp32", 0]
+        goal = BOUNDS.get((name, count)) if device.type == "cpu" else None
+        print(f"{name:10} {count or 'bare':>7} {seconds:9.4f} {seconds / bare:7.3f} {goal or '':>6} "
+              f"{batch / seconds:9.2f}")
+
+
+if __name__ == "__main__":
+    main()

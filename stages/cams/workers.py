@@ -1,0 +1,230 @@
+"""What the `cams` methods do in a worker process: load a network once, and make the items of a part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.cams import clip_es, cnn, gradcam
+from stages.cams.config import CamsConfig, ClipEsConfig
+from stages.cams.tags import choose, parse_tags
+from stages.data.source import ImageSource
+from stages.data.views import patch_size, patch_views, scaled_views
+from stages.errors import BadData
+from stages.flow.parts import Part
+from stages.flow.work import BESIDE, MapWork
+from stages.nets.clip import load_clip
+from stages.nets.files import load_net
+from stages.nets.folding import fold_batch_norm
+from stages.nets.plain_classifier import layer_of, plain_classifier
+from stages.nets.prompts import class_features, templates_of, word_features
+from stages.shards import Item, Shard, same_classes
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _device(work: MapWork) -> torch.device:
+    """Return the device asked for, with its ordinal where one was given."""
+    return torch.device(work.config.device if ":" in work.config.device else work.plain["device"])
+
+
+class _Part:
+    """The images of one part, and which of their classes get a map."""
+
+    def __init__(self, images: ImageSource, config: CamsConfig) -> None:
+        self.root_attrs = {"background": "none"}
+        self.images, self.classes = images, images.classes
+        self.rule, self.threshold = parse_tags(config.tags)
+
+    def check_tags(self, item_id: str) -> None:
+        """Raise BadData when the image has no tags and needs them."""
+        if self.rule == "index" and self.images.labels(item_id) is None:
+            raise BadData("has no tags in the index", "give --tags predicted:0.5 or all", where=item_id)
+
+    def chosen(self, item_id: str, scores: np.ndarray) -> np.ndarray:
+        """Return the class ids (K,) of an image, given the scores (C,) of all classes."""
+        return choose(self.rule, self.threshold, self.images.labels(item_id), scores)
+
+
+class CnnWorker:
+    """Holds the folded net on its device."""
+
+    def __init__(self, work: MapWork) -> None:
+        self.work, self.config = work, work.config
+        net, self.description = load_net(work.named["net"])
+        self.device = _device(work)
+        self.net = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
+
+    def open(self, part: Part, source: Shard, index: Shard) -> _CnnPart:
+        """Begin a part; BadData when the net was trained for other classes."""
+        same_classes((str(index.path), index.classes),
+                     (str(self.work.named["net"]), tuple(self.description["classes"])))
+        return _CnnPart(self, ImageSource(index, self.work.root))
+
+
+class _CnnPart(_Part):
+    """A part of `cams cnn`."""
+
+    def __init__(self, worker: CnnWorker, images: ImageSource) -> None:
+        super().__init__(images, worker.config)
+        self.worker, self.config = worker, worker.config
+
+    def key(self, item_id: str) -> tuple[int, int]:
+        """Images of one size make a batch."""
+        return self.images.size(item_id)
+
+    def load(self, item_id: str) -> list[np.ndarray]:
+        """Return the image's normalised views, one per scale."""
+        self.check_tags(item_id)
+        described = self.worker.description
+        return scaled_views(self.images.image(item_id), self.config.scales, described["mean"], described["std"])
+
+    def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
+        """Return the items of a batch."""
+        device = self.worker.device
+        views = [view.to(memory_format=torch.channels_last) for view in _stacked(loaded, device)]
+        with torch.autocast(device.type, TYPES[self.config.precision], enabled=self.config.precision != "fp32"):
+            maps, scores = cnn.class_maps(self.worker.net, views, flip=self.config.flip)
+        return [self._item(item_id, maps, position, scores[position].cpu().numpy())
+                for position, (item_id, _) in enumerate(loaded)]
+
+    def _item(self, item_id: str, maps: list[torch.Tensor], position: int, scores: np.ndarray) -> Item:
+        class_ids = self.chosen(item_id, scores)
+        size = self.images.size(item_id)
+        config = self.config
+        cam, covers = cnn.merged(
+            maps, position, class_ids, size, scales=config.scales, flip=config.flip, grid_stride=config.grid_stride,
+            stride=self.worker.description["stride"], alignment=config.alignment)
+        datasets: dict[str, Any] = {"class_ids": class_ids, "cam": cam,
+                                    "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
+        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(covers)})
+
+
+class GradcamWorker:
+    """Holds the net on its device, and which of its layers is looked at."""
+
+    def __init__(self, work: MapWork) -> None:
+        self.work, self.config, self.device = work, work.config, _device(work)
+        self.net: torch.nn.Module | None = None
+        self.classes: tuple[str, ...] | None = None
+        if work.named["weights"] is None:
+            net, described = load_net(work.named["net"])
+            self.classes = tuple(described["classes"])
+            self._take(net, described["mean"], described["std"], described["stride"])
+
+    def _take(self, net: torch.nn.Module, mean: Sequence[float], std: Sequence[float], cell: int) -> None:
+        self.net = net.eval().requires_grad_(False).to(self.device)
+        self.layer = layer_of(self.net, self.config.layer or "backbone")
+        self.mean, self.std, self.cell = tuple(mean), tuple(std), cell
+
+    def open(self, part: Part, source: Shard, index: Shard) -> _GradcamPart:
+        """Begin a part; a net known by name gets as many outputs as the index has classes."""
+        if self.net is None:
+            name, weights = str(self.work.named["net"]), str(self.work.named["weights"])
+            # Stride 32 is the coarsest of common networks: sides that are multiples of it suit all of them.
+            self._take(*plain_classifier(name, weights, len(index.classes) - 1), 32)
+        if self.classes is not None:
+            same_classes((str(index.path), index.classes), (str(self.work.named["net"]), self.classes))
+        return _GradcamPart(self, ImageSource(index, self.work.root))
+
+
+class _GradcamPart(_Part):
+    """A part of `cams gradcam`."""
+
+    def __init__(self, worker: GradcamWorker, images: ImageSource) -> None:
+        super().__init__(images, worker.config)
+        self.worker, self.config = worker, worker.config
+
+    def key(self, item_id: str) -> tuple[tuple[int, int], ...]:
+        """Images of one padded size at every scale make a batch."""
+        return tuple(patch_size(self.images.size(item_id), scale, self.worker.cell) for scale in self.config.scales)
+
+    def load(self, item_id: str) -> list[np.ndarray]:
+        """Return the image's normalised views, one per scale."""
+        self.check_tags(item_id)
+        worker = self.worker
+        return patch_views(self.images.image(item_id), self.config.scales, worker.cell, worker.mean, worker.std)
+
+    def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
+        """Return the items of a batch."""
+        worker, device = self.worker, self.worker.device
+        with torch.autocast(device.type, TYPES[self.config.precision], enabled=self.config.precision != "fp32"):
+            found = gradcam.batch_maps(worker.net, worker.layer, _stacked(loaded, device), flip=self.config.flip,
+                                       chosen=lambda place, scores: self.chosen(loaded[place][0], scores))
+        return [self._item(item_id, *maps) for (item_id, _), maps in zip(loaded, found, strict=True)]
+
+    def _item(self, item_id: str, class_ids: np.ndarray, maps: torch.Tensor, scores: np.ndarray) -> Item:
+        size = self.images.size(item_id)
+        datasets = {"class_ids": class_ids, "cam": _stored(maps),
+                    "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
+        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
+
+
+class ClipWorker:
+    """Holds a frozen CLIP and the vectors of its prompts."""
+
+    def __init__(self, work: MapWork) -> None:
+        self.work = work
+        self.config: ClipEsConfig = work.config
+        self.device = _device(work)
+        source, words = work.shared["clip"], work.shared["words"]
+        self.clip = load_clip(source, device=self.device, dtype=TYPES[self.config.precision],
+                              round_positions=self.config.as_released)
+        templates, text = templates_of(self.config.template), self.clip.text
+        classes = class_features(text, words.classes, templates, self.config.fuse)
+        background = word_features(text, words.background if self.config.background_words else (), templates)
+        empty = classes.new_zeros(0, classes.shape[-1])
+        self.text = clip_es.TextSide(classes, background if len(background) else empty, self.clip.scale)
+
+    def open(self, part: Part, source: Shard, index: Shard) -> _ClipPart:
+        """Begin a part."""
+        return _ClipPart(self, ImageSource(index, self.work.root))
+
+
+class _ClipPart(_Part):
+    """A part of `cams clip-es`."""
+
+    def __init__(self, worker: ClipWorker, images: ImageSource) -> None:
+        super().__init__(images, worker.config)
+        self.worker, self.config = worker, worker.config
+
+    def key(self, item_id: str) -> tuple[tuple[int, int], ...]:
+        """Images of one padded size at every scale make a batch."""
+        size = self.images.size(item_id)
+        return tuple(patch_size(size, scale, self.worker.clip.vision.cell) for scale in self.config.scales)
+
+    def load(self, item_id: str) -> list[np.ndarray]:
+        """Return the image's normalised views, one per scale."""
+        self.check_tags(item_id)
+        clip = self.worker.clip
+        return patch_views(self.images.image(item_id), self.config.scales, clip.vision.cell, clip.mean, clip.std)
+
+    def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
+        """Return the items of a batch."""
+        worker = self.worker
+        threshold = worker.work.plain["box_threshold"]
+        views = _stacked(loaded, worker.device)
+        found = clip_es.batch_maps(worker.clip.vision, views, worker.text, self.config, threshold,
+                                   lambda place, scores: self.chosen(loaded[place][0], scores))
+        return [self._item(item_id, maps) for (item_id, _), maps in zip(loaded, found, strict=True)]
+
+    def _item(self, item_id: str, maps: clip_es.ImageMaps) -> Item:
+        size = self.images.size(item_id)
+        datasets = {"class_ids": maps.class_ids, "cam": _stored(maps.refined),
+                    "scores": maps.scores.astype(np.float32)}
+        if self.worker.work.beside is not None:
+            datasets[BESIDE + "cam"] = _stored(maps.raw)
+        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
+
+
+def _stored(maps: torch.Tensor) -> np.ndarray:
+    return maps.float().cpu().numpy().astype(np.float16)
+
+
+def _stacked(loaded: Sequence[tuple[str, list[np.ndarray]]], device: torch.device) -> list[torch.Tensor]:
+    """Return one tensor (B, 3, H, W) per scale."""
+    return [torch.from_numpy(np.stack(of_scale)).to(device) for of_scale in
+            zip(*(views for _, views in loaded), strict=True)]

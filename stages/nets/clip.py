@@ -1,0 +1,228 @@
+"""CLIP models of open_clip: by name, by a model-config JSON file, or from the weights of OpenAI's release."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.errors import BadData, MissingInput, UsageError
+from stages.nets.clip_resnet import ResNetTower
+from stages.nets.clip_text import TextTower
+from stages.nets.clip_vision import VisionTower
+from stages.nets.fetch import fetch_clip_weights
+from stages.nets.weights import read_state_dict
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+_OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
+_FILES = (".pt", ".pth", ".bin", ".safetensors")
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Which CLIP: its name, its architecture as open_clip's configs have it, and the file of its weights.
+
+    `architecture` is None where the weights themselves tell it (OpenAI's); `weights` is None for seeded random ones.
+    """
+
+    name: str
+    architecture: dict[str, Any] | None
+    weights: Path | None
+    mean: tuple[float, ...] = OPENAI_MEAN
+    std: tuple[float, ...] = OPENAI_STD
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_resnet(self) -> bool:
+        """Say whether the image tower is a ResNet."""
+        if self.architecture is None and self.weights is not None:
+            return "visual.layer1.0.conv1.weight" in _read(self.weights)
+        return not isinstance((self.architecture or {}).get("vision_cfg", {}).get("layers", 12), int)
+
+    def digests(self) -> dict[str, str]:
+        """Return what identifies the model: digests of its architecture and of its weights."""
+        told = json.dumps(self.architecture, sort_keys=True).encode()
+        weights = _sha256(self.weights) if self.weights else "random"
+        return {"clip": hashlib.sha256(told).hexdigest() if self.architecture else self.name, "clip_weights": weights}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A loaded CLIP: `scale` multiplies cosines to logits; `mean` and `std` are the input's, in [0, 1]."""
+
+    vision: VisionTower | ResNetTower
+    text: TextTower
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def find_clip(clip: str, weights: str | None) -> ClipSource:
+    """Return where the model `clip` comes from: NAME, CONFIG.json or an OpenAI .pt file; `weights` FILE or a tag.
+
+    `weights` "random" is seeded random weights, for trying things out. Raises UsageError naming close names and
+    tags, MissingInput, BadData for a config that is none, Unavailable when a tag can't be fetched.
+    """
+    if clip.endswith(_FILES):
+        if weights is not None:
+            raise UsageError(f"--clip {clip} holds its weights", "leave --weights out, or give --clip CONFIG.json")
+        return ClipSource("openai", None, _existing(clip), notes=(f"the architecture is as {clip} has it",))
+    architecture, preprocess = _from_json(Path(clip)) if clip.endswith(".json") else (_by_name(clip), {})
+    mean, std = preprocess.get("mean", OPENAI_MEAN), preprocess.get("std", OPENAI_STD)
+    name = Path(clip).stem if clip.endswith(".json") else clip
+    if weights is None:
+        raise UsageError("--weights is missing", f"give --weights FILE{_or_tags(name)}")
+    notes: tuple[str, ...] = ()
+    if weights == "random":
+        return ClipSource(name, architecture, None, tuple(mean), tuple(std),
+                          ("--weights random: the maps mean nothing",))
+    if "/" in weights or weights.endswith(_FILES) or Path(weights).is_file():
+        file, quick = _existing(weights), _is_torchscript(Path(weights))
+    else:
+        file, described = fetch_clip_weights(name, weights)
+        mean, std = described.get("mean", mean), described.get("std", std)
+        quick = bool(described.get("quick_gelu"))
+    if quick and not architecture.get("quick_gelu"):
+        architecture = {**architecture, "quick_gelu": True}
+        notes = (f"{name} runs with the quick GELU that these weights were trained with",)
+    return ClipSource(name, architecture, file, tuple(mean), tuple(std), notes)
+
+
+def load_clip(source: ClipSource, *, device: torch.device, dtype: torch.dtype = torch.float32,
+              round_positions: bool = False) -> Clip:
+    """Return the frozen model on `device`, its image tower's products in `dtype`.
+
+    Raises BadData for weights of another network, Unavailable for a tower that can't be opened up.
+    """
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    model, text_config = _built(source)
+    model = model.float().eval().requires_grad_(False).to(device)
+    is_vit = type(model.visual).__name__ != "ModifiedResNet"
+    vision = VisionTower(model.visual, dtype=dtype, round_positions=round_positions) if is_vit else ResNetTower(
+        model.visual)
+    context = text_config.get("context_length", 77)
+    hub_name = text_config.get("hf_tokenizer_name")
+    tokenizer = HFTokenizer(hub_name, context_length=context) if hub_name else SimpleTokenizer(context_length=context)
+    return Clip(vision, TextTower(model, tokenizer), float(model.logit_scale.exp()), source.mean, source.std)
+
+
+def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
+    """Return the model with its weights, and the settings of its text tower."""
+    from open_clip import model as models
+
+    state = None if source.weights is None else _read(source.weights)
+    if source.architecture is None:
+        try:
+            model = models.build_model_from_openai_state_dict(dict(state or {}))
+        except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+            raise BadData(f"holds no weights of OpenAI's CLIP ({str(error).splitlines()[0][:80]})",
+                          "give --clip NAME or CONFIG.json with --weights", where=str(source.weights)) from None
+        return model, {"context_length": len((state or {})["positional_embedding"])}
+    settings = copy.deepcopy(source.architecture)
+    custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
+    if "multimodal_cfg" in settings:
+        raise UsageError(f"--clip {source.name} is a captioner", "give a plain CLIP")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            model = (models.CustomTextCLIP if custom else models.CLIP)(**settings)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadData(f"open_clip can't build it ({str(error).splitlines()[0][:100]})",
+                          "give a model config of open_clip", where=source.name) from None
+    if state is not None:
+        _load(model, state, source)
+    return model, settings["text_cfg"]
+
+
+def _load(model: Any, state: dict[str, Tensor], source: ClipSource) -> None:
+    state = {name: tensor for name, tensor in state.items() if name not in _OPENAI_ONLY}
+    target = model.state_dict()
+    if "text.positional_embedding" in target and "positional_embedding" in state:
+        state = {_below_text(name): tensor for name, tensor in state.items()}
+    elif "positional_embedding" in target and "text.positional_embedding" in state:
+        state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
+    for name in sorted(set(state) | set(target)):
+        ours, theirs = target.get(name), state.get(name)
+        if ours is None or theirs is None or ours.shape != theirs.shape:
+            there = "not there" if theirs is None else f"of shape {tuple(theirs.shape)}"
+            here = "has no such weight" if ours is None else f"has shape {tuple(ours.shape)}"
+            raise BadData(f"weights of another network: {name} is {there}, {source.name} {here}",
+                          "give --clip and --weights that fit", where=str(source.weights))
+    model.load_state_dict(state)
+
+
+def _below_text(name: str) -> str:
+    return name if name.startswith(("visual.", "logit_")) else f"text.{name}"
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not _is_torchscript(file):
+        return read_state_dict(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # OpenAI's archives are TorchScript all the same
+            return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
+    except RuntimeError as error:
+        raise BadData(f"no TorchScript file that can be read ({str(error).splitlines()[0][:80]})",
+                      "fetch or copy it again", where=str(file)) from None
+
+
+def _is_torchscript(file: Path) -> bool:
+    """Say whether this is an archive as OpenAI has released its models: TorchScript, with its code."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _by_name(name: str) -> dict[str, Any]:
+    import open_clip
+
+    found = open_clip.get_model_config(name.replace("/", "-"))
+    if found is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=4, cutoff=0.4)
+        raise UsageError(f"--clip {name}: no such model", f"did you mean {', '.join(close)}?" if close else
+                         "give a name of open_clip, a CONFIG.json or an OpenAI .pt file")
+    return found
+
+
+def _from_json(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        told = json.loads(_existing(str(file)).read_text(encoding="utf-8-sig"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BadData(f"is no JSON ({error})", where=str(file)) from None
+    architecture = told.get("model_cfg", told) if isinstance(told, dict) else {}
+    if not isinstance(architecture, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(architecture):
+        raise BadData("is no model config: embed_dim, vision_cfg and text_cfg are needed",
+                      "see the model configs of open_clip", where=str(file))
+    return architecture, told.get("preprocess_cfg", {})
+
+
+def _existing(file: str) -> Path:
+    if not Path(file).is_file():
+        raise MissingInput("no such file", "check the path", where=file)
+    return Path(file)
+
+
+def _or_tags(name: str) -> str:
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    return f" or one of {', '.join(tags[:6])}" if tags else ""
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else (
+            hashlib.sha256(opened.read()).hexdigest())

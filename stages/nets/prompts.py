@@ -1,0 +1,61 @@
+"""Class words to the text vectors that a CLIP compares images with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.errors import BadData, MissingInput
+from stages.nets.clip_text import TextTower
+
+FUSIONS = ("sentence", "feature", "cam")
+
+
+def templates_of(told: str) -> tuple[str, ...]:
+    """Return the templates: `told` itself where it has a {}, `imagenet` (OpenAI's 80), or a file's, one a line."""
+    if "{}" in told:
+        return (told,)
+    if told == "imagenet":
+        from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+    try:
+        lines = [line.strip() for line in Path(told).read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError):
+        raise MissingInput("is no template with a {}, and no file of them", "give for example 'a photo of a {}.'",
+                           where=told) from None
+    templates = tuple(line for line in lines if line and not line.startswith("#"))
+    wrong = next((line for line in templates if "{}" not in line), None)
+    if wrong is not None or not templates:
+        raise BadData(f"the template {wrong!r} has no {{}}" if wrong else "holds no template", "write one a line, "
+                      "with {} where the name goes", where=told)
+    return templates
+
+
+def word_features(tower: TextTower, words: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return unit vectors (W, E): of each word the mean over the templates."""
+    if not words:
+        return torch.zeros(0, 0)
+    encoded = tower.encode([template.replace("{}", word) for word in words for template in templates])
+    return F.normalize(encoded.unflatten(0, (len(words), len(templates))).mean(1), dim=-1)
+
+
+def class_features(tower: TextTower, synonyms: Sequence[Sequence[str]], templates: Sequence[str],
+                   fusion: str) -> Tensor:
+    """Return unit vectors (V, C, E) of the classes, in V variants (CLIP-ES, appendix B).
+
+    `sentence`: the synonyms in one prompt; `feature`: the mean of their vectors; V = 1 both times. `cam`: variant v
+    has each class's synonym v (modulo their number), whose maps are to be averaged.
+    """
+    if fusion == "cam":
+        variants = max(map(len, synonyms))
+        return torch.stack([word_features(tower, [words[place % len(words)] for words in synonyms], templates)
+                            for place in range(variants)])
+    if fusion == "sentence":
+        return word_features(tower, [",".join(words) for words in synonyms], templates)[None]
+    each = [word_features(tower, words, templates).mean(0) for words in synonyms]
+    return F.normalize(torch.stack(each), dim=-1)[None]

@@ -1,0 +1,92 @@
+"""`prompts`: which words to show a CLIP, from image tags alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.data.class_words import class_words
+from stages.data.source import ImageSource
+from stages.data.views import patch_views
+from stages.errors import BadData, MissingInput, Stopped
+from stages.flow.device import cores, resolve_device, use_threads
+from stages.flow.execution import Inputs, Report, Stop
+from stages.nets.clip import Clip, find_clip, load_clip
+from stages.nets.prompts import class_features, templates_of, word_features
+from stages.prompts.config import PromptsConfig
+from stages.prompts.sharpness import Sharpness, class_scores
+from stages.shards import Run
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@torch.inference_mode()
+def rank(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report: Report) -> dict[str, Any]:
+    """Return the result that `wsss prompts --json` prints: the templates, the sharpest last.
+
+    Raises UsageError, MissingInput (no image has several tags), BadData, Unavailable.
+    """
+    templates = templates_of(config.templates)
+    source = find_clip(inputs.require("clip"), inputs.named.get("weights"))
+    run = Run(inputs.paths, ("index",))
+    words = class_words(config.names, run.classes)
+    for note in (*source.notes, *words.notes):
+        report.tell(note)
+    images = _with_several_tags(run, inputs, config.limit)
+    use_threads(config.threads or cores())
+    device = torch.device(config.device if ":" in config.device else resolve_device(config.device))
+    clip = load_clip(source, device=device, dtype=_TYPES[config.precision])
+    report.tell(f"{len(templates)} templates for {len(words.classes)} classes, {len(images)} images")
+    classes = torch.cat([class_features(clip.text, words.classes, (one,), "sentence") for one in templates])
+    background = words.background if config.background_words else ()
+    others = torch.stack([word_features(clip.text, background, (one,)) for one in templates]) if background else (
+        classes[:, :0])
+    total, refused = Sharpness(len(templates)), 0
+    report.begin("prompts", len(images))
+    for embedding, labels in _embedded(images, clip, config, device, stop, report):
+        if embedding is None:
+            refused += 1
+            continue
+        targets = torch.tensor([label - 1 for label in labels], device=device)
+        total.add(class_scores(embedding, classes, others, targets, clip.scale, config.compete))
+    if not total.images:
+        raise BadData("no image could be read", "see wsss info", where=str(run.first.path))
+    ranked = sorted(zip(templates, total.values(), (total.mean / total.images).tolist(), strict=True),
+                    key=lambda row: row[1])
+    return {"templates": [{"template": template, "sharpness": value, "mean_score": mean}
+                          for template, value, mean in ranked],
+            "images": total.images, "refused": refused, "names": words.as_plain(), "clip": source.name}
+
+
+def _with_several_tags(run: Run, inputs: Inputs, limit: int) -> list[tuple[ImageSource, str]]:
+    found = []
+    for shard in run.shards:
+        source = ImageSource(shard, inputs.root)
+        good = [item_id for item_id in shard.ids if item_id not in shard.errors]
+        found += [(source, item_id) for item_id in good if len(source.labels(item_id) or ()) > 1]
+    if not found:
+        raise MissingInput("no image has two tags or more, which sharpness is about", "give an index of such images",
+                           where=str(run.first.path))
+    places = np.linspace(0, len(found) - 1, min(limit or len(found), len(found))).round().astype(int)
+    return [found[place] for place in places]
+
+
+def _embedded(images: list[tuple[ImageSource, str]], clip: Clip, config: PromptsConfig, device: torch.device,
+              stop: Stop, report: Report) -> Iterator[tuple[torch.Tensor | None, tuple[int, ...]]]:
+    """Yield each image's embedding (None where it can't be read, which is told) and its labels."""
+    for source, item_id in images:
+        if stop.requested:
+            raise Stopped("stopped", "run the same command again")
+        report.advance()
+        labels = source.labels(item_id) or ()
+        try:
+            (view,) = patch_views(source.image(item_id), (1.0,), clip.vision.cell, clip.mean, clip.std)
+        except BadData as error:
+            report.tell(f"left out: {error}")
+            yield None, labels
+            continue
+        batch = torch.from_numpy(view)[None].to(device)
+        yield clip.vision.embed(batch, pooling=config.pooling).embedding[0], labels

@@ -1,0 +1,197 @@
+"""Loading CLIPs, and the text tower on prompts that are cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from seeded_clip import Recipe
+from stages.errors import BadData, MissingInput, Unavailable, UsageError
+from stages.nets.clip import find_clip, load_clip
+from stages.nets.clip_text import TextTower
+from stages.nets.prompts import class_features, templates_of, word_features
+
+RECIPE = Recipe(seed=5, width=32, layers=2, heads=4, embed=12, text_width=64, text_layers=2, text_heads=1)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, Path]:
+    """Return CONFIG.json and weights."""
+    return RECIPE.write(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def clip(files):
+    """Return the loaded model."""
+    return load_clip(find_clip(str(files[0]), str(files[1])), device=CPU)
+
+
+def test_cut_prompts_are_exact(clip):
+    prompts = ["a cat", "a clean origami person with clothes,people,human.", "x " * 60]
+    model, tokenizer = clip.text._model, clip.text._tokenizer
+    with torch.inference_mode():
+        expected = F.normalize(model.encode_text(tokenizer(prompts)), dim=-1)
+    torch.testing.assert_close(clip.text.encode(prompts), expected, rtol=0, atol=1e-6)
+
+
+def test_prompts_are_encoded_once(clip, monkeypatch):
+    text = TextTower(clip.text._model, clip.text._tokenizer)
+    lengths = []
+    encoded = text._encoded
+    monkeypatch.setattr(text, "_encoded", lambda tokens: lengths.append(len(tokens)) or encoded(tokens))
+    first = text.encode(["one", "two", "one"])
+    torch.testing.assert_close(text.encode(["two", "three"])[0], first[1])
+    assert lengths == [2, 1]
+
+
+def test_a_prompt_beyond_the_context_is_refused(clip):
+    with pytest.raises(BadData, match="the text tower reads 77"):
+        clip.text.encode(["word " * 90])
+
+
+def test_weights_of_a_custom_text_model_are_the_same_model(files, tmp_path, clip):
+    state = {name if name.startswith(("visual", "logit")) else f"text.{name}": tensor
+             for name, tensor in RECIPE.state().items()}
+    torch.save(state, tmp_path / "custom.pt")
+    for config in (RECIPE.config(), {**RECIPE.config(), "custom_text": True}):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}))
+        for weights in (tmp_path / "custom.pt", files[1]):
+            other = load_clip(find_clip(str(path), str(weights)), device=CPU)
+            torch.testing.assert_close(other.text.encode(["a dog"]), clip.text.encode(["a dog"]))
+            assert other.mean == (0.5, 0.5, 0.5)
+
+
+def test_an_openai_state_dict_tells_its_own_architecture(tmp_path):
+    recipe = Recipe(seed=5, width=64, layers=2, heads=1, embed=12, text_width=64, text_layers=1, text_heads=1)
+    torch.save(recipe.state(), tmp_path / "openai.pt")
+    own = load_clip(find_clip(str(tmp_path / "openai.pt"), None), device=CPU)
+    config, weights = recipe.write(tmp_path / "both")
+    named = load_clip(find_clip(str(config), str(weights)), device=CPU)
+    images = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(own.vision.embed(images).embedding, named.vision.embed(images).embedding)
+
+
+def test_torchscript_archives_are_openais_and_run_with_the_quick_gelu(tmp_path, files):
+    class Archive(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, tensor in RECIPE.state().items():
+                _put(self, name, tensor)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    torch.jit.script(Archive()).save(str(tmp_path / "archive.pt"))
+    slow = {**RECIPE.config(), "quick_gelu": False}
+    (tmp_path / "slow.json").write_text(json.dumps(slow))
+    source = find_clip(str(tmp_path / "slow.json"), str(tmp_path / "archive.pt"))
+    assert any("quick GELU" in note for note in source.notes)
+    other, plain = load_clip(source, device=CPU), load_clip(find_clip(*map(str, files)), device=CPU)
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(other.vision.embed(images).embedding, plain.vision.embed(images).embedding)
+
+
+def _put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    *folders, last = name.split(".")
+    for folder in folders:
+        if not hasattr(module, folder):
+            module.add_module(folder, torch.nn.Module())
+        module = getattr(module, folder)
+    module.register_parameter(last, torch.nn.Parameter(tensor, requires_grad=False))
+
+
+def test_half_precision_stays_close(files):
+    source = find_clip(*map(str, files))
+    images = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact, half = (load_clip(source, device=CPU, dtype=dtype).vision.embed(images, capture=2)
+                       for dtype in (torch.float32, torch.bfloat16))
+    assert half.embedding.dtype == half.attention.dtype == torch.float32
+    assert 0 < (half.embedding - exact.embedding).norm() / exact.embedding.norm() < 0.05
+    assert (half.attention - exact.attention).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(("clip", "weights", "error", "told"), [
+    ("ViT-B-61", "openai", UsageError, "did you mean ViT-B-16"),
+    ("ViT-B-16", None, UsageError, "--weights FILE or one of openai"),
+    ("ViT-B-16", "no_such_tag", UsageError, "no tag of open_clip's ViT-B-16"),
+    ("ViT-B-16", "none/here.pt", MissingInput, "no such file"),
+    ("none.json", "openai", MissingInput, "no such file"),
+    ("none.pt", None, MissingInput, "no such file")])
+def test_what_is_not_there(clip, weights, error, told):
+    with pytest.raises(error, match=told):
+        find_clip(clip, weights)
+
+
+def test_offline_names_the_file_to_bring(monkeypatch, tmp_path):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(Unavailable, match=r"bring the file .*vit_base_patch16_clip_224.openai"):
+        find_clip("ViT-B-16", "openai")
+
+
+@pytest.mark.parametrize(("text", "told"), [("{", "no JSON"), ("[1]", "no model config"),
+                                            ('{"embed_dim": 4}', "no model config")])
+def test_configs_that_are_none(tmp_path, text, told):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BadData, match=told):
+        find_clip(str(tmp_path / "config.json"), "random")
+
+
+def test_weights_of_another_network(files, tmp_path):
+    torch.save({**RECIPE.state(), "visual.proj": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    with pytest.raises(BadData, match=r"visual.proj is of shape \(3, 3\)"):
+        load_clip(find_clip(str(files[0]), str(tmp_path / "other.pt")), device=CPU)
+
+
+def test_towers_that_can_not_be_opened_up(tmp_path):
+    config = RECIPE.config()
+    config["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Unavailable, match="pools by attention"):
+        load_clip(find_clip(str(tmp_path / "config.json"), "random"), device=CPU)
+
+
+def test_layer_scale_and_norm_after_pooling_are_open_clips(tmp_path):
+    config = RECIPE.config()
+    config["vision_cfg"] |= {"ls_init_value": 0.3, "final_ln_after_pool": True, "pool_type": "avg"}
+    config["quick_gelu"] = False
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    clip = load_clip(find_clip(str(tmp_path / "config.json"), "random"), device=CPU)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(clip.vision.embed(images).embedding, clip.text._model.visual(images), rtol=1e-4,
+                                   atol=1e-5)
+
+
+def test_templates(tmp_path):
+    assert templates_of("a {} here") == ("a {} here",)
+    assert len(templates_of("imagenet")) == 80
+    (tmp_path / "list.txt").write_text("\ufeff# mine\na {}.\n\nthe {}\n")
+    assert templates_of(str(tmp_path / "list.txt")) == ("a {}.", "the {}")
+    (tmp_path / "bad.txt").write_text("a {}\nnothing\n")
+    with pytest.raises(BadData, match="'nothing'"):
+        templates_of(str(tmp_path / "bad.txt"))
+    with pytest.raises(MissingInput, match="no template"):
+        templates_of("a photo")
+
+
+def test_fusions(clip):
+    synonyms, templates = (("person", "people"), ("cat",)), ("a {}.", "the {}.")
+    words = word_features(clip.text, ["person", "people", "cat"], templates)
+    each = clip.text.encode(["a person.", "the person."])
+    torch.testing.assert_close(words[0], F.normalize(each.mean(0), dim=-1))
+    feature = class_features(clip.text, synonyms, templates, "feature")
+    torch.testing.assert_close(feature[0, 0], F.normalize(words[:2].mean(0), dim=-1))
+    cam = class_features(clip.text, synonyms, templates, "cam")
+    torch.testing.assert_close(cam, torch.stack([words[[0, 2]], words[[1, 2]]]))
+    sentence = class_features(clip.text, synonyms, templates, "sentence")
+    torch.testing.assert_close(sentence[0, 0], word_features(clip.text, ["person,people"], templates)[0])

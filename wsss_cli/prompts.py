@@ -1,0 +1,38 @@
+"""`wsss prompts`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+from stages.flow.execution import Summary
+from stages.prompts.config import PromptsConfig
+from wsss_cli import options
+from wsss_cli.command import Call, need_paths
+from wsss_cli.options import Named
+from wsss_cli.tables import print_rows
+
+CONFIG = PromptsConfig
+EXAMPLE = "wsss prompts train.h5 --clip ViT-B-16 --weights openai --templates imagenet"
+TEXT = ("Rank prompt templates by their sharpness, from image tags alone. Reads images and labels of shards of kind "
+        "index: those with two tags or more. Prints a table, the best (least sharp) first: text on a terminal, TSV "
+        "otherwise, or JSON. Holds one image at a time, and one vector per template and word.")
+NAMED = (Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
+         Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False))
+EXTRA = (options.INDEX, options.JSON)
+INPUTS = "INDEX..."
+
+
+def run(call: Call) -> Summary:
+    """Call the stage and print its result."""
+    from stages.prompts.stage import rank
+    inputs = dataclasses.replace(call.inputs, paths=need_paths(call, "INDEX"))
+    result = rank(call.config, inputs, stop=call.stop, report=call.report)
+    if call.values["json"]:
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    else:
+        rows = [(row["template"], f"{row['sharpness']:.6f}", f"{row['mean_score']:.4f}") for row in result["templates"]]
+        print_rows([("template", "sharpness", "mean score"), *rows])
+    return Summary()
