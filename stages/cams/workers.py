@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stages.cams import clip_es, cnn, gradcam
-from stages.cams.config import CamsConfig, ClipEsConfig
+from stages.cams.config import CamsConfig, ClipEsConfig, GradcamConfig
 from stages.cams.tags import choose, parse_tags
 from stages.data.source import ImageSource
 from stages.data.views import patch_size, patch_views, scaled_views
@@ -131,22 +131,36 @@ class GradcamWorker:
         return _GradcamPart(self, ImageSource(index, self.work.root))
 
 
-class _GradcamPart(_Part):
-    """A part of `cams gradcam`."""
+class _PatchPart(_Part):
+    """A part whose images are resized whole to multiples of a cell, so that the maps span them."""
 
-    def __init__(self, worker: GradcamWorker, images: ImageSource) -> None:
-        super().__init__(images, worker.config)
-        self.worker, self.config = worker, worker.config
+    def __init__(self, images: ImageSource, config: GradcamConfig | ClipEsConfig, cell: int, mean: tuple[float, ...],
+                 std: tuple[float, ...]) -> None:
+        super().__init__(images, config)
+        self.config, self.cell, self.mean, self.std = config, cell, mean, std
 
     def key(self, item_id: str) -> tuple[tuple[int, int], ...]:
         """Images of one padded size at every scale make a batch."""
-        return tuple(patch_size(self.images.size(item_id), scale, self.worker.cell) for scale in self.config.scales)
+        return tuple(patch_size(self.images.size(item_id), scale, self.cell) for scale in self.config.scales)
 
     def load(self, item_id: str) -> list[np.ndarray]:
         """Return the image's normalised views, one per scale."""
         self.check_tags(item_id)
-        worker = self.worker
-        return patch_views(self.images.image(item_id), self.config.scales, worker.cell, worker.mean, worker.std)
+        return patch_views(self.images.image(item_id), self.config.scales, self.cell, self.mean, self.std)
+
+    def item(self, item_id: str, class_ids: np.ndarray, cam: torch.Tensor, scores: np.ndarray, **more: Any) -> Item:
+        """Return the item of maps (K, h, w) with scores (K,) that span the whole image."""
+        size = self.images.size(item_id)
+        datasets = {"class_ids": class_ids, "cam": _stored(cam), "scores": scores.astype(np.float32), **more}
+        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
+
+
+class _GradcamPart(_PatchPart):
+    """A part of `cams gradcam`."""
+
+    def __init__(self, worker: GradcamWorker, images: ImageSource) -> None:
+        super().__init__(images, worker.config, worker.cell, worker.mean, worker.std)
+        self.worker = worker
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
         """Return the items of a batch."""
@@ -154,13 +168,8 @@ class _GradcamPart(_Part):
         with torch.autocast(device.type, TYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             found = gradcam.batch_maps(worker.net, worker.layer, _stacked(loaded, device), flip=self.config.flip,
                                        chosen=lambda place, scores: self.chosen(loaded[place][0], scores))
-        return [self._item(item_id, *maps) for (item_id, _), maps in zip(loaded, found, strict=True)]
-
-    def _item(self, item_id: str, class_ids: np.ndarray, maps: torch.Tensor, scores: np.ndarray) -> Item:
-        size = self.images.size(item_id)
-        datasets = {"class_ids": class_ids, "cam": _stored(maps),
-                    "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
-        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
+        return [self.item(item_id, ids, maps, scores[ids.astype(int) - 1])
+                for (item_id, _), (ids, maps, scores) in zip(loaded, found, strict=True)]
 
 
 class ClipWorker:
@@ -184,23 +193,13 @@ class ClipWorker:
         return _ClipPart(self, ImageSource(index, self.work.root))
 
 
-class _ClipPart(_Part):
+class _ClipPart(_PatchPart):
     """A part of `cams clip-es`."""
 
     def __init__(self, worker: ClipWorker, images: ImageSource) -> None:
-        super().__init__(images, worker.config)
-        self.worker, self.config = worker, worker.config
-
-    def key(self, item_id: str) -> tuple[tuple[int, int], ...]:
-        """Images of one padded size at every scale make a batch."""
-        size = self.images.size(item_id)
-        return tuple(patch_size(size, scale, self.worker.clip.vision.cell) for scale in self.config.scales)
-
-    def load(self, item_id: str) -> list[np.ndarray]:
-        """Return the image's normalised views, one per scale."""
-        self.check_tags(item_id)
-        clip = self.worker.clip
-        return patch_views(self.images.image(item_id), self.config.scales, clip.vision.cell, clip.mean, clip.std)
+        clip = worker.clip
+        super().__init__(images, worker.config, clip.vision.cell, clip.mean, clip.std)
+        self.worker = worker
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
         """Return the items of a batch."""
@@ -212,12 +211,8 @@ class _ClipPart(_Part):
         return [self._item(item_id, maps) for (item_id, _), maps in zip(loaded, found, strict=True)]
 
     def _item(self, item_id: str, maps: clip_es.ImageMaps) -> Item:
-        size = self.images.size(item_id)
-        datasets = {"class_ids": maps.class_ids, "cam": _stored(maps.refined),
-                    "scores": maps.scores.astype(np.float32)}
-        if self.worker.work.beside is not None:
-            datasets[BESIDE + "cam"] = _stored(maps.raw)
-        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
+        beside = {BESIDE + "cam": _stored(maps.raw)} if self.worker.work.beside is not None else {}
+        return self.item(item_id, maps.class_ids, maps.refined, maps.scores, **beside)
 
 
 def _stored(maps: torch.Tensor) -> np.ndarray:

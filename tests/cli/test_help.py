@@ -17,7 +17,8 @@ COMMANDS = [
     ("refine", "crf"), ("pseudo",), ("train-seg",), ("segment", "net"), ("eval",), ("info",), ("check",),
     ("show",), ("export", "png"), ("export", "voc")]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder"), "train-cls": ("cam",),
-                "cams": ("cnn", "clip-es", "gradcam"), "refine": ("crf",), "segment": ("net",), "export": ("png", "voc")}
+                "cams": ("cnn", "clip-es", "gradcam"), "refine": ("crf",), "segment": ("net",),
+                "export": ("png", "voc")}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
 
 
