@@ -25,6 +25,8 @@ class Stage:
 
 STAGES = (
     Stage("index", "images, lists, tables", "index", "reduce", "find images, tags and masks of a data set"),
+    Stage("features", "index, a net", "features", "map", "one vector an image"),
+    Stage("cluster", "features", "clusters", "reduce", "sub-categories of every class"),
     Stage("train-cls", "index", "a net", "reduce", "train a classifier from image tags"),
     Stage("prompts", "index, a CLIP", "a table", "reduce", "which words to show a CLIP, from image tags"),
     Stage("cams", "index, a net", "cams", "map", "class activation maps"),

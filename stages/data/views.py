@@ -38,3 +38,9 @@ def patch_views(image: np.ndarray, scales: Sequence[float], cell: int, mean: Seq
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
         views.append(normalise(np.asarray(resized), tuple(mean), tuple(std)))
     return views
+
+
+def squashed_view(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Return the normalised view (3, S, S) float32 of an image, resized to a square whatever its shape."""
+    resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+    return normalise(np.asarray(resized), tuple(mean), tuple(std))

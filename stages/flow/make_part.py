@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.errors import BadData, CannotCreate, Stopped, WsssError
 from stages.flow.execution import Output, Summary
 from stages.flow.parts import Part
 from stages.flow.work import BESIDE, MapWork, PartWork, Worker
-from stages.shards import Contents, Item, Journal, Shard, differences, part_path, write_shard
+from stages.shards import KINDS, Contents, Item, Journal, Shard, differences, part_path, write_shard
 from stages.shards.disk import make_folder
 
 _SYNC_SECONDS = 5.0
@@ -127,7 +129,7 @@ def _kept(work: MapWork, part: Part, output: Output) -> dict[int, Item]:
     second = work.second(part)
     if output.force or not (output.retry and part.path.exists() and (second is None or second[1].path.exists())):
         return {}
-    kept = {place: item for place, item in enumerate(Shard(part.path).items()) if item.error is None}
+    kept = {place: item for place, item in enumerate(_items_of(Shard(part.path))) if item.error is None}
     if second is not None:
         for place, other in enumerate(Shard(second[1].path).items()):
             if place in kept:
@@ -225,13 +227,37 @@ def _refuse_if_strict(items: Any, output: Output, ahead: list[Future]) -> None:
             raise BadData(item.error, "mend it, or leave out --strict", where=item.id)
 
 
+def _rows(kind: str, items: list[Item]) -> dict[str, np.ndarray]:
+    """Return the root datasets of a kind that has no items: one row an image, a refused one's is 0."""
+    if KINDS[kind].item:
+        return {}
+    stacked = {}
+    for array in KINDS[kind].root:
+        good = next((item.datasets[array.name] for item in items if item.error is None), np.zeros(0))
+        empty = np.zeros(good.shape, dtype=array.dtypes[0])
+        rows = [item.datasets[array.name] if item.error is None else empty for item in items]
+        stacked[array.name] = np.stack(rows).astype(array.dtypes[0])
+    return stacked
+
+
+def _items_of(shard: Shard) -> list[Item]:
+    """Return a finished shard's items, of a kind without items one for each row."""
+    kind = KINDS[shard.kind]
+    if kind.item:
+        return list(shard.items())
+    arrays = {array.name: shard.root(array.name) for array in kind.root}
+    return [Item(item_id, {name: rows[place] for name, rows in arrays.items()}, error=shard.errors.get(item_id))
+            for place, item_id in enumerate(shard.ids)]
+
+
 def _contents(work: MapWork, part: Part, opened: PartWork, source: Shard, index: Shard,
               items: list[Item]) -> Contents:
     folder = os.path.abspath(part.path.parent)
     return Contents(
         kind=work.kind, classes=opened.classes, items=items, part=part.number, parts=part.parts,
         provenance=[*source.provenance, work.entry(source)], index_digest=index.digest,
-        index_path=os.path.relpath(os.path.abspath(part.index_path), folder), root_attrs=opened.root_attrs)
+        index_path=os.path.relpath(os.path.abspath(part.index_path), folder), root_attrs=opened.root_attrs,
+        root_datasets=_rows(work.kind, items))
 
 
 def write_log(output: Output, line: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ def plain_classifier(name: str, weights: str, n_classes: int) -> tuple[nn.Module
         raise UsageError(f"--net {name} is one of ours", "give the file that train-cls wrote")
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if source == "timm":
-        net = _from_timm(short, n_classes)
+        net = timm_model(short, n_classes)
         mean, std = tuple(net.pretrained_cfg["mean"]), tuple(net.pretrained_cfg["std"])
     else:
         from torchvision import models
@@ -35,7 +35,8 @@ def plain_classifier(name: str, weights: str, n_classes: int) -> tuple[nn.Module
     return net.eval(), mean, std
 
 
-def _from_timm(name: str, n_classes: int) -> Any:
+def timm_model(name: str, n_classes: int) -> Any:
+    """Return a network of timm for images of any size, where it can; without classifier for `n_classes` 0."""
     import timm
 
     for options in ANY_SIZE:

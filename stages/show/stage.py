@@ -10,6 +10,7 @@ import numpy as np
 from stages.data.draw import cam_colours, half_blocks, overlay
 from stages.data.images import encode_png
 from stages.data.masks import voc_palette
+from stages.data.sheet import contact_sheet
 from stages.data.source import ImageSource
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.background import resolve_background
@@ -20,7 +21,6 @@ from stages.kernels.background import mask_of_maps, mask_of_rows
 from stages.shards import Run, Shard
 from stages.shards.disk import make_folder, replace_file
 from stages.show.config import ShowConfig
-from stages.show.sheet import contact_sheet
 
 
 def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -> str | None:

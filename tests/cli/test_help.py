@@ -13,10 +13,11 @@ from stages import STAGES
 
 COMMANDS = [
     ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("train-cls", "cam"),
-    ("prompts",), ("cams", "cnn"), ("cams", "clip-es"), ("cams", "gradcam"),
+    ("features",), ("cluster", "finch"), ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"),
+    ("cams", "clip-es"), ("cams", "gradcam"),
     ("refine", "crf"), ("pseudo",), ("train-seg",), ("segment", "net"), ("eval",), ("info",), ("check",),
     ("show",), ("export", "png"), ("export", "voc")]
-WITH_METHODS = {"index": ("voc", "table", "coco", "folder"), "train-cls": ("cam",),
+WITH_METHODS = {"index": ("voc", "table", "coco", "folder"), "train-cls": ("cam",), "cluster": ("finch", "kmeans"),
                 "cams": ("cnn", "clip-es", "gradcam"), "refine": ("crf",), "segment": ("net",),
                 "export": ("png", "voc")}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")

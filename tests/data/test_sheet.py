@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from stages.show.sheet import GAP, INK, MARGIN, PANEL, PAPER, TEXT_LINE, TITLE_LINE, contact_sheet, fit_text
+from stages.data.sheet import GAP, INK, MARGIN, PANEL, PAPER, TEXT_LINE, TITLE_LINE, contact_sheet, fit_text
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
 
