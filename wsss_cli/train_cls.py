@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from stages.flow.execution import Summary
-from stages.train_cls.config import CamConfig
+from stages.train_cls.config import CamConfig, FmixConfig, ManifoldConfig, MixupConfig
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import FILE, INDEX, REPLACE, TRAIN, Named
 
@@ -19,9 +19,16 @@ def _run(method: str, call: Call) -> Summary:
     return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
 
 
-add(app, "cam", stage="train-cls cam", run=partial(_run, "cam"), config=CamConfig, inputs="INDEX...",
-    example="wsss train-cls cam train.h5 --weights mobilenet_v2.pth --stride 16 -o cam.safetensors",
-    text="The plain multi-label classifier: global average pooling and a linear layer without bias. Reads labels "
-         "and images of shards of kind index. Writes a net (.safetensors), which knows its classes, input mean and "
-         "std, and stride.",
-    named=(WEIGHTS,), extra=(FILE, INDEX, REPLACE, TRAIN))
+def _add(method: str, config: type, example: str, text: str) -> None:
+    add(app, method, stage=f"train-cls {method}", run=partial(_run, method), config=config, inputs="INDEX...",
+        example=f"wsss train-cls {method} train.h5 --weights mobilenet_v2.pth --stride 16 {example}-o cam.safetensors",
+        text=f"{text} Reads labels and images of shards of kind index. Writes a net (.safetensors), which knows its "
+             "classes, input mean and std, and stride.",
+        named=(WEIGHTS,), extra=(FILE, INDEX, REPLACE, TRAIN))
+
+
+_add("cam", CamConfig, "", "The plain multi-label classifier: global average pooling and a linear layer without bias.")
+_add("mixup", MixupConfig, "--alpha 0.2 ", "The classifier on convex combinations of images.")
+_add("fmix", FmixConfig, "--alpha 1 ", "The classifier on pairs of images put together along masks of noise.")
+_add("manifold-mixup", ManifoldConfig, "--mix-at input,features.6 ",
+     "The classifier on hidden maps of two images, mixed at a random stage.")

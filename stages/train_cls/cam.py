@@ -7,13 +7,14 @@ that PSA and IRN use.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def loss(net: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """Return {"loss"}: the multi-label soft margin of logits (B, C) and `batch["labels"]` (B, C) in {0, 1}.
 
     It is the binary cross entropy of the sigmoid, averaged over classes and images (PSA and IRN, released code).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from stages.training.start import (
     weights_digest,
 )
 
-METHODS = {"cam": "stages.train_cls.cam"}
+METHODS = {"cam": "stages.train_cls.cam", "mixup": "stages.train_cls.mixup", "fmix": "stages.train_cls.fmix",
+           "manifold-mixup": "stages.train_cls.manifold_mixup"}
 
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -56,7 +58,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     net.mean, net.std = mean, std
     description = describe_net(net, classes=list(index.classes), initial_weights=initial,
                                supervision=supervision_of(index), provenance=[*index.first.provenance, entry])
-    loss = importlib.import_module(METHODS[method]).loss
+    loss = partial(importlib.import_module(METHODS[method]).loss, config=config)
     job = Job(net, loss, samples.draw, len(samples.chosen), list(net.classifier.parameters()), description)
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
