@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from stages.flow.execution import Summary
-from stages.train_cls.config import CamConfig, FmixConfig, ManifoldConfig, MixupConfig
+from stages.train_cls.config import CamConfig, FmixConfig, ManifoldConfig, MixupConfig, SubcategoryConfig
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import FILE, INDEX, REPLACE, TRAIN, Named
 
@@ -19,12 +19,12 @@ def _run(method: str, call: Call) -> Summary:
     return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
 
 
-def _add(method: str, config: type, example: str, text: str) -> None:
+def _add(method: str, config: type, example: str, text: str, *more: Named) -> None:
     add(app, method, stage=f"train-cls {method}", run=partial(_run, method), config=config, inputs="INDEX...",
         example=f"wsss train-cls {method} train.h5 --weights mobilenet_v2.pth --stride 16 {example}-o cam.safetensors",
         text=f"{text} Reads labels and images of shards of kind index. Writes a net (.safetensors), which knows its "
              "classes, input mean and std, and stride.",
-        named=(WEIGHTS,), extra=(FILE, INDEX, REPLACE, TRAIN))
+        named=(*more, WEIGHTS), extra=(FILE, INDEX, REPLACE, TRAIN))
 
 
 _add("cam", CamConfig, "", "The plain multi-label classifier: global average pooling and a linear layer without bias.")
@@ -32,3 +32,6 @@ _add("mixup", MixupConfig, "--alpha 0.2 ", "The classifier on convex combination
 _add("fmix", FmixConfig, "--alpha 1 ", "The classifier on pairs of images put together along masks of noise.")
 _add("manifold-mixup", ManifoldConfig, "--mix-at input,features.6 ",
      "The classifier on hidden maps of two images, mixed at a random stage.")
+_add("subcategory", SubcategoryConfig, "--clusters clusters.h5 ",
+     "The classifier with a second head, which learns the clusters of the images of each class.",
+     Named("clusters", "FILE", "A shard of cluster."))

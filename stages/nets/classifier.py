@@ -48,3 +48,27 @@ class Classifier(nn.Module):
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters outside the backbone."""
         return self.classifier.parameters()
+
+
+class SubcategoryClassifier(Classifier):
+    """A classifier with a second head for S sub-categories, which serves the training alone.
+
+    Chang et al., "Weakly-Supervised Semantic Segmentation via Sub-Category Exploration" (CVPR 2020).
+    """
+
+    training_only = ("subcategories",)
+
+    def __init__(self, backbone: Backbone, n_classes: int, n_subcategories: int, *, dropout: float = 0.0) -> None:
+        super().__init__(backbone, n_classes, dropout=dropout)
+        self.subcategories = nn.Conv2d(backbone.channels, n_subcategories, 1, bias=False)
+        nn.init.zeros_(self.subcategories.weight)
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of classes (B, C) and of sub-categories (B, S) of images (B, 3, H, W)."""
+        pooled = self.dropout(self.backbone(images)).mean((2, 3), keepdim=True)
+        return self.classifier(pooled).flatten(1), self.subcategories(pooled).flatten(1)
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters outside the backbone."""
+        yield from self.classifier.parameters()
+        yield from self.subcategories.parameters()

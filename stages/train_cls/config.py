@@ -53,3 +53,11 @@ class ManifoldConfig(MixConfig):
     alpha: float = setting(0.2, "lambda is drawn from Beta(alpha, alpha).", low=0.001, source="Manifold Mixup-CAM")
     mix_at: str = setting("", "Where to mix, drawn anew for each batch: comma list of input and blocks of the "
                           "backbone; empty: input and all blocks but the last.", source="Manifold Mixup")
+
+
+@dataclass(frozen=True)
+class SubcategoryConfig(CamConfig):
+    """Settings of `train-cls subcategory`."""
+
+    subcategory_weight: float = setting(1.0, "Weight of the loss of the sub-categories.", low=0,
+                                        source="Sub-category Teaching; SC-CAM: 5")

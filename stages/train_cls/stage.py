@@ -12,12 +12,13 @@ import torch
 
 from stages.data.augment import ClassificationView, classification_view
 from stages.data.source import ImageSource
-from stages.errors import UsageError
+from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.nets.classifier import Classifier
+from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
-from stages.shards import Run
+from stages.shards import Run, same_classes
+from stages.train_cls.subcategory import subcategory_labels
 from stages.training.distributed import heard
 from stages.training.loop import Job, finished_before, resolved, train
 from stages.training.start import (
@@ -30,7 +31,7 @@ from stages.training.start import (
 )
 
 METHODS = {"cam": "stages.train_cls.cam", "mixup": "stages.train_cls.mixup", "fmix": "stages.train_cls.fmix",
-           "manifold-mixup": "stages.train_cls.manifold_mixup"}
+           "manifold-mixup": "stages.train_cls.manifold_mixup", "subcategory": "stages.train_cls.subcategory"}
 
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -41,17 +42,18 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4):
         raise UsageError("--long-side takes two numbers and --colour-jitter four or none")
     weights = inputs.named.get("weights")
-    entry = training_entry("train-cls", method, config, {"index": index.digest, **weights_digest(weights)})
+    clusters = Run([inputs.require("clusters")], "clusters") if method == "subcategory" else None
+    digests = {"index": index.digest, **weights_digest(weights), **({"clusters": clusters.digest} if clusters else {})}
+    entry = training_entry("train-cls", method, config, digests)
     done = finished_before(entry, output)
     if done or output.dry_run:
         report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
         return _told(done, output, report)
     torch.manual_seed(config.seed)
-    net = Classifier(build_backbone(config.net, stride=config.stride or None), len(index.classes) - 1,
-                     dropout=config.dropout)
+    net = _net(config, len(index.classes) - 1, clusters)
     initial = start_from(net, config, weights, report)
     mean, std = input_statistics(net, config, weights)
-    samples = _Samples(index, inputs.root, config, mean, std)
+    samples = _Samples(index, inputs.root, config, mean, std, clusters)
     if samples.skipped:
         report.tell(f"{samples.skipped} images have no known tags and are left out")
     at_least_one(samples.chosen, "has tags", str(index.first.path))
@@ -59,7 +61,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     description = describe_net(net, classes=list(index.classes), initial_weights=initial,
                                supervision=supervision_of(index), provenance=[*index.first.provenance, entry])
     loss = partial(importlib.import_module(METHODS[method]).loss, config=config)
-    job = Job(net, loss, samples.draw, len(samples.chosen), list(net.classifier.parameters()), description)
+    job = Job(net, loss, samples.draw, len(samples.chosen), list(net.head_parameters()), description)
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
 
@@ -69,15 +71,37 @@ def _told(done: Summary | None, output: Output, report: Report) -> Summary:
     return done or Summary()
 
 
+def _net(config: Any, n_classes: int, clusters: Run | None) -> Classifier:
+    backbone = build_backbone(config.net, stride=config.stride or None)
+    if clusters is None:
+        return Classifier(backbone, n_classes, dropout=config.dropout)
+    count = int(clusters.first.root("n_clusters").sum())
+    return SubcategoryClassifier(backbone, n_classes, count, dropout=config.dropout)
+
+
+def _subcategories(clusters: Run, index: Run) -> dict[str, np.ndarray]:
+    """Return the labels (S,) of each image of the clusters. Raises BadData where classes or images differ."""
+    same_classes((str(index.first.path), index.classes), (str(clusters.first.path), clusters.classes))
+    shard = clusters.first
+    labels = subcategory_labels(shard.root("assignment"), shard.root("n_clusters"))
+    return dict(zip(shard.ids, labels, strict=True))
+
+
 class _Samples:
     """Draws augmented views of the images whose tags are known."""
 
-    def __init__(self, index: Run, root: str | None, config: Any, mean: tuple, std: tuple) -> None:
+    def __init__(self, index: Run, root: str | None, config: Any, mean: tuple, std: tuple,
+                 clusters: Run | None) -> None:
         self.sources = [ImageSource(shard, root) for shard in index.shards]
         usable = [(source, item_id) for source in self.sources for item_id in source.index.ids
                   if item_id not in source.index.errors]
         self.chosen = [(source, item_id) for source, item_id in usable if source.labels(item_id) is not None]
         self.skipped = len(usable) - len(self.chosen)
+        self.subcategories = _subcategories(clusters, index) if clusters else {}
+        lost = next((item_id for _, item_id in self.chosen if clusters and item_id not in self.subcategories), None)
+        if lost is not None and clusters:
+            raise BadData("is not among the clusters", "make features and clusters of this index",
+                          where=f"{clusters.first.path}: {lost}")
         self.n_classes = len(index.classes) - 1
         jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
         self.view = replace(
@@ -85,9 +109,10 @@ class _Samples:
             brightness=jitter[0], contrast=jitter[1], saturation=jitter[2], hue=jitter[3], mean=mean, std=std)
 
     def draw(self, position: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return one sample: `image` (3, S, S) float32 and `labels` (C,) in {0, 1}."""
+        """Return one sample: `image` (3, S, S) float32, `labels` (C,) in {0, 1}, and those of its sub-categories."""
         source, item_id = self.chosen[position]
         labels = np.zeros(self.n_classes, dtype=np.uint8)
         for class_id in source.labels(item_id):
             labels[class_id - 1] = 1
-        return {"image": classification_view(source.image(item_id), generator, self.view), "labels": labels}
+        more = {"subcategories": self.subcategories[item_id]} if self.subcategories else {}
+        return {"image": classification_view(source.image(item_id), generator, self.view), "labels": labels, **more}

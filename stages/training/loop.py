@@ -227,7 +227,9 @@ class _Training:
             checkpoint.save(step, self.net, self.optimiser, self.average, self.scaler.state_dict())
 
     def _final(self) -> dict[str, torch.Tensor]:
-        state = self.average or self.net.state_dict()
+        left_out = getattr(self.net, "training_only", ())
+        state = {name: tensor for name, tensor in (self.average or self.net.state_dict()).items()
+                 if name.split(".")[0] not in left_out}
         for name, tensor in state.items():
             if not torch.isfinite(tensor).all():
                 raise BadData(f"the weights {name} are not finite after the last step",

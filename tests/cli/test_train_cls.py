@@ -6,6 +6,7 @@ import pytest
 
 from cli.runner import TRAINING, good, refused, run
 from stages.nets.files import read_net
+from stages.shards import Contents, Run, write_shard
 
 
 @pytest.mark.parametrize("method", [("mixup",), ("fmix",), ("fmix", "--fmix-spectrum", "released"),
@@ -24,3 +25,32 @@ def test_a_net_that_makes_maps_and_is_the_same_twice(tiny_index, tmp_path, metho
 def test_an_unknown_stage(tiny_index, tmp_path):
     refused(run("train-cls", "manifold-mixup", tiny_index, *TRAINING, "--mix-at", "layer9", "-o",
                 tmp_path / "x.safetensors"), 2, "layer9", "give some of input")
+
+
+def test_subcategories_of_its_own_features(tiny_index, tiny_net, tmp_path):
+    good("features", tiny_index, "--net", tiny_net, "--device", "cpu", "-o", tmp_path / "features")
+    good("cluster", "kmeans", tmp_path / "features", "--clusters", "2", "-o", tmp_path / "clusters.h5")
+    net = tmp_path / "cam.safetensors"
+    train = ("train-cls", "subcategory", tiny_index, *TRAINING, "--clusters", tmp_path / "clusters.h5", "-o", net)
+    good(*train)
+    tensors, described = read_net(net)
+    assert not any(name.startswith("subcategories") for name in tensors)
+    assert set(described["provenance"][-1]["inputs"]) >= {"index", "clusters"}
+    good("cams", "cnn", tiny_index, "--net", net, "--scales", "1", "--device", "cpu", "-o", tmp_path / "cams")
+    assert "up to date" in run(*train).err
+    done = run("train-cls", "subcategory", tiny_index, *TRAINING, "-o", tmp_path / "x.safetensors")
+    assert (done.code, "--clusters" in done.err) == (2, True)
+    refused(run("train-cls", "subcategory", tiny_index, *TRAINING, "--clusters", tiny_index, "-o",
+                tmp_path / "x.safetensors"), 65, "index")
+
+
+def test_clusters_of_another_set(tiny_index, tiny_net, tmp_path):
+    good("features", tiny_index, "--net", tiny_net, "--device", "cpu", "-o", tmp_path / "features")
+    shard = Run([tmp_path / "features"]).first
+    few = Contents("features", shard.classes, ids=shard.ids[:4], provenance=shard.provenance,
+                   index_digest=shard.index_digest, index_path=str(tiny_index),
+                   root_datasets={name: shard.root(name)[:4] for name in ("features", "labels")})
+    write_shard(tmp_path / "few.h5", few)
+    good("cluster", "finch", tmp_path / "few.h5", "-o", tmp_path / "clusters.h5")
+    refused(run("train-cls", "subcategory", tiny_index, *TRAINING, "--clusters", tmp_path / "clusters.h5", "-o",
+                tmp_path / "x.safetensors"), 65, shard.ids[4], "not among the clusters")
