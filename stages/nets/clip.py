@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.errors import BadData, MissingInput, UsageError
+from stages.errors import BadData, MissingInput, Unavailable, UsageError
 from stages.nets.clip_resnet import ResNetTower
 from stages.nets.clip_text import TextTower
-from stages.nets.clip_vision import VisionTower
+from stages.nets.clip_vision import VisionTower, is_ordinary
+from stages.nets.clip_watched import WatchedTower
 from stages.nets.fetch import fetch_clip_weights
 from stages.nets.weights import read_state_dict
 
@@ -26,6 +27,9 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 _FILES = (".pt", ".pth", ".bin", ".safetensors")
+
+
+Tower = VisionTower | ResNetTower | WatchedTower
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class ClipSource:
 class Clip:
     """A loaded CLIP: `scale` multiplies cosines to logits; `mean` and `std` are the input's, in [0, 1]."""
 
-    vision: VisionTower | ResNetTower
+    vision: Tower
     text: TextTower
     scale: float
     mean: tuple[float, ...]
@@ -104,17 +108,34 @@ def load_clip(source: ClipSource, *, device: torch.device, dtype: torch.dtype = 
 
     Raises BadData for weights of another network, Unavailable for a tower that can't be opened up.
     """
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-
     model, text_config = _built(source)
     model = model.float().eval().requires_grad_(False).to(device)
-    is_vit = type(model.visual).__name__ != "ModifiedResNet"
-    vision = VisionTower(model.visual, dtype=dtype, round_positions=round_positions) if is_vit else ResNetTower(
-        model.visual)
-    context = text_config.get("context_length", 77)
-    hub_name = text_config.get("hf_tokenizer_name")
-    tokenizer = HFTokenizer(hub_name, context_length=context) if hub_name else SimpleTokenizer(context_length=context)
-    return Clip(vision, TextTower(model, tokenizer), float(model.logit_scale.exp()), source.mean, source.std)
+    return Clip(_tower(model.visual, dtype, round_positions), TextTower(model, _tokenizer(text_config)),
+                float(model.logit_scale.exp()), source.mean, source.std)
+
+
+def _tower(visual: Any, dtype: torch.dtype, round_positions: bool) -> Tower:
+    if is_ordinary(visual):
+        return VisionTower(visual, dtype=dtype, round_positions=round_positions)
+    if dtype != torch.float32:
+        raise UsageError("this image tower runs in fp32 only", "leave --precision out")
+    return ResNetTower(visual) if type(visual).__name__ == "ModifiedResNet" else WatchedTower(visual)
+
+
+def _tokenizer(text_config: dict[str, Any]) -> Any:
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    context, name = text_config.get("context_length", 77), text_config.get("hf_tokenizer_name")
+    if not name:
+        return SimpleTokenizer(context_length=context)
+    try:
+        return HFTokenizer(name, context_length=context, **(text_config.get("tokenizer_kwargs") or {}))
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"the tokenizer {name} needs the package {error.name}, which is not installed",
+                          f"pip install {error.name}") from None
+    except Exception as error:
+        raise Unavailable(f"the tokenizer {name} can't be fetched ({type(error).__name__})",
+                          f"bring the files of {name} into the cache of the Hugging Face hub") from None
 
 
 def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
@@ -131,12 +152,14 @@ def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
         return model, {"context_length": len((state or {})["positional_embedding"])}
     settings = copy.deepcopy(source.architecture)
     custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
+    family = models.CustomTextCLIP if custom else models.CLIP
     if "multimodal_cfg" in settings:
-        raise UsageError(f"--clip {source.name} is a captioner", "give a plain CLIP")
+        from open_clip.coca_model import CoCa
+        family = CoCa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            model = (models.CustomTextCLIP if custom else models.CLIP)(**settings)
+            model = family(**settings)
         except (TypeError, ValueError, RuntimeError) as error:
             raise BadData(f"open_clip can't build it ({str(error).splitlines()[0][:100]})",
                           "give a model config of open_clip", where=source.name) from None

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.errors import Unavailable
 from stages.kernels.vit_tail import Affine, TailWeights, channel_weights, run_tail
 
 
@@ -33,12 +32,11 @@ class Embedded(NamedTuple):
 class VisionTower:
     """The frozen vision transformer of a CLIP; weights in `dtype`, but for the last block's in float32.
 
-    Its feature map is the input of the last self-attention (CLIP-ES, section 4.1). Raises Unavailable where the
-    tower is built of other parts than open_clip's ordinary blocks.
+    Its feature map is the input of the last self-attention (CLIP-ES, section 4.1). The tower is one that
+    `is_ordinary`.
     """
 
     def __init__(self, visual: Any, *, dtype: torch.dtype = torch.float32, round_positions: bool = False) -> None:
-        check_ordinary(visual)
         self._visual = visual.eval().requires_grad_(False)
         self.cell = int(visual.patch_size[0])
         self.layers = len(visual.transformer.resblocks)
@@ -75,13 +73,19 @@ class VisionTower:
 
     def _position_embedding(self, height: int, width: int) -> Tensor:
         if (height, width) not in self._positions:
-            positions = self._visual.positional_embedding
-            grid = positions[1:].T.reshape(1, -1, *self._visual.grid_size)
-            if (height, width) != tuple(self._visual.grid_size):
-                grid = F.interpolate(grid, (height, width), mode="bilinear", align_corners=False)
-            resized = torch.cat([positions[:1], grid.flatten(2)[0].T])
+            positions, own = self._visual.positional_embedding, self._visual.grid_size
+            resized = resized_positions(positions, own, (height, width))
             self._positions[height, width] = resized.half().to(resized.dtype) if self._round else resized
         return self._positions[height, width]
+
+
+def resized_positions(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Return position embeddings (1 + h w, D), class token first, for `grid` (h, w), from those for the grid `own`."""
+    if tuple(own) == tuple(grid):
+        return positions
+    cells = positions[1:].T.reshape(1, -1, *own)
+    resized = F.interpolate(cells, grid, mode="bilinear", align_corners=False)
+    return torch.cat([positions[:1], resized.flatten(2)[0].T])
 
 
 def _plus(total: Any, more: Tensor | None) -> Any:
@@ -90,24 +94,15 @@ def _plus(total: Any, more: Tensor | None) -> Any:
     return total.add_(more)
 
 
-def check_ordinary(visual: Any) -> None:
-    """Raise Unavailable unless `visual` is a vision transformer of open_clip's ordinary blocks."""
+def is_ordinary(visual: Any) -> bool:
+    """Say whether `visual` is a vision transformer of open_clip's ordinary blocks, which `VisionTower` takes apart."""
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
-    what = ""
-    if not isinstance(visual, VisionTransformer):
-        what = f"the image tower is a {type(visual).__name__}"
-    elif visual.attn_pool is not None:
-        what = "the image tower pools by attention"
-    elif any(type(block) is not ResidualAttentionBlock for block in visual.transformer.resblocks):
-        what = "the image tower has blocks with extra norms"
-    elif visual.patch_size[0] != visual.patch_size[1]:
-        what = "the image tower's patches are not square"
-    elif _activation_name(visual.transformer.resblocks[-1]) is None:
-        what = f"the image tower's activation is {type(visual.transformer.resblocks[-1].mlp.gelu).__name__}"
-    if what:
-        raise Unavailable(f"{what}, which wsss does not open up",
-                          "give --clip an open_clip ViT such as ViT-B-16 or ViT-L-14")
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
+        return False
+    blocks = visual.transformer.resblocks
+    return (all(type(block) is ResidualAttentionBlock for block in blocks) and _activation_name(blocks[-1]) is not None
+            and visual.patch_size[0] == visual.patch_size[1])
 
 
 def tail_weights(visual: Any) -> TailWeights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from stages.cams.config import ClipEsConfig
 from stages.cams.softmax_gradcam import cotangents, unit_range
 from stages.nets.clip_resnet import ResNetTower
 from stages.nets.clip_vision import VisionTower
+from stages.nets.clip_watched import WatchedTower
 
 RECIPE = Recipe(seed=3, width=32, layers=3, heads=4, embed=12, text_width=16, text_layers=1, text_heads=2)
 PLAIN = ClipEsConfig(affinity="none")
@@ -234,6 +236,17 @@ def test_parts_that_touch_at_a_corner_have_one_box():
 def test_flat_maps():
     maps = torch.tensor([[0.0, 0.0], [2.0, 2.0], [1.0, 3.0]])
     torch.testing.assert_close(unit_range(maps), torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("pooling", ["average", "class"])
+def test_a_watched_tower_is_the_closed_form(model, pooling):
+    closed, watched = VisionTower(model.visual, dtype=torch.float64), WatchedTower(copy.deepcopy(model.visual))
+    images, gradients = drawn(2, 3, 48, 80), drawn(2, 3, 12, seed=7)
+    with torch.inference_mode():
+        one, other = (tower.embed(images, pooling=pooling, capture=2) for tower in (closed, watched))
+        for name in ("embedding", "attention", "patches"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name))
+        torch.testing.assert_close(closed.channel_weights(one, gradients), watched.channel_weights(other, gradients))
 
 
 def test_resnet_tower_against_autograd():

@@ -13,6 +13,7 @@ from seeded_clip import Recipe
 from stages.errors import BadData, MissingInput, Unavailable, UsageError
 from stages.nets.clip import find_clip, load_clip
 from stages.nets.clip_text import TextTower
+from stages.nets.clip_watched import WatchedTower
 from stages.nets.prompts import class_features, templates_of, word_features
 
 RECIPE = Recipe(seed=5, width=32, layers=2, heads=4, embed=12, text_width=64, text_layers=2, text_heads=1)
@@ -152,11 +153,57 @@ def test_weights_of_another_network(files, tmp_path):
         load_clip(find_clip(str(files[0]), str(tmp_path / "other.pt")), device=CPU)
 
 
-def test_towers_that_can_not_be_opened_up(tmp_path):
-    config = RECIPE.config()
-    config["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 4}
+TIMM = {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "none"}
+WATCHED = {
+    "pooled by attention": {"attentional_pool": True, "attn_pooler_heads": 4},
+    "norms of queries": {"qk_norm": True, "scale_heads": True},
+    "timm": TIMM,
+    "timm pooled by attention": {**TIMM, "timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map"},
+    "rotary": {**TIMM, "timm_model_name": "eva02_tiny_patch14_224"},
+}
+
+
+@pytest.mark.parametrize("kind", WATCHED)
+def test_towers_of_other_parts_are_watched(tmp_path, kind):
+    config, own = RECIPE.config(), WATCHED[kind]
+    timm = "timm_model_name" in own
+    config["vision_cfg"] = own if timm else {**config["vision_cfg"], **own}
+    config["embed_dim"] = (768 if "siglip" in own["timm_model_name"] else 192) if timm else config["embed_dim"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Unavailable, match="pools by attention"):
+    source = find_clip(str(tmp_path / "config.json"), "random")
+    clip = load_clip(source, device=CPU)
+    assert isinstance(clip.vision, WatchedTower)
+    cell, embed = clip.vision.cell, config["embed_dim"]
+    fused = F.scaled_dot_product_attention
+    for grid in ((2, 3), (4, 1), (2, 3)):
+        images = torch.randn(2, 3, cell * grid[0], cell * grid[1], generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            found = clip.vision.embed(images, capture=2)
+            weights = clip.vision.channel_weights(found, torch.ones(2, 3, embed))
+        cells = grid[0] * grid[1]
+        assert (found.grid, found.embedding.shape, found.attention.shape) == (grid, (2, embed), (2, cells, cells))
+        assert weights.shape == (2, 3, found.patches.shape[-1])
+        assert weights.abs().max() > 0
+        assert found.attention.sum(-1).max() <= 1 + 1e-5
+    assert F.scaled_dot_product_attention is fused
+    with pytest.raises(UsageError, match="fp32 only"):
+        load_clip(source, device=CPU, dtype=torch.bfloat16)
+
+
+def test_a_tower_that_is_no_vision_transformer(tmp_path):
+    config = RECIPE.config()
+    config["vision_cfg"] = {**TIMM, "timm_model_name": "convnext_atto", "timm_pool": "avg"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "embed_dim": 320}))
+    with pytest.raises(Unavailable, match="ConvNeXt"):
+        load_clip(find_clip(str(tmp_path / "config.json"), "random"), device=CPU)
+
+
+def test_a_tokenizer_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = RECIPE.config()
+    config["text_cfg"] |= {"hf_tokenizer_name": "nobody/nothing"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Unavailable, match="nobody/nothing"):
         load_clip(find_clip(str(tmp_path / "config.json"), "random"), device=CPU)
 
 
