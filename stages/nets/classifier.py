@@ -13,9 +13,9 @@ class Classifier(nn.Module):
     """A backbone, global average pooling, and a 1x1 convolution without bias to C classes.
 
     `dropout` is the probability of Dropout2d before the pooling: 0.5 in PSA, none in IRN. The layer is
-    named as in IRN's checkpoints (`classifier.weight`). It starts from zeros, not from Xavier's initialisation
-    as in PSA: what a short training leaves of random weights is noise in the maps. On 471 photographs of VOC,
-    8 epochs, one seed, MobileNet-v2, zeros gave a mean average precision of 80.2 on val, Xavier's 76.5.
+    named as in IRN's checkpoints (`classifier.weight`). It starts from zeros, so that no seed enters here; PSA has
+    Xavier's initialisation. On 471 photographs of VOC with MobileNet-v2 the maps differ by no more than noise
+    (mIoU 40.8 and 40.4 on one seed after 8 epochs, 37.2 and 35.9 on another after 12).
     """
 
     task = "classification"
