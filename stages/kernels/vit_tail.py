@@ -22,26 +22,20 @@ from torch.nn import functional as F
 POOLINGS = ("average", "class")
 
 
-class Activation(NamedTuple):
-    """An activation function and its derivative."""
-
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor], Tensor]
-
-
-def _quick_gelu_slope(x: Tensor) -> Tensor:
+def quick_gelu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x sigmoid(1.702 x) and its derivative."""
     gate = torch.sigmoid(1.702 * x)
-    return gate * (1 + 1.702 * x * (1 - gate))
+    value = x * gate
+    return value, torch.addcmul(gate, value, 1 - gate, value=1.702)
 
 
-def _gelu_slope(x: Tensor) -> Tensor:
-    return 0.5 * (1 + torch.erf(x * 0.5**0.5)) + x * torch.exp(-0.5 * x * x) * (2 * torch.pi) ** -0.5
+def gelu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x Phi(x), Phi the normal distribution, and its derivative."""
+    share = 0.5 * (1 + torch.erf(x * 0.5**0.5))
+    return x * share, share + x * torch.exp(-0.5 * x * x) * (2 * torch.pi) ** -0.5
 
 
-ACTIVATIONS = {
-    "gelu": Activation(F.gelu, _gelu_slope),
-    "quick_gelu": Activation(lambda x: x * torch.sigmoid(1.702 * x), _quick_gelu_slope),
-}
+ACTIVATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"gelu": gelu, "quick_gelu": quick_gelu}
 
 
 class Affine(NamedTuple):
@@ -92,19 +86,19 @@ def run_tail(weights: TailWeights, tokens: Tensor, pooling: str = "average") -> 
     """
     rows = slice(1, None) if pooling == "average" else slice(0, 1)
     normed = F.layer_norm(tokens, tokens.shape[-1:], *weights.first_norm)
-    query, key, value = _split(F.linear(normed, *weights.qkv), weights.heads)
+    query, key, content = _split(F.linear(normed, *weights.qkv), weights.heads)
     scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
     attention = torch.softmax(scores, dim=-1)
-    context = torch.matmul(attention[:, :, rows], value)
+    context = torch.matmul(attention[:, :, rows], content)
     hidden = tokens[:, rows] + F.linear(_joined(context), *weights.output)
     second = _standardised(hidden, weights.second_norm.epsilon)
     inner = F.linear(second[0] * weights.second_norm.gain + weights.second_norm.shift, *weights.up)
-    function = ACTIVATIONS[weights.activation]
-    hidden = hidden + F.linear(function.value(inner), *weights.down)
+    value, slope = ACTIVATIONS[weights.activation](inner)
+    hidden = hidden + F.linear(value, *weights.down)
     norm = weights.final_norm
     final = _standardised(hidden.mean(1, keepdim=True) if weights.norm_after_pool else hidden, norm.epsilon)
     pooled = final[0].mean(1) * norm.gain + norm.shift
-    return TailRun(normed, query, key, value, attention, context, second, function.slope(inner), final, rows,
+    return TailRun(normed, query, key, content, attention, context, second, slope, final, rows,
                    pooled @ weights.projection)
 
 

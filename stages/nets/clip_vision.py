@@ -43,6 +43,8 @@ class VisionTower:
         self._tail = tail_weights(visual)
         self._dtype, self._round = dtype, round_positions
         for block in visual.transformer.resblocks[:-1]:
+            if dtype != torch.float32 and _activation_name(block) == "quick_gelu":
+                _use_silu(block.mlp)
             for linear in _linears(block):
                 linear.data = linear.data.to(dtype)
         self._positions: dict[tuple[int, int], Tensor] = {}
@@ -131,6 +133,14 @@ def _activation_name(block: Any) -> str | None:
     names = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
     plain = getattr(block.mlp.gelu, "approximate", "none") == "none"
     return names.get(type(block.mlp.gelu).__name__) if plain else None
+
+
+def _use_silu(mlp: Any) -> None:
+    """Let the quick GELU be one pass instead of three: x sigmoid(1.702 x) = silu(1.702 x) / 1.702."""
+    mlp.c_fc.weight.data *= 1.702
+    mlp.c_fc.bias.data *= 1.702
+    mlp.c_proj.weight.data /= 1.702
+    mlp.gelu = nn.SiLU(inplace=True)
 
 
 def _linears(block: Any) -> list[nn.Parameter]:
