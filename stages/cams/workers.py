@@ -20,10 +20,9 @@ from stages.nets.clip import load_clip
 from stages.nets.files import load_net
 from stages.nets.folding import fold_batch_norm
 from stages.nets.plain_classifier import layer_of, plain_classifier
+from stages.nets.precision import DTYPES
 from stages.nets.prompts import class_features, templates_of, word_features
 from stages.shards import Item, Shard, same_classes
-
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _device(work: MapWork) -> torch.device:
@@ -86,7 +85,7 @@ class _CnnPart(_Part):
         """Return the items of a batch."""
         device = self.worker.device
         views = [view.to(memory_format=torch.channels_last) for view in _stacked(loaded, device)]
-        with torch.autocast(device.type, TYPES[self.config.precision], enabled=self.config.precision != "fp32"):
+        with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             maps, scores = cnn.class_maps(self.worker.net, views, flip=self.config.flip)
         return [self._item(item_id, maps, position, scores[position].cpu().numpy())
                 for position, (item_id, _) in enumerate(loaded)]
@@ -165,7 +164,7 @@ class _GradcamPart(_PatchPart):
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
         """Return the items of a batch."""
         worker, device = self.worker, self.worker.device
-        with torch.autocast(device.type, TYPES[self.config.precision], enabled=self.config.precision != "fp32"):
+        with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             found = gradcam.batch_maps(worker.net, worker.layer, _stacked(loaded, device), flip=self.config.flip,
                                        chosen=lambda place, scores: self.chosen(loaded[place][0], scores))
         return [self.item(item_id, ids, maps, scores[ids.astype(int) - 1])
@@ -180,7 +179,7 @@ class ClipWorker:
         self.config: ClipEsConfig = work.config
         self.device = _device(work)
         source, words = work.shared["clip"], work.shared["words"]
-        self.clip = load_clip(source, device=self.device, dtype=TYPES[self.config.precision],
+        self.clip = load_clip(source, device=self.device, dtype=DTYPES[self.config.precision],
                               round_positions=self.config.as_released)
         templates, text = templates_of(self.config.template), self.clip.text
         classes = class_features(text, words.classes, templates, self.config.fuse)

@@ -19,11 +19,10 @@ from stages.flow.parts import Part
 from stages.flow.work import MapWork
 from stages.nets.files import read_net
 from stages.nets.pooled import feature_net
+from stages.nets.precision import DTYPES
 from stages.nets.weights import weights_digest
 from stages.settings import as_plain
 from stages.shards import Item, Shard
-
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def run(config: FeaturesConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -81,7 +80,7 @@ class _FeaturesPart:
         views = torch.from_numpy(np.stack([view for _, view in loaded])).to(
             worker.device, memory_format=torch.channels_last)
         enabled = self.config.precision != "fp32"
-        with torch.inference_mode(), torch.autocast(worker.device.type, _TYPES[self.config.precision], enabled=enabled):
+        with torch.inference_mode(), torch.autocast(worker.device.type, DTYPES[self.config.precision], enabled=enabled):
             features = worker.net(views).float().cpu().numpy()
         return [self._item(item_id, row) for (item_id, _), row in zip(loaded, features, strict=True)]
 

@@ -21,7 +21,7 @@ from stages.nets.clip_text import TextTower
 from stages.nets.clip_vision import VisionTower, is_ordinary
 from stages.nets.clip_watched import WatchedTower
 from stages.nets.fetch import fetch_clip_weights
-from stages.nets.weights import read_state_dict
+from stages.nets.weights import names_a_file, read_state_dict
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -90,7 +90,7 @@ def find_clip(clip: str, weights: str | None) -> ClipSource:
     if weights == "random":
         return ClipSource(name, architecture, None, tuple(mean), tuple(std),
                           ("--weights random: the maps mean nothing",))
-    if "/" in weights or weights.endswith(_FILES) or Path(weights).is_file():
+    if names_a_file(weights) or weights.endswith(_FILES):
         file, quick = _existing(weights), _is_torchscript(Path(weights))
     else:
         file, described = fetch_clip_weights(name, weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from stages.nets.fetch import fetch_weights
 from stages.nets.files import load_net
 from stages.nets.plain_classifier import as_maps, layer_of, timm_model
 from stages.nets.registry import build_backbone, resolve
-from stages.nets.weights import import_weights, read_state_dict
+from stages.nets.weights import import_weights, names_a_file, read_state_dict
 
 
 class Pooled(nn.Module):
@@ -58,8 +57,7 @@ def feature_net(name: str, weights: str | None, layer: str) -> FeatureNet:
     if weights is None:
         raise UsageError("--weights is missing", "give --weights FILE or a tag, or --net a file of train-cls")
     net = timm_model(short, 0) if source == "timm" else build_backbone(name)
-    is_file = Path(weights).is_file() or "/" in weights or weights.endswith((".pth", ".pt", ".safetensors"))
-    state = read_state_dict(weights) if is_file else fetch_weights(name, weights)
+    state = read_state_dict(weights) if names_a_file(weights) else fetch_weights(name, weights)
     import_weights(net, state, where=weights)
     told = net.pretrained_cfg if source == "timm" else {"mean": net.mean, "std": net.std}
     return FeatureNet(_still(net, layer), tuple(told["mean"]), tuple(told["std"]), 32)

@@ -15,7 +15,8 @@ from stages.errors import BadData, MissingInput
 from stages.nets.fetch import fetch_weights
 from stages.nets.weight_names import HEADS, bare, is_head, renamed
 
-__all__ = ["ImportReport", "fetch_weights", "import_weights", "read_state_dict", "weights_digest"]
+__all__ = ["ImportReport", "fetch_weights", "import_weights", "names_a_file", "read_state_dict",
+           "weights_digest"]
 
 WRAPPERS = ("state_dict", "model")
 COUNTER = "num_batches_tracked"
@@ -82,6 +83,11 @@ def _tensors(content: object, file: Path) -> dict[str, Tensor]:
         if found:
             return found
     raise BadData("it holds no tensors by name", "give a file with a network's state_dict", where=str(file))
+
+
+def names_a_file(weights: str) -> bool:
+    """Say whether `--weights` means a file, there or not, rather than a tag."""
+    return Path(weights).is_file() or "/" in weights or weights.endswith((".pth", ".pt", ".safetensors"))
 
 
 def weights_digest(weights: str | None) -> dict[str, str]:

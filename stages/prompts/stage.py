@@ -15,12 +15,11 @@ from stages.errors import BadData, MissingInput, Stopped
 from stages.flow.device import cores, resolve_device, use_threads
 from stages.flow.execution import Inputs, Report, Stop
 from stages.nets.clip import Clip, find_clip, load_clip
+from stages.nets.precision import DTYPES
 from stages.nets.prompts import class_features, templates_of, word_features
 from stages.prompts.config import PromptsConfig
 from stages.prompts.sharpness import Sharpness, class_scores
 from stages.shards import Run
-
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @torch.inference_mode()
@@ -38,7 +37,7 @@ def rank(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report: Report) -
     images = _with_several_tags(run, inputs, config.limit)
     use_threads(config.threads or cores())
     device = torch.device(config.device if ":" in config.device else resolve_device(config.device))
-    clip = load_clip(source, device=device, dtype=_TYPES[config.precision])
+    clip = load_clip(source, device=device, dtype=DTYPES[config.precision])
     report.tell(f"{len(templates)} templates for {len(words.classes)} classes, {len(images)} images")
     classes = torch.cat([class_features(clip.text, words.classes, (one,), "sentence") for one in templates])
     background = words.background if config.background_words else ()

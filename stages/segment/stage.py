@@ -20,12 +20,11 @@ from stages.flow.parts import Part
 from stages.flow.pictures import image_files, index_of_files, write_pictures
 from stages.flow.work import MapWork
 from stages.nets.files import load_net, read_net
+from stages.nets.precision import DTYPES
 from stages.segment.config import NetConfig
 from stages.segment.net import fused_scores, mask_of_scores
 from stages.settings import as_plain
 from stages.shards import Item, Shard, same_classes
-
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -153,7 +152,7 @@ class _NetPart(_ScoredPart):
         grid = (-(-height // config.grid_stride), -(-width // config.grid_stride))
         views = [torch.from_numpy(np.stack(of_scale)).to(device, memory_format=torch.channels_last)
                  for of_scale in zip(*(views for _, (_, views) in loaded), strict=True)]
-        with torch.autocast(device.type, _TYPES[config.precision], enabled=config.precision != "fp32"):
+        with torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
             scores = fused_scores(self.worker.net, views, grid, flip=config.flip, fusion=config.fusion,
                                   has_background=bool(self.classes[0]))
         # Rounded as stored scores are, so that masks with and without --scores are the same.

@@ -19,6 +19,7 @@ from stages.flow.device import cores, resolve_device, use_threads
 from stages.flow.execution import Output, Report, Stop, Summary
 from stages.flow.make_part import append_line
 from stages.nets.files import net_bytes, read_net
+from stages.nets.precision import DTYPES
 from stages.shards import differences, request_of
 from stages.shards.disk import replace_file
 from stages.training.checkpoint import Checkpoint
@@ -182,7 +183,7 @@ class _Training:
         expected = max(1, -(-share // config.batch_size))
         for _ in range(expected):
             batch = {name: self._moved(tensor) for name, tensor in next(samples).items()}
-            with torch.autocast(self.device.type, _DTYPES[config.precision], enabled=config.precision != "fp32"):
+            with torch.autocast(self.device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
                 losses = self.job.loss(self.net, batch)
             self.scaler.scale(losses["loss"] / expected).backward()
             for name, value in losses.items():
@@ -235,6 +236,3 @@ class _Training:
                 raise BadData(f"the weights {name} are not finite after the last step",
                               "try a smaller --lr, --clip or --warmup", where=str(self.output.path))
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

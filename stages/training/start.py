@@ -11,7 +11,7 @@ from torch import nn
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Report
 from stages.nets.files import is_net, read_net
-from stages.nets.weights import fetch_weights, import_weights, read_state_dict, weights_digest
+from stages.nets.weights import fetch_weights, import_weights, names_a_file, read_state_dict, weights_digest
 from stages.settings import as_plain
 from stages.shards import Run, provenance_entry
 from stages.training.config import TrainingConfig
@@ -27,7 +27,7 @@ def start_from(net: nn.Module, config: TrainingConfig, weights: str | None, repo
     backbone: Any = net.backbone
     initial: dict[str, Any] = {"name": "random"}
     if weights:
-        is_file = Path(weights).is_file() or "/" in weights or weights.endswith((".pth", ".pt", ".safetensors"))
+        is_file = names_a_file(weights)
         state = read_state_dict(weights) if is_file else fetch_weights(config.net, weights)
         told = import_weights(net, state, where=weights)
         report.tell(f"weights: {told}")
