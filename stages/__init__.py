@@ -30,6 +30,7 @@ STAGES = (
     Stage("train-cls", "index", "a net", "reduce", "train a classifier from image tags"),
     Stage("prompts", "index, a CLIP", "a table", "reduce", "which words to show a CLIP, from image tags"),
     Stage("cams", "index, a net", "cams", "map", "class activation maps"),
+    Stage("train-aff", "index, cams", "a net", "reduce", "train affinities between neighbouring cells"),
     Stage("refine", "cams, images", "cams", "map", "fit maps to the borders in the image"),
     Stage("pseudo", "cams", "masks", "map", "maps to pseudo masks"),
     Stage("train-seg", "index, masks", "a net", "reduce", "train a segmentation network on masks"),

@@ -78,6 +78,27 @@ def segmentation_view(
     return view, view_mask
 
 
+def cell_view(
+    image: np.ndarray, label: np.ndarray, cell: int, rng: Generator, settings: SegmentationView
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a normalised random window (3, S, S) of `image` and its label (S / cell, S / cell), unscaled.
+
+    `label` (h, w) has one value for `cell` x `cell` pixels, so windows start at whole cells; `settings.ignore` stands
+    outside. The canvas is flipped, not the window: a cell cut by the border keeps its pixels.
+    """
+    source, target = _placement(label.shape, settings.crop // cell, rng)
+    pixels = tuple(slice(part.start * cell, part.stop * cell) for part in source)
+    part = colour_jitter(image[pixels], settings.brightness, settings.contrast, settings.saturation, settings.hue, rng)
+    canvas = np.zeros((3, settings.crop, settings.crop), dtype=np.float32)
+    top, left = target[0].start * cell, target[1].start * cell
+    canvas[:, top:top + part.shape[0], left:left + part.shape[1]] = normalise(part, settings.mean, settings.std)
+    canvas_label = np.full((settings.crop // cell,) * 2, settings.ignore, dtype=label.dtype)
+    canvas_label[target] = label[source]
+    if rng.random() < settings.flip:
+        canvas, canvas_label = np.ascontiguousarray(canvas[:, :, ::-1]), np.ascontiguousarray(canvas_label[:, ::-1])
+    return canvas, canvas_label
+
+
 def resize_long_side(
     image: np.ndarray, low: int, high: int, rng: Generator, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:

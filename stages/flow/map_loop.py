@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import queue
-import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +18,7 @@ from stages.flow.make_part import make_part, up_to_date
 from stages.flow.parts import Part, Plan
 from stages.flow.stream import arriving
 from stages.flow.work import MapWork, Worker
+from stages.flow.workers import tied_to_parent
 from stages.shards import Shard
 
 _NO_MORE: Any = object()
@@ -147,15 +145,9 @@ _counts: Any = None
 
 
 def _begin_worker(work: MapWork, flag: Any, counts: Any, parent: int) -> None:
-    """Set up a worker process: it leaves signals to its parent and dies with it."""
+    """Set up a worker process."""
     global _work, _flag, _counts
-    for number in Stop.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # Else a killed parent's children would go on, and hold the locks of their parts.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(75)
+    tied_to_parent(parent)
     _work, _flag, _counts = work, flag, counts
 
 

@@ -52,3 +52,12 @@ def upsample(maps: Maps, covers: tuple[int, int], size: tuple[int, int]) -> Maps
     columns = interpolation_matrix(int(size[1]), width, scale=width / int(covers[1]))
     result = resample(array, rows, columns)
     return result.numpy() if isinstance(maps, np.ndarray) else result
+
+
+def cell_means(maps: np.ndarray, cell: int) -> np.ndarray:
+    """Return (L, h, w): the means of maps (L, H, W) over squares of `cell` pixels, with zeros beyond the border."""
+    count, height, width = maps.shape
+    rows, columns = -(-height // cell), -(-width // cell)
+    padded = np.zeros((count, rows * cell, columns * cell), maps.dtype)
+    padded[:, :height, :width] = maps
+    return padded.reshape(count, rows, cell, columns, cell).mean((2, 4))

@@ -40,6 +40,25 @@ class Backbone(nn.Module):
         """Return the final map (B, D, h, w) of images (B, 3, H, W), normalised with `mean` and `std`."""
         return self.levels(images)[-1]
 
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """The channels of `stage_maps`."""
+        return tuple(channels for channels, _ in self._coarse())
+
+    def stage_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the last map of each stage that the network as published has at stride 8 or more, fine to coarse.
+
+        A lowered stride changes their sizes and not which they are, where the network tells them apart.
+        """
+        maps = self.levels(images)
+        return [maps[place] for _, place in self._coarse()]
+
+    def _coarse(self) -> list[tuple[int, int]]:
+        """Return (channels, position among the levels) of the maps at stride 8 or more, else of the last."""
+        found = [(channels, place) for place, (channels, stride)
+                 in enumerate(zip(self.level_channels, self.level_strides, strict=True)) if stride >= 8]
+        return found or [(self.channels, len(self.level_strides) - 1)]
+
     def freeze(self, until: str | int) -> None:
         """Freeze every block up to and including `until`, a name of `blocks` or how many of them.
 

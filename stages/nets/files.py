@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput, UsageError
+from stages.nets.affinity import AffinityNet
 from stages.nets.classifier import Classifier
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
@@ -105,13 +106,14 @@ def _described(text: str | None, where: str) -> dict[str, Any]:
 
 def architecture_of(net: nn.Module) -> dict[str, Any]:
     """Return what `build_from_description` needs to build `net` again: backbone, head, stride, outputs."""
-    return {
+    described = {
         "backbone": net.backbone.name,
         "head": net.head,
         "stride": net.backbone.stride,
         "n_outputs": net.n_outputs,
         "dropout": getattr(net, "dropout_rate", 0.0),
     }
+    return {**described, "radius": net.radius} if net.task == "affinity" else described
 
 
 def describe_net(net: nn.Module, *, classes: list[str], **more: Any) -> dict[str, Any]:
@@ -135,8 +137,10 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
             net = Classifier(build_backbone(name, stride=stride), outputs, dropout=parts.get("dropout", 0.0))
         elif description["task"] == "segmentation":
             net = build_segmenter(name, outputs, head=parts["head"], stride=stride)
+        elif description["task"] == "affinity":
+            net = AffinityNet(build_backbone(name, stride=stride), parts["radius"])
         else:
-            raise BadData(f"a net for {description['task']}", "give one for classification or segmentation")
+            raise BadData(f"a net for {description['task']}", "use the version that wrote it")
         net.mean, net.std = tuple(description["mean"]), tuple(description["std"])
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise BadData(f"a net that can't be built here ({error})", "use the version that wrote it") from error

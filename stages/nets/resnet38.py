@@ -103,3 +103,22 @@ class ResNet38(Backbone):
                 found.append(maps)
         maps = self.b7(self.b6(maps))
         return [*found, relu(self.bn7(maps))]
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """The channels of `stage_maps`."""
+        return 512, 1024, 4096
+
+    def stage_maps(self, images: Tensor) -> list[Tensor]:
+        """Return PSA's conv4, conv5 and conv6, all at stride 8: what goes into b5 and b6, and the final map.
+
+        The first two as these blocks see them, after their first BatchNorm and ReLU.
+        """
+        maps, found = self.conv1a(images), []
+        for stage in STAGES:
+            if stage == "b5":
+                found.append(relu(self.b5.bn_branch2a(maps)))
+            for name in self.block_prefixes[stage]:
+                maps = self.get_submodule(name)(maps)
+        found.append(relu(self.b6.bn_branch2a(maps)))
+        return [*found, relu(self.bn7(self.b7(self.b6(maps))))]

@@ -37,6 +37,8 @@ class TorchvisionBackbone(Backbone):
         transforms = models.get_model_weights(name).DEFAULT.transforms()
         self.mean, self.std = tuple(transforms.mean), tuple(transforms.std)
         self._measure()
+        self.stage_blocks = self.level_blocks if max(self.level_strides) < 8 else tuple(
+            block for block, reached in zip(self.level_blocks, self.level_strides, strict=True) if reached >= 8)
         if stride not in (None, self.stride):
             self._lower_stride(int(stride))
 
@@ -73,10 +75,11 @@ class TorchvisionBackbone(Backbone):
         self.train()
         self.block_strides = tuple(stride_of(PROBE, found.shape[-1]) for found in maps)
         self.channels, self.stride = maps[-1].shape[1], self.block_strides[-1]
+        self.block_channels = tuple(found.shape[1] for found in maps)
         last = {stride: index for index, stride in enumerate(self.block_strides) if stride >= 4}
         self.level_blocks = tuple(last.values()) or (len(maps) - 1,)
         self.level_strides = tuple(self.block_strides[index] for index in self.level_blocks)
-        self.level_channels = tuple(maps[index].shape[1] for index in self.level_blocks)
+        self.level_channels = tuple(self.block_channels[index] for index in self.level_blocks)
 
     def _lower_stride(self, stride: int) -> None:
         native = self.stride
@@ -95,6 +98,16 @@ class TorchvisionBackbone(Backbone):
         """Return the last map of images (B, 3, H, W) at each stride from 4 up."""
         maps = self._block_maps(images)
         return [maps[index] for index in self.level_blocks]
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """The channels of `stage_maps`."""
+        return tuple(self.block_channels[index] for index in self.stage_blocks)
+
+    def stage_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the last map of each stage that natively has stride 8 or more, fine to coarse."""
+        maps = self._block_maps(images)
+        return [maps[index] for index in self.stage_blocks]
 
 
 def unstride(root: nn.Module, path: str) -> None:

@@ -9,8 +9,10 @@ from torch import Tensor
 # Layers that end a network in the checkpoints of this field and of torchvision and timm.
 HEADS = (
     "classifier", "fc", "fc8", "fc8_20", "fc8_200", "linear1000", "head", "heads", "head_dist", "last_linear",
-    "aspp", "decoder",
+    "aspp", "decoder", "embeddings", "joined",
 )  # fmt: skip
+# PSA's AffinityNet.
+AFFINITY = {"f8_3": "embeddings.0", "f8_4": "embeddings.1", "f8_5": "embeddings.2", "f9": "joined"}
 # torchvision's first DenseNets had a dot in the names of a layer's convolutions.
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
 
@@ -24,8 +26,8 @@ def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]
     """Return weights under our names, {our name: name in the file}, and the names of second copies.
 
     Known are: IRN (`resnet50.*` and `classifier`, everything else there a second registration of the same
-    weights or another head's: facts of the released code), PSA and SC-CAM (`fc8`, `fc8_20`), DeepLab-v2 wrapped
-    for several scales (`base.`, `scale.`), torchvision's old DenseNets.
+    weights or another head's: facts of the released code), PSA and SC-CAM (`fc8`, `fc8_20`; `f8_*`, `f9`),
+    DeepLab-v2 wrapped for several scales (`base.`, `scale.`), torchvision's old DenseNets.
     """
     kept, original, copies = {}, {}, []
     irn = any(key.startswith("resnet50.") for key in state)
@@ -44,6 +46,9 @@ def _our_name(key: str, irn: bool) -> str:
     key = key.removeprefix("base.").removeprefix("scale.")
     if key in ("fc8.weight", "fc8_20.weight"):
         return "classifier.weight"
+    layer, _, rest = key.partition(".")
+    if layer in AFFINITY:
+        return f"{AFFINITY[layer]}.{rest}"
     return OLD_DENSENET.sub(r"\1\2", key)
 
 

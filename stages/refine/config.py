@@ -29,3 +29,17 @@ class CrfConfig:
     as_released: bool = setting(False, "Give the CRF the image as CLIP-ES's released code does: BGR less a mean, "
                                 "with negative values wrapped round to bright ones.")
     threads: int = setting(1, "CPU threads of each worker.", low=1)
+
+
+@dataclass(frozen=True)
+class PsaConfig:
+    """Settings of `refine psa`."""
+
+    background: str = setting("power:16", "power:A or constant:V: a row that walks with the classes; none: the classes "
+                              "walk alone, and a background is chosen later.", source="PSA; MCTformer: constant:0.39")
+    beta: float = setting(8.0, "Power of the affinities.", low=0.01, high=1000, source="PSA")
+    steps: int = setting(256, "Steps of the walk.", low=0, high=100000, source="PSA: 2^8; MCTformer: 2^6")
+    batch_size: int = setting(1, "Images of one padded size that go through the network at once.", low=1)
+    precision: str = setting("fp32", "Of the network.", choices=("fp32", "bf16", "fp16"))
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "CPU threads of each worker.", low=1)

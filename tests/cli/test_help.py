@@ -17,11 +17,12 @@ COMMANDS = [
     ("train-cls", "subcategory"),
     ("features",), ("cluster", "finch"), ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"),
     ("cams", "clip-es"), ("cams", "gradcam"),
-    ("refine", "crf"), ("pseudo",), ("train-seg",), ("segment", "net"), ("eval",), ("info",), ("check",),
-    ("show",), ("export", "png"), ("export", "voc")]
+    ("train-aff", "psa"), ("refine", "crf"), ("refine", "psa"), ("pseudo",), ("train-seg",), ("segment", "net"),
+    ("eval",), ("info",), ("check",), ("show",), ("export", "png"), ("export", "voc")]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory"),
-                "cams": ("cnn", "clip-es", "gradcam"), "refine": ("crf",), "segment": ("net",),
+                "cams": ("cnn", "clip-es", "gradcam"), "refine": ("crf", "psa"), "train-aff": ("psa",),
+                "segment": ("net",),
                 "export": ("png", "voc")}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
 

@@ -1,0 +1,1 @@
+"""Affinities between neighbouring cells, learnt from class activation maps."""

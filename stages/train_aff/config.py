@@ -1,0 +1,25 @@
+"""Settings of `wsss train-aff`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.settings import setting
+from stages.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class PsaConfig(TrainingConfig):
+    """Settings of `train-aff psa`: AffinityNet on labels from maps at two backgrounds."""
+
+    epochs: int = setting(8, "Passes over the images.", low=1, source="PSA")
+    batch_size: int = setting(8, "Images in a batch, in each process.", low=1, source="PSA")
+    lr: float = setting(0.01, "Learning rate of the backbone.", low=0, high=1000, source="MCTformer; PSA: 0.1")
+    weight_decay: float = setting(5e-4, "Weight decay.", low=0, source="PSA")
+    crop_size: int = setting(256, "Side of the square that the network sees, a multiple of its stride.", low=16,
+                             unit="pixels", source="PSA: 448")
+    low_alpha: float = setting(4.0, "Background (1 - max map)^alpha for what is surely a class.", low=0.01,
+                               source="PSA")
+    high_alpha: float = setting(32.0, "Background (1 - max map)^alpha for what is surely background.", low=0.01,
+                                source="PSA's code; its paper: 24")
+    radius: int = setting(5, "Pairs lie closer than this.", low=2, high=64, unit="cells", source="PSA")

@@ -1,0 +1,112 @@
+"""`train-aff`: class activation maps to a network that tells which neighbouring cells belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.data.augment import SegmentationView, cell_view
+from stages.data.source import ImageSource
+from stages.errors import BadData, UsageError
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.maps import includes_background
+from stages.flow.packages import need_pydensecrf
+from stages.flow.prepared import Preparation, kept_at, prepared
+from stages.nets.affinity import AffinityNet
+from stages.nets.files import describe_net
+from stages.nets.registry import build_backbone
+from stages.shards import Item, Run, request_of, same_classes
+from stages.train_aff import psa
+from stages.train_aff.config import PsaConfig
+from stages.train_aff.labels import UNDECIDED
+from stages.train_aff.workers import LabelWork
+from stages.training.distributed import heard
+from stages.training.loop import Job, finished_before, resolved, train
+from stages.training.start import (
+    at_least_one,
+    input_statistics,
+    start_from,
+    supervision_of,
+    training_entry,
+    weights_digest,
+)
+
+
+def run_psa(config: PsaConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Train PSA's AffinityNet on `--cams`. Raises UsageError, MissingInput, BadData, Unavailable, as `train` does."""
+    need_pydensecrf()
+    output.check_file()
+    index, cams = Run(inputs.paths, "index"), Run([inputs.require("cams")], "cams")
+    same_classes((str(index.first.path), index.classes), (str(cams.first.path), cams.classes))
+    if includes_background(cams.first):
+        raise BadData("its maps include a background, which is made at two alphas here", "give a run of wsss cams",
+                      where=str(cams.first.path))
+    report, ordinal, config = heard(report), config.device, resolved(config)
+    weights = inputs.named.get("weights")
+    entry = training_entry("train-aff", "psa", config,
+                           {"index": index.digest, "cams": cams.digest, **weights_digest(weights)})
+    done = finished_before(entry, output)
+    if done or output.dry_run:
+        report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
+        if done:
+            report.finished(output.path)
+        return done or Summary()
+    torch.manual_seed(config.seed)
+    net = AffinityNet(build_backbone(config.net, stride=config.stride or None), config.radius)
+    if len(config.colour_jitter) not in (0, 4):
+        raise UsageError("--colour-jitter takes four numbers or none")
+    if config.crop_size % net.stride:
+        raise UsageError(f"--crop-size {config.crop_size} is no multiple of {net.stride}, the stride of the affinities")
+    initial = start_from(net, config, weights, report)
+    net.mean, net.std = input_statistics(net, config, weights)
+    samples = _Samples(index, _labels(index, cams, inputs, config, net.stride, output, stop, report),
+                       inputs.root, config, net)
+    at_least_one(samples.chosen, f"has maps in {inputs.require('cams')}", str(index.first.path))
+    description = describe_net(net, classes=list(index.classes), initial_weights=initial,
+                               supervision=supervision_of(index), provenance=[*cams.first.provenance, entry])
+    job = Job(net, partial(psa.loss, config=config), samples.draw, len(samples.chosen), list(net.head_parameters()),
+              description)
+    summary = train(job, config, output, ordinal=ordinal, stop=stop, report=report)
+    kept_at(output).unlink(missing_ok=True)
+    return summary
+
+
+def _labels(index: Run, cams: Run, inputs: Inputs, config: PsaConfig, cell: int, output: Output, stop: Stop,
+            report: Report) -> list[Item]:
+    """Return the labels of all images of the index that have maps."""
+    ids = tuple(item_id for shard in index.shards for item_id in shard.ids
+                if item_id in cams and item_id not in shard.errors)
+    work = LabelWork(tuple(str(shard.path) for shard in index.shards), inputs.require("cams"), inputs.root,
+                     config.low_alpha, config.high_alpha, cell)
+    plain = {"low_alpha": config.low_alpha, "high_alpha": config.high_alpha, "cell": cell}
+    request = request_of({"stage": "train-aff", "method": "psa", "config": plain,
+                          "inputs": {"index": index.digest, "cams": cams.digest}})
+    if not ids:
+        return []
+    return prepared(Preparation("stages.train_aff.workers:LabelMaker", work, ids, request), output,
+                    jobs=config.threads, stop=stop, report=report)
+
+
+class _Samples:
+    """Draws windows of the images that have labels."""
+
+    def __init__(self, index: Run, labels: list[Item], root: str | None, config: PsaConfig, net: AffinityNet) -> None:
+        sources = {item_id: source for source in (ImageSource(shard, root) for shard in index.shards)
+                   for item_id in source.index.ids}
+        self.chosen = [(sources[item.id], item) for item in labels if item.error is None]
+        jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
+        self.cell = net.stride
+        self.view = replace(
+            SegmentationView(), crop=config.crop_size, flip=0.5 if config.flip else 0.0, brightness=jitter[0],
+            contrast=jitter[1], saturation=jitter[2], hue=jitter[3], mean=net.mean, std=net.std, ignore=UNDECIDED)
+
+    def draw(self, position: int, generator: np.random.Generator) -> Mapping[str, Any]:
+        """Return one sample: `image` (3, S, S) float32 and `label` (s, s) uint8."""
+        source, item = self.chosen[position]
+        image, label = cell_view(source.image(item.id), item.datasets["label"], self.cell, generator, self.view)
+        return {"image": image, "label": label}

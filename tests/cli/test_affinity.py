@@ -1,0 +1,105 @@
+"""`wsss train-aff psa` and `wsss refine psa`, as users run them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from cli.runner import SMALL, good, refused, run
+from stages.nets.files import read_net
+from stages.shards import Run
+
+pytest.importorskip("pydensecrf")
+AFFINITY = ("--net", "wsss:tiny", "--crop-size", "32", "--epochs", "1", "--batch-size", "4", "--threads", "1",
+            "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def maps(tiny_index, tiny_net, tmp_path_factory):
+    """Return a run of maps of `tiny_index`. Not to be changed."""
+    folder = tmp_path_factory.mktemp("maps")
+    good("cams", "cnn", tiny_index, "--net", tiny_net, *SMALL, "-o", folder / "cams")
+    return folder / "cams"
+
+
+@pytest.fixture(scope="module")
+def affinity(tiny_index, maps):
+    """Return a net of affinities trained on `maps`. Not to be changed."""
+    net = maps.parent / "affinity.safetensors"
+    assert good("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", net) == [str(net)]
+    return net
+
+
+def test_the_net_is_the_same_twice_and_leaves_nothing_beside(tiny_index, maps, affinity, tmp_path):
+    again = tmp_path / "again.safetensors"
+    good("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", again)
+    assert again.read_bytes() == affinity.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.log.jsonl", "again.safetensors"]
+    _, described = read_net(affinity)
+    assert (described["task"], described["supervision"]) == ("affinity", "tags")
+    assert set(described["provenance"][-1]["inputs"]) == {"index", "cams"}
+    assert "up to date" in run("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", again).err
+    refused(run("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "--radius", "4", "-o", again), 73, "radius")
+
+
+def test_walked_maps_with_and_without_a_background(maps, affinity, tmp_path):
+    good("refine", "psa", maps, "--net", affinity, "--device", "cpu", "-o", tmp_path / "walked")
+    good("refine", "psa", maps, "--net", affinity, "--device", "cpu", "--background", "none", "--batch-size", "4",
+         "-o", tmp_path / "alone")
+    walked, alone, given = Run([tmp_path / "walked"]), Run([tmp_path / "alone"]), Run([maps])
+    assert (walked.first.attribute("background"), alone.first.attribute("background")) == ("included", "none")
+    for item_id in given.ids:
+        with_row, without, before = walked.item(item_id), alone.item(item_id), given.item(item_id)
+        assert with_row.datasets["cam"].shape == (1 + len(before.datasets["class_ids"]), 6, 8)
+        assert with_row.datasets["cam"].max() == without.datasets["cam"].max() == 1
+        assert list(with_row.attrs["covers"]) == [48, 64]
+        # The classes walk the same way with a background beside them; only the common divisor differs.
+        ratio = with_row.datasets["cam"][1:].astype(float).max() / without.datasets["cam"].astype(float).max()
+        np.testing.assert_allclose(with_row.datasets["cam"][1:], without.datasets["cam"] * ratio, atol=2e-3)
+    good("pseudo", tmp_path / "walked", "-o", tmp_path / "masks")
+    good("refine", "crf", tmp_path / "alone", "--background", "constant:0.4", "-o", tmp_path / "crf")
+    good("eval", tmp_path / "alone")
+
+
+def test_stopped_while_labels_are_made_it_goes_on(tiny_index, maps, affinity, wsss):
+    command = ("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", "affinity.safetensors")
+    kept = wsss.cwd / "affinity.safetensors.labels.part"
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 75)):
+        before = kept.stat().st_size if kept.exists() else 0
+        process = wsss.start(*command)
+        deadline = time.monotonic() + 60
+        while (not kept.exists() or kept.stat().st_size <= before + 400) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        os.kill(process.pid, number)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == code, told
+    done = wsss(*command)
+    assert done.code == 0, done.err
+    assert (wsss.cwd / "affinity.safetensors").read_bytes() == affinity.read_bytes()
+    assert not kept.exists()
+
+
+def test_labels_by_two_processes_make_the_same_net(tiny_index, maps, wsss):
+    more = [*AFFINITY[:AFFINITY.index("--threads")], "--threads", "2", "--device", "cpu", "--epochs", "1"]
+    for name in ("one", "two"):
+        assert wsss("train-aff", "psa", tiny_index, "--cams", maps, *more, "-o", f"{name}.safetensors").code == 0
+    assert (wsss.cwd / "one.safetensors").read_bytes() == (wsss.cwd / "two.safetensors").read_bytes()
+
+
+def test_wrong_input(tiny_index, tiny_net, maps, affinity, tmp_path):
+    out = ("-o", tmp_path / "x.safetensors")
+    missing = run("train-aff", "psa", tiny_index, *AFFINITY, *out)
+    assert (missing.code, "--cams" in missing.err) == (2, True)
+    refused(run("train-aff", "psa", tiny_index, "--cams", tiny_index, *AFFINITY, *out), 65, "index")
+    refused(run("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "--crop-size", "33", *out), 2, "33")
+    good("refine", "psa", maps, "--net", affinity, "--device", "cpu", "-o", tmp_path / "walked")
+    refused(run("train-aff", "psa", tiny_index, "--cams", tmp_path / "walked", *AFFINITY, *out), 65, "background")
+    refused(run("refine", "psa", maps, "--net", tiny_net, "-o", tmp_path / "y"), 65, "classification")
+    refused(run("refine", "psa", maps, "--net", affinity, "--background", "two-thresholds:.1,.2", "-o",
+                tmp_path / "y"), 2, "two-thresholds")
+    refused(run("cams", "cnn", tiny_index, "--net", affinity, "-o", tmp_path / "y"), 65, "affinity")
