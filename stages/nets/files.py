@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput, UsageError
-from stages.nets.classifier import Classifier
+from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 
@@ -104,8 +104,13 @@ def _described(text: str | None, where: str) -> dict[str, Any]:
 
 
 def architecture_of(net: nn.Module) -> dict[str, Any]:
-    """Return what `build_from_description` needs to build `net` again: backbone, head, stride, outputs."""
+    """Return what `build_from_description` needs to build `net` again: backbone, head, stride, outputs.
+
+    A second head for sub-categories is told by their number for each class.
+    """
+    second = getattr(net, "n_subcategories", None)
     return {
+        **({} if second is None else {"n_subcategories": list(second)}),
         "backbone": net.backbone.name,
         "head": net.head,
         "stride": net.backbone.stride,
@@ -132,7 +137,7 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
         parts = description["architecture"]
         name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
         if description["task"] == "classification":
-            net = Classifier(build_backbone(name, stride=stride), outputs, dropout=parts.get("dropout", 0.0))
+            net = _classifier(name, stride, outputs, parts)
         elif description["task"] == "segmentation":
             net = build_segmenter(name, outputs, head=parts["head"], stride=stride)
         else:
@@ -141,6 +146,13 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise BadData(f"a net that can't be built here ({error})", "use the version that wrote it") from error
     return net
+
+
+def _classifier(name: str, stride: int, outputs: int, parts: Mapping[str, Any]) -> Classifier:
+    backbone, dropout = build_backbone(name, stride=stride), parts.get("dropout", 0.0)
+    if "n_subcategories" in parts:
+        return SubcategoryClassifier(backbone, outputs, parts["n_subcategories"], dropout=dropout)
+    return Classifier(backbone, outputs, dropout=dropout)
 
 
 def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:

@@ -19,9 +19,10 @@ def self_entropy(logits: Tensor, form: str = "binary") -> Tensor:
     `binary`: of each class present or not, mean over classes and images (Mixup-CAM's code, but there on the targets,
     where it has no gradient). `sum`: -sum_c p log p, mean over images (the formula as printed).
     """
-    p = logits.float().sigmoid()
+    logits = _wide(logits)
+    p = logits.sigmoid()
     if form == "sum":
-        return -(p * torch.nn.functional.logsigmoid(logits.float())).sum(1).mean()
+        return -(p * torch.nn.functional.logsigmoid(logits)).sum(1).mean()
     return -(p * (p + _EPSILON).log() + (1 - p) * (1 - p + _EPSILON).log()).mean()
 
 
@@ -31,7 +32,7 @@ def spread(maps: Tensor, form: str = "scops") -> Tensor:
     `scops`: softmax over the classes of the maps after ReLU, plus 1e-3, in coordinates from -1 to 1. `paper`: the maps
     after ReLU, in cells; one that is 0 everywhere has no spread.
     """
-    maps = maps.float().relu()
+    maps = _wide(maps).relu()
     if form == "scops":
         maps = maps.softmax(dim=1) + 1e-3
     height, width = maps.shape[-2:]
@@ -48,3 +49,8 @@ def spread(maps: Tensor, form: str = "scops") -> Tensor:
 def concentration(maps: Tensor, labels: Tensor, form: str = "scops") -> Tensor:
     """Return the spread of the maps of the classes present, `labels` (B, C) above 0.5, summed, divided by B."""
     return (spread(maps, form) * (labels > 0.5)).sum() / len(maps)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return the values in float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
