@@ -27,8 +27,10 @@ class Predictions:
 
     def __init__(self, world: World) -> None:
         """Begin with nothing seen."""
-        self.world, self.history = world, list[dict[str, float]]()
-        self._logits, self._targets = list[Tensor](), list[Tensor]()
+        self.world = world
+        self.history: list[dict[str, float]] = []
+        self._logits: list[Tensor] = []
+        self._targets: list[Tensor] = []
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
         """Keep a batch: logits (B, C), and targets (B, C) in {0, 1}."""
