@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import sparse
+from scipy.io import savemat
 
 IGNORE = 255
 # One colour and one direction of stripes per class, so that colour and texture both tell it.
@@ -71,6 +75,21 @@ def save_mask(mask: np.ndarray, path: Path) -> None:
     picture = Image.fromarray(mask)
     picture.putpalette(voc_palette())
     picture.save(path)
+
+
+def sbd_mask(ids: np.ndarray, *, compress: bool = True, variable: str = "GTcls", **more: Any) -> bytes:
+    """Return a .mat file as SBD has it: a struct with a sparse boundary per class, the mask, and what is in it."""
+    boundaries = np.empty((20, 1), dtype=object)
+    for place in range(20):
+        boundaries[place, 0] = sparse.csc_matrix(ids == place + 1)
+    present = np.unique(ids[ids > 0]).astype(np.uint8)[:, None]
+    fields = {"Boundaries": boundaries, "Segmentation": ids, "CategoriesPresent": present, **more}
+    whole = np.empty((1, 1), dtype=[(name, object) for name in fields])
+    for name, value in fields.items():
+        whole[name][0, 0] = value
+    file = io.BytesIO()
+    savemat(file, {variable: whole}, do_compression=compress)
+    return file.getvalue()
 
 
 def voc_palette() -> list[int]:

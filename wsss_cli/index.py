@@ -11,7 +11,8 @@ from wsss_cli.options import OUTPUT, REFUSED, REPLACE, Named
 
 app = group("index", "Find images, tags and masks of a data set.")
 
-_MASKS = Named("masks", "DIR", "Folder of ground-truth masks, named as the images.", required=False)
+_MASKS = Named("masks", "DIR", "Folder of ground-truth masks (pictures or SBD's .mat), named as the images.",
+               required=False)
 _CLASSES = Named("class_names", "FILE", "Class names, one a line, in the order of their ids.", required=False)
 _IMAGES = Named("images", "DIR", "Folder of the images (needed unless --tags-only).", required=False)
 _WRITES = ("Reads image files, lists and tables. Writes a shard of kind index: per image its path, size, checksum, "
@@ -30,6 +31,8 @@ add(app, "voc", stage="index voc", run=partial(_run, "voc"), config=VocConfig, i
     text=f"A VOC devkit tree, also with its masks elsewhere (train_aug). {_WRITES} Tags come from Annotations/*.xml "
          "where they are, else from --labels.",
     named=(Named("list", "FILE", "A list of ids, instead of --split.", required=False), _MASKS,
+           Named("sbd", "DIR", "The Semantic Boundaries Dataset, for masks (.mat) where VOC has none, and for --split "
+                 "train_aug.", required=False),
            Named("labels", "TABLE", "A table of tags (columns id and labels).", required=False), _CLASSES))
 
 add(app, "table", stage="index table", run=partial(_run, "table"), config=FolderConfig, inputs="TABLE", extra=_EXTRA,

@@ -67,6 +67,9 @@ TRAIN = {
     "workers": _option(int, 2, "--workers", min=0, metavar="INT", help="Threads that read and augment images."),
     "log": _option(str, "", "--log", metavar="FILE", help="A log of JSON lines.  [default: OUT.log.jsonl]"),
 }
+COLLAPSE = {
+    "keep_going": _option(bool, False, "--keep-going", help="Go on where the classification has collapsed."),
+}
 TALK = {
     "config_file": _option(str, "", "--config", metavar="RECIPE.toml",
                            help="Settings by section [stage.method]; the command line wins."),

@@ -7,7 +7,7 @@ from functools import partial
 from stages.flow.execution import Summary
 from stages.train_cls.config import CamConfig, FmixConfig, ManifoldConfig, MixupConfig, SubcategoryConfig
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import FILE, INDEX, REPLACE, TRAIN, Named
+from wsss_cli.options import COLLAPSE, FILE, INDEX, REPLACE, TRAIN, Named
 
 app = group("train-cls", "Train a classifier from image tags.")
 WEIGHTS = Named("weights", "FILE|TAG", "Initial weights: .safetensors, .pth, .pt, or a tag that timm or torchvision "
@@ -24,7 +24,7 @@ def _add(method: str, config: type, example: str, text: str, *more: Named) -> No
         example=f"wsss train-cls {method} train.h5 --weights mobilenet_v2.pth --stride 16 {example}-o cam.safetensors",
         text=f"{text} Reads labels and images of shards of kind index. Writes a net (.safetensors), which knows its "
              "classes, input mean and std, and stride.",
-        named=(*more, WEIGHTS), extra=(FILE, INDEX, REPLACE, TRAIN))
+        named=(*more, WEIGHTS), extra=(FILE, INDEX, REPLACE, TRAIN, COLLAPSE))
 
 
 _add("cam", CamConfig, "", "The plain multi-label classifier: global average pooling and a linear layer without bias.")

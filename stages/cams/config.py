@@ -23,6 +23,8 @@ class CamsConfig:
 class CnnConfig(CamsConfig):
     """Settings of `cams cnn`."""
 
+    maps: str = setting("classes", "Whose maps: those of the classes, or of a net of train-cls subcategory the largest "
+                        "of each class's sub-categories.", choices=("classes", "subcategories"), source="SC-CAM")
     scales: tuple[float, ...] = setting((0.5, 1.0, 1.5, 2.0), "Sizes of the image, summed.", low=0.05, high=8,
                                         source="IRN")
     flip: bool = setting(True, "Add the mirrored image at each scale.", source="IRN")

@@ -33,6 +33,9 @@ def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     _, description = read_net(net)
     if description["task"] != "classification":
         raise BadData(f"is a net for {description['task']}, not a classifier", "give a net of train-cls", where=net)
+    if config.maps == "subcategories" and not sum(description["architecture"].get("n_subcategories", ())):
+        raise BadData("is a net without sub-categories", "give one of train-cls subcategory, or leave out --maps",
+                      where=net)
     settings = replace(config, device=resolve_device(config.device))
     work = MapWork("cams", "cnn", "cams", ("index",), "stages.cams.workers:CnnWorker", config, as_plain(settings),
                    named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,

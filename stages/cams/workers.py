@@ -56,6 +56,7 @@ class CnnWorker:
         net, self.description = load_net(work.named["net"])
         self.device = _device(work)
         self.net = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
+        self.n_subcategories = None if self.config.maps == cnn.CLASSES else net.n_subcategories
 
     def open(self, part: Part, source: Shard, index: Shard) -> _CnnPart:
         """Begin a part; BadData when the net was trained for other classes."""
@@ -86,7 +87,7 @@ class _CnnPart(_Part):
         device = self.worker.device
         views = [view.to(memory_format=torch.channels_last) for view in _stacked(loaded, device)]
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
-            maps, scores = cnn.class_maps(self.worker.net, views, flip=self.config.flip)
+            maps, scores = cnn.class_maps(self.worker.net, views, flip=self.config.flip, head=self.config.maps)
         return [self._item(item_id, maps, position, scores[position].cpu().numpy())
                 for position, (item_id, _) in enumerate(loaded)]
 
@@ -96,7 +97,8 @@ class _CnnPart(_Part):
         config = self.config
         cam, covers = cnn.merged(
             maps, position, class_ids, size, scales=config.scales, flip=config.flip, grid_stride=config.grid_stride,
-            stride=self.worker.description["stride"], alignment=config.alignment)
+            stride=self.worker.description["stride"], alignment=config.alignment,
+            n_subcategories=self.worker.n_subcategories)
         datasets: dict[str, Any] = {"class_ids": class_ids, "cam": cam,
                                     "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
         return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(covers)})

@@ -14,7 +14,7 @@ from stages.errors import BadData, MissingInput
 
 # In order of preference where an id has several files.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".jp2")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".mat")
 
 
 def existing_folder(path: Path, do: str = "check the path") -> Path:

@@ -1,7 +1,8 @@
 """Importer of the PASCAL VOC devkit layout: JPEGImages, Annotations, ImageSets, SegmentationClass.
 
-The augmented train set of SBD has the same layout with its masks in another folder, and lists whose rows are
-"/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" (Chen et al.'s DeepLab lists, also PSA's).
+The augmented train set, train_aug, comes in two ways: as VOC and SBD, each as its authors publish it, or with all masks
+drawn into another folder and lists whose rows are "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" (Chen et al.'s
+DeepLab lists, also PSA's).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from stages.data.folders import (
     with_labels_of_masks,
 )
 from stages.data.records import Known, Listing, Record, class_ids, collect, counted, supervision_of
+from stages.data.sbd import TRAIN_AUG, masks_of_sbd, train_aug
 from stages.data.tables import ids_of, read_class_names, read_lines, read_table, unique
 from stages.errors import BadData, MissingInput
 
@@ -43,6 +45,7 @@ def list_voc(
     split: str | None = None,
     list_file: Path | None = None,
     masks: Path | None = None,
+    sbd: Path | None = None,
     labels: Path | None = None,
     captions: Path | None = None,
     class_names: Path | None = None,
@@ -52,19 +55,22 @@ def list_voc(
 
     Tags come from the `labels` table when given, else from Annotations/*.xml (the union of the object names,
     difficult ones too, as all published VOC labels do), else they are unknown. Masks come from `masks`, else
-    from the list's own rows, else from SegmentationClass, where the file is there. Classes come from
+    from the list's own rows, else from SegmentationClass, where the file is there, else from `sbd`: the release of
+    SBD, whose images also make the split train_aug where VOC has no list of that name. Classes come from
     `class_names`, else root/classes.txt, else they are VOC's twenty.
     Raises MissingInput for a missing folder, list or table and when no image is found, BadData for tags that are
     no class, broken XML and bad lists.
     """
     root = existing_folder(root)
     _check_layout(root)
-    listed = _listed(root, split, list_file)
+    cls = masks_of_sbd(sbd) if sbd else None
+    listed, notes = _listed(root, split, list_file, cls)
     classes = _classes(root, class_names)
-    base = common_root(root, existing_folder(masks)) if masks else common_root(root)
-    known, notes = _known(root, labels, classes, [one.id for one in listed])
+    base = common_root(root, *([existing_folder(masks)] if masks else []), *([cls] if cls else []))
+    known, more = _known(root, labels, classes, [one.id for one in listed])
+    notes += more
     told = _captions(captions or labels)
-    records = _records(listed, root, base, masks)
+    records = _records(listed, root, base, masks, cls)
     records = [
         Record(one.id, one.path, known.get(one.id), one.mask_path, told.get(one.id, Known(0)).captions)
         for one in records
@@ -72,10 +78,13 @@ def list_voc(
     if labels_from_masks:
         labelled, more = with_labels_of_masks(records, base, len(classes) - 1)
         records = list(labelled)
-        notes = (*more, "labels were read from the masks: the ground truth supervises")
+        notes += (*more, "labels were read from the masks: the ground truth supervises")
     unknown = sum(one.labels is None for one in records)
     notes += counted(unknown, len(records), "have no tags (unknown)") if not labels_from_masks else ()
     notes += counted(sum(one.mask_path is None for one in records), len(records), "have no mask")
+    if cls is not None:
+        notes += counted(sum(str(one.mask_path).endswith(".mat") for one in records), len(records),
+                         "have a mask of SBD, without VOC's border of 255")
     if captions is not None:
         notes += counted(sum(bool(one.captions) for one in records), len(records), "have captions")
     supervision = supervision_of(records, from_masks=labels_from_masks)
@@ -92,7 +101,17 @@ def _check_layout(root: Path) -> None:
     raise MissingInput("no folder JPEGImages", do, where=str(root))
 
 
-def _listed(root: Path, split: str | None, list_file: Path | None) -> list[_Listed]:
+def _listed(
+    root: Path, split: str | None, list_file: Path | None, cls: Path | None
+) -> tuple[list[_Listed], tuple[str, ...]]:
+    lists = root / "ImageSets" / "Segmentation"
+    if split == TRAIN_AUG and cls is not None and not (lists / f"{split}.txt").is_file():
+        ids, notes = train_aug(lists, cls)
+        return [_Listed(name) for name in ids], notes
+    return _as_listed(root, split, list_file), ()
+
+
+def _as_listed(root: Path, split: str | None, list_file: Path | None) -> list[_Listed]:
     if split is None and list_file is None:
         return [_Listed(name) for name in FileFinder(root / "JPEGImages", root).names()]
     path = list_file if list_file is not None else _split_file(root, str(split))
@@ -109,6 +128,9 @@ def _split_file(root: Path, split: str) -> Path:
     path = folder / f"{split}.txt"
     if path.is_file():
         return path
+    if split == TRAIN_AUG:
+        raise MissingInput(f"no split {split!r}", "it is VOC's train and SBD's images: give --sbd DIR, the folder of "
+                           "SBD; or --list FILE", where=str(folder))
     there = ", ".join(sorted(one.stem for one in folder.glob("*.txt"))) or "none"
     raise MissingInput(f"no split {split!r}", f"splits here: {there}; or give --list FILE", where=str(folder))
 
@@ -163,16 +185,18 @@ def _of_xml(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     return class_ids([name.strip() for name in names], classes, str(path))
 
 
-def _records(listed: list[_Listed], root: Path, base: Path, masks: Path | None) -> list[Record]:
+def _records(listed: list[_Listed], root: Path, base: Path, masks: Path | None, cls: Path | None) -> list[Record]:
     images = FileFinder(root / "JPEGImages", base)
     in_root = FileFinder(root, base)
     mask_files = FileFinder(masks or root / "SegmentationClass", base, MASK_SUFFIXES)
+    more_masks = FileFinder(cls, base, (".mat",)) if cls else None
     records = []
     missing = 0
     for one in listed:
         path = (in_root.find(one.image) if one.image else None) or images.find(one.id)
         missing += path is None
         mask = in_root.find(one.mask) if one.mask and masks is None else mask_files.find(one.id)
+        mask = mask or (more_masks.find(one.id) if more_masks else None)
         records.append(Record(one.id, path or images.place(f"{one.id}.jpg"), mask_path=mask))
     if missing == len(records):
         raise MissingInput(f"none of {len(records)} images is there", "check the list", where=str(images.folder))

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stages.data.images import MAX_PIXELS, SIXTEEN_BIT, loaded, opened, read_header, stored_size, unturned
+from stages.data.matlab_masks import decode_matlab, is_matlab
 from stages.errors import BadData
 
 LOSSLESS = ("PNG", "BMP", "GIF", "TIFF", "PPM")
@@ -42,10 +43,15 @@ def decode_mask(
     """Return class ids (H, W): 0 background, 1..C, and `ignore_id(C)`; uint8, or uint16 where C > 254.
 
     Reads palette indices, grey values of 1 to 16 bits as they are, and RGB whose colours are all of the VOC
-    palette. A file of 8 bits ignores 255, one of 16 bits 65535 (or 255, where that is no class).
+    palette, and SBD's MATLAB files. A file of 8 bits ignores 255, one of 16 bits 65535 (or 255, where that is no
+    class).
     Raises BadData for a lossy format, other colours, ids that are no class, and a size other than `size` =
     (H, W): masks are never resized.
     """
+    if is_matlab(data):
+        ids = decode_matlab(data, where=where, max_pixels=max_pixels)
+        _check_size((ids.shape[0], ids.shape[1]), size, where)
+        return _checked(ids, n_classes, where)
     orientation = read_header(data, where=where, max_pixels=max_pixels).orientation
     with opened(data, where=where, max_pixels=max_pixels) as image:
         if image.format not in LOSSLESS:

@@ -46,6 +46,7 @@ class Output:
     workers: int = 2
     allow_errors: str = "0"
     log: Path | None = None
+    keep_going: bool = False
 
     def __post_init__(self) -> None:
         """Raise UsageError for an `allow_errors` that is neither a count nor a percentage."""

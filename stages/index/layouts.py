@@ -38,7 +38,7 @@ def _voc(root: Path, config: Any, named: Named) -> Listing:
     if bool(config.split) == bool(listed):
         raise UsageError("give either --split NAME or --list FILE")
     return list_voc(root, split=config.split or None, list_file=listed, masks=_path(named, "masks"),
-                    labels=_path(named, "labels"), class_names=_path(named, "class_names"),
+                    sbd=_path(named, "sbd"), labels=_path(named, "labels"), class_names=_path(named, "class_names"),
                     labels_from_masks=config.labels_from_masks)
 
 

@@ -37,20 +37,24 @@ def merge_scales(
     stride: int = 16,
     alignment: str = "centres",
     mirrored: Sequence[bool] | None = None,
+    members: Sequence[int] | None = None,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Return the merged map (K, h, w) in [0, 1], h = ceil(H / grid_stride), and the pixels that it `covers`.
 
     `maps` are float32 (K, h_s, w_s), after ReLU and flipped back; `scales` gives the scale of each, `mirrored`
     whether it was computed on the mirrored image (its cells then count from the right edge, which moves them
     by (W_s - 1) mod stride pixels; IRN leaves that out, and so does "cells"). `size` is the image's (H, W).
-    Maps are summed, then each class is divided by its maximum + 1e-5; a map of zeros stays so.
+    Maps are summed, then each class is divided by its maximum + 1e-5; a map of zeros stays so. With `members` (K,)
+    every class has so many successive maps, which are summed over the scales one by one; the class is the largest of
+    them at each place, so that they are divided by their joint maximum (SC-CAM, released code). None are zeros.
 
     Under "centres" `covers` is grid_stride * (h, w): cell j was sampled at pixel (j + .5) * grid_stride - .5, so
     readers place it exactly. Under "cells" it is stride * ceil(size / stride), because IRN's full-size maps
     (`merge_full_size`), which it evaluates, are stretched so: readers then get those maps but for the coarser
     grid. As places in the photograph they are off by 7.4 pixels per axis (mean over sizes of 200 to 500 pixels
     and scales .5 to 2; grid_stride * (h, w) would be off by 5.0): "centres" is the cure for that.
-    Raises ValueError for an unknown alignment and for lists of different length.
+    Raises ValueError for an unknown alignment and for lists of different length, RuntimeError for `members` that
+    are not all maps.
     """
     if alignment not in ALIGNMENTS:
         raise ValueError(f"alignment {alignment!r} is not one of {', '.join(ALIGNMENTS)}")
@@ -62,6 +66,8 @@ def merge_scales(
             total += _stretched(one, grid, grid)
         else:
             total += _centred(one, grid, size, scaled_size(size, scale), grid_stride, stride, flipped)
+    if members is not None:
+        total = _largest(total, members)
     span, cells = (stride, _cells(size, stride)) if alignment == "cells" else (grid_stride, grid)
     return _normalised(total), (span * cells[0], span * cells[1])
 
@@ -106,6 +112,14 @@ def _centred(
     rows = interpolation_matrix(grid[0], height, scale=row_scale, offset=centre)
     columns = interpolation_matrix(grid[1], width, scale=column_scale, offset=centre + from_right)
     return resample(one, rows, columns)
+
+
+def _largest(total: Tensor, members: Sequence[int]) -> Tensor:
+    found = total.new_zeros((len(members), *total.shape[1:]))
+    for place, maps in enumerate(total.split(list(members)) if len(members) else ()):
+        if len(maps):
+            found[place] = maps.amax(dim=0)
+    return found
 
 
 def _normalised(total: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ are clusters; their means are the points of the next level.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 METRICS = ("cosine", "euclidean")
-_BLOCK_VALUES = 16 << 20  # of a block of distances: 64 MB in float32
+_BLOCK_VALUES = 1 << 20  # of a block of distances: 4 MB in float32, which stay in the cache
 # Float32 products of unit vectors err by about 1e-6; what is closer to the best than this is compared in float64.
 _CLOSE = 1e-5
 
@@ -74,29 +75,87 @@ def merge_to(points: np.ndarray, partition: np.ndarray, clusters: int, metric: s
 
 
 def first_neighbours(points: np.ndarray, metric: str) -> np.ndarray:
-    """Return the index (N,) of each point's nearest other point; the lowest of equally near ones."""
-    prepared = _unit(points) if metric == "cosine" else points
-    squares = np.einsum("nd,nd->n", prepared, prepared)
-    scale = float(squares.max(initial=0)) or 1.0
-    found = np.empty(len(points), dtype=np.int64)
-    for start, stop in _blocks(len(points)):
-        likeness = prepared[start:stop] @ prepared.T
-        if metric == "euclidean":
-            likeness -= squares / 2  # the largest is the nearest
-        rows = np.arange(stop - start)
-        likeness[rows, start + rows] = -np.inf
-        best = likeness.argmax(axis=1)
-        close = likeness >= (likeness[rows, best] - _CLOSE * scale)[:, None]
-        for row in np.flatnonzero(close.sum(axis=1) > 1):
-            candidates = np.flatnonzero(close[row])
-            lengths = _lengths(points, np.full(len(candidates), start + row), candidates, metric)
-            best[row] = candidates[lengths.argmin()]
-        found[start:stop] = best
-    return found
+    """Return the index (N,) of each point's nearest other point; the lowest of equally near ones.
+
+    Float32 products, each pair's once, tell which points can be the nearest; where that are several, float64 decides.
+    """
+    prepared = _unit(points) if metric == "cosine" else points - points.mean(axis=0)
+    halves = np.einsum("nd,nd->n", prepared, prepared) / 2
+    search = _Search(points, metric, _CLOSE * (2 * float(halves.max(initial=0)) or 1.0))
+    blocks = list(_blocks(len(points)))
+    for place, (start, stop) in enumerate(blocks):
+        for first, last in blocks[place:]:
+            likeness = prepared[start:stop] @ prepared[first:last].T
+            if metric == "euclidean":  # minus half the squared distance
+                likeness -= halves[start:stop, None]
+                likeness -= halves[first:last]
+            if first == start:
+                np.fill_diagonal(likeness, -np.inf)
+            else:
+                search.look(likeness.T, first, start)
+            search.look(likeness, start, first)
+    return search.nearest()
+
+
+class _Search:
+    """What is known of every point's nearest one, while blocks are looked at in the order of their columns."""
+
+    def __init__(self, points: np.ndarray, metric: str, reach: float) -> None:
+        """Take what is as like as the likest, but for `reach`, as a candidate."""
+        self._points, self._metric, self._reach = points, metric, reach
+        self._best = np.full(len(points), -np.inf, dtype=np.float32)
+        self._settled = np.zeros(len(points), dtype=bool)
+        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def look(self, likeness: np.ndarray, start: int, first: int) -> None:
+        """Keep at most one candidate a row of a block: rows from `start`, columns from `first` of all points."""
+        own = slice(start, start + len(likeness))
+        best, settled, top = self._best[own], self._settled[own], likeness.max(axis=1)
+        np.maximum(best, top, out=best)
+        rows = np.flatnonzero((top >= best - self._reach) & ~settled)
+        if not len(rows):
+            return
+        near = likeness[rows]
+        place, column = np.nonzero(near >= (best[rows] - self._reach)[:, None])
+        row, value = rows[place], near[place, column]
+        keep, lengths = self._shortest(start + row, first + column)
+        # Nothing is nearer than what lies in the same place, and no column to come has a lower index.
+        settled[row[keep[lengths == 0]]] = True
+        self._kept.append((start + row[keep], first + column[keep], value[keep]))
+
+    def nearest(self) -> np.ndarray:
+        """Return the index (N,) of each point's nearest other one."""
+        row, column, value = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+        alive = value >= self._best[row] - self._reach
+        order = np.flatnonzero(alive)[np.lexsort((column[alive], row[alive]))]
+        row, column = row[order], column[order]
+        return column[self._shortest(row, column)[0]]
+
+    def _shortest(self, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the pairs is the shortest of its row, and its length (nan where it is the only one).
+
+        Pairs are sorted by row and column. Where a row's first has length 0 the others are not looked at.
+        """
+        first = np.flatnonzero(np.diff(row, prepend=-1))
+        counts = np.diff(first, append=len(row))
+        lengths = np.full(len(row), np.nan)
+        several = first[counts > 1]
+        lengths[several] = self._lengths(row[several], column[several])
+        head = np.repeat(first, counts)
+        rest = np.flatnonzero((np.arange(len(row)) > head) & (lengths[head] != 0))
+        lengths[rest] = self._lengths(row[rest], column[rest])
+        chosen = np.lexsort((column, lengths, row))[first]
+        return chosen, lengths[chosen]
+
+    def _lengths(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        step = max(1, _BLOCK_VALUES // (8 * self._points.shape[1]))
+        parts = [slice(start, start + step) for start in range(0, len(row), step)]
+        return np.concatenate([np.zeros(0), *(_lengths(self._points, row[part], column[part], self._metric)
+                                              for part in parts)])
 
 
 def _blocks(count: int) -> Iterator[tuple[int, int]]:
-    size = max(1, _BLOCK_VALUES // count)
+    size = max(1, math.isqrt(_BLOCK_VALUES))
     return ((start, min(count, start + size)) for start in range(0, count, size))
 
 

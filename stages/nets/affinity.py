@@ -51,6 +51,11 @@ class AffinityNet(nn.Module):
         self.train(training)
         return size // found.shape[-1]
 
+    @property
+    def architecture_options(self) -> dict[str, int]:
+        """What its file tells besides: `radius`."""
+        return {"radius": self.radius}
+
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, 448, h, w) of images (B, 3, H, W)."""
         maps = self.backbone.stage_maps(images)[-len(WIDTHS):]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -51,17 +51,28 @@ class Classifier(nn.Module):
 
 
 class SubcategoryClassifier(Classifier):
-    """A classifier with a second head for S sub-categories, which serves the training alone.
+    """A classifier with a second head, for the sub-categories of its classes.
 
-    Chang et al., "Weakly-Supervised Semantic Segmentation via Sub-Category Exploration" (CVPR 2020).
+    Chang et al., "Weakly-Supervised Semantic Segmentation via Sub-Category Exploration" (CVPR 2020). The maps of a
+    class come from the first head; the second's are kept as well, since its file is the only place for them.
     """
 
-    training_only = ("subcategories",)
+    head_keys = ("classifier", "subcategories")
 
-    def __init__(self, backbone: Backbone, n_classes: int, n_subcategories: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, n_classes: int, n_subcategories: Sequence[int], *,
+                 dropout: float = 0.0) -> None:
+        """Take the number of sub-categories of each of the C classes; S is their sum. Raises ValueError for others."""
         super().__init__(backbone, n_classes, dropout=dropout)
-        self.subcategories = nn.Conv2d(backbone.channels, n_subcategories, 1, bias=False)
+        self.n_subcategories = tuple(int(count) for count in n_subcategories)
+        if len(self.n_subcategories) != n_classes or min(self.n_subcategories, default=0) < 0:
+            raise ValueError(f"{len(self.n_subcategories)} numbers of sub-categories for {n_classes} classes")
+        self.subcategories = nn.Conv2d(backbone.channels, sum(self.n_subcategories), 1, bias=False)
         nn.init.zeros_(self.subcategories.weight)
+
+    @property
+    def architecture_options(self) -> dict[str, list[int]]:
+        """What its file tells besides: `n_subcategories` of each class."""
+        return {"n_subcategories": list(self.n_subcategories)}
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits of classes (B, C) and of sub-categories (B, S) of images (B, 3, H, W)."""

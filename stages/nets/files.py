@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput, UsageError
 from stages.nets.affinity import AffinityNet
-from stages.nets.classifier import Classifier
+from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 
@@ -105,15 +105,18 @@ def _described(text: str | None, where: str) -> dict[str, Any]:
 
 
 def architecture_of(net: nn.Module) -> dict[str, Any]:
-    """Return what `build_from_description` needs to build `net` again: backbone, head, stride, outputs."""
-    described = {
+    """Return what `build_from_description` needs to build `net` again: backbone, head, stride, outputs.
+
+    What a kind of net needs besides is its `architecture_options`.
+    """
+    return {
         "backbone": net.backbone.name,
         "head": net.head,
         "stride": net.backbone.stride,
         "n_outputs": net.n_outputs,
         "dropout": getattr(net, "dropout_rate", 0.0),
+        **getattr(net, "architecture_options", {}),
     }
-    return {**described, "radius": net.radius} if net.task == "affinity" else described
 
 
 def describe_net(net: nn.Module, *, classes: list[str], **more: Any) -> dict[str, Any]:
@@ -132,19 +135,26 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
     """Return the net of a description with fresh weights. Raises BadData when it names no network of ours."""
     try:
         parts = description["architecture"]
-        name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
         if description["task"] == "classification":
-            net = Classifier(build_backbone(name, stride=stride), outputs, dropout=parts.get("dropout", 0.0))
+            net = _classifier(parts)
         elif description["task"] == "segmentation":
-            net = build_segmenter(name, outputs, head=parts["head"], stride=stride)
+            net = build_segmenter(parts["backbone"], parts["n_outputs"], head=parts["head"], stride=parts["stride"])
         elif description["task"] == "affinity":
-            net = AffinityNet(build_backbone(name, stride=stride), parts["radius"])
+            net = AffinityNet(build_backbone(parts["backbone"], stride=parts["stride"]), parts["radius"])
         else:
             raise BadData(f"a net for {description['task']}", "use the version that wrote it")
         net.mean, net.std = tuple(description["mean"]), tuple(description["std"])
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise BadData(f"a net that can't be built here ({error})", "use the version that wrote it") from error
     return net
+
+
+def _classifier(parts: Mapping[str, Any]) -> nn.Module:
+    name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
+    backbone, dropout = build_backbone(name, stride=stride), parts.get("dropout", 0.0)
+    if "n_subcategories" in parts:
+        return SubcategoryClassifier(backbone, outputs, parts["n_subcategories"], dropout=dropout)
+    return Classifier(backbone, outputs, dropout=dropout)
 
 
 def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Return {"loss"}: the multi-label soft margin of logits (B, C) and `batch["labels"]` (B, C) in {0, 1}.
+def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
+    """Return {"loss", "predicted"}: multi-label soft margin of logits (B, C) and `batch["labels"]` (B, C) in {0, 1}.
 
     It is the binary cross entropy of the sigmoid, averaged over classes and images (PSA and IRN, released code).
     """
-    logits = net(batch["image"])
-    return {"loss": F.multilabel_soft_margin_loss(logits.float(), batch["labels"].to(torch.float32))}
+    logits, labels = net(batch["image"]).float(), batch["labels"].to(torch.float32)
+    return {"loss": F.multilabel_soft_margin_loss(logits, labels), "predicted": (logits, labels)}

@@ -26,7 +26,7 @@ class MixConfig(CamConfig):
                            choices=("binary", "sum"), source="Mixup-CAM's code; its formula")
     lambda_con: float = setting(2e-4, "Weight of the concentration of the maps.", low=0, source="Mixup-CAM")
     concentration: str = setting("scops", "Its form: softmax over classes in coordinates from -1 to 1, or maps as they "
-                                 "are in cells.", choices=("scops", "paper"))
+                                 "are in cells, which can overpower the classification.", choices=("scops", "paper"))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from stages.kernels.fmix_mask import fmix_mask
 from stages.train_cls.mixing import draw_share, mixed_loss, permuted
 
 
-def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
     """Return the losses of m x_a + (1 - m) x_b; lambda is the mask's own share, which a rounded number of pixels is."""
     drawn, (_, images, labels) = draw_share(config.alpha), permuted(batch)
     rng = np.random.default_rng(int(torch.randint(1 << 62, ())))

@@ -14,7 +14,7 @@ from stages.train_cls.mixing import draw_share, mixed_loss, permuted
 INPUT = "input"
 
 
-def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
     """Return the losses of samples mixed at one of `config.mix_at`, drawn uniformly, or at the input."""
     places = stages_to_mix(net, config)
     place = places[int(torch.randint(len(places), ()))]

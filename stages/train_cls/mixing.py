@@ -22,11 +22,11 @@ def draw_share(alpha: float) -> float:
 
 
 def mixed_loss(net: nn.Module, features: Tensor, labels: Tensor, other: Tensor, share: float,
-               config: Any) -> dict[str, Tensor]:
-    """Return {"loss", "classification", "entropy", "concentration"} of mixed samples.
+               config: Any) -> dict[str, Any]:
+    """Return {"loss", "classification", "entropy", "concentration", "predicted"} of mixed samples.
 
     `features` (B, D, h, w) are the final maps, `labels` (B, C) of the images that make up `share` of each sample,
-    `other` those of the rest.
+    `other` those of the rest. What is predicted is held against the labels of the larger share.
     """
     logits, first, second = net.from_features(features).float(), labels.float(), other.float()
     told = {"classification": share * F.multilabel_soft_margin_loss(logits, first)
@@ -40,7 +40,7 @@ def mixed_loss(net: nn.Module, features: Tensor, labels: Tensor, other: Tensor, 
         told["concentration"] = (share * concentration(maps, first, config.concentration)
                                  + (1 - share) * concentration(maps, second, config.concentration))
         total = total + config.lambda_con * told["concentration"]
-    return {"loss": total, **told}
+    return {"loss": total, **told, "predicted": (logits, labels if share >= 0.5 else other)}
 
 
 def permuted(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

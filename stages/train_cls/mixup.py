@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stages.train_cls.mixing import draw_share, mixed_loss, permuted
 
 
-def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
     """Return the losses of lambda x_a + (1 - lambda) x_b, one lambda and one order a batch."""
     share, (_, images, labels) = draw_share(config.alpha), permuted(batch)
     mixed = batch["image"] * share + images * (1 - share)

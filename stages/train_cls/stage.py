@@ -18,6 +18,7 @@ from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Run, same_classes
+from stages.train_cls.collapse import CollapseWatch, advice_for
 from stages.train_cls.subcategory import subcategory_labels
 from stages.training.distributed import heard
 from stages.training.loop import Job, finished_before, resolved, train
@@ -61,7 +62,8 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     description = describe_net(net, classes=list(index.classes), initial_weights=initial,
                                supervision=supervision_of(index), provenance=[*index.first.provenance, entry])
     loss = partial(importlib.import_module(METHODS[method]).loss, config=config)
-    job = Job(net, loss, samples.draw, len(samples.chosen), list(net.head_parameters()), description)
+    job = Job(net, loss, samples.draw, len(samples.chosen), list(net.head_parameters()), description,
+              CollapseWatch(config.epochs, advice_for(config)))
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
 
@@ -75,8 +77,8 @@ def _net(config: Any, n_classes: int, clusters: Run | None) -> Classifier:
     backbone = build_backbone(config.net, stride=config.stride or None)
     if clusters is None:
         return Classifier(backbone, n_classes, dropout=config.dropout)
-    count = int(clusters.first.root("n_clusters").sum())
-    return SubcategoryClassifier(backbone, n_classes, count, dropout=config.dropout)
+    counts = clusters.first.root("n_clusters")[1:].tolist()
+    return SubcategoryClassifier(backbone, n_classes, counts, dropout=config.dropout)
 
 
 def _subcategories(clusters: Run, index: Run) -> dict[str, np.ndarray]:

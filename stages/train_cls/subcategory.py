@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Return {"loss", "classification", "subcategories"}: that of the classes plus a weight times the clusters'."""
+def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
+    """Return {"loss", "classification", "subcategories", "predicted"}: the classes' plus a weight times the clusters'.
+    """
     logits, inner = net.both(batch["image"])
     classes = F.multilabel_soft_margin_loss(logits.float(), batch["labels"].float())
     clusters = F.multilabel_soft_margin_loss(inner.float(), batch["subcategories"].float())
     return {"loss": classes + config.subcategory_weight * clusters, "classification": classes,
-            "subcategories": clusters}
+            "subcategories": clusters, "predicted": (logits, batch["labels"])}
 
 
 def subcategory_labels(assignment: np.ndarray, n_clusters: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import nn
 from stages.errors import BadData, CannotCreate
 from stages.shards import differences, part_path
 from stages.shards.disk import locked, make_folder, replace_file
+from stages.training.predictions import Predictions
 
 _KEY = "wsss-training"
 
@@ -45,8 +46,8 @@ class Checkpoint:
         os.close(self._lock)
 
     def save(self, step: int, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor],
-             scaler: dict[str, Any]) -> None:
-        """Replace the state on disk."""
+             scaler: dict[str, Any], seen: dict[str, torch.Tensor], history: list[dict[str, float]]) -> None:
+        """Replace the state on disk; `seen` and `history` are those of `Predictions`."""
         tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
         plain: dict[str, Any] = {}
@@ -56,13 +57,13 @@ class Checkpoint:
                     tensors[f"optimiser.{number}.{name}"] = value
                 elif value is not None:
                     plain[f"{number}.{name}"] = value
-        head = {"request": self._request, "step": step, "plain": plain, "scaler": scaler}
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        head = {"request": self._request, "step": step, "plain": plain, "scaler": scaler, "history": history}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors | seen).items()}
         replace_file(self.path, save(tensors, {_KEY: json.dumps(head, sort_keys=True)}))
 
     def restore(self, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor], *,
-                discard: bool) -> tuple[int, dict[str, Any]]:
-        """Load the state on disk into net, optimiser and average; return (steps done, state of the scaler).
+                predictions: Predictions, discard: bool) -> tuple[int, dict[str, Any]]:
+        """Load the state on disk into what is given; return (steps done, state of the scaler).
 
         (0, {}) when there is none. Raises CannotCreate when it is of other settings and `discard` is off.
         """
@@ -77,6 +78,7 @@ class Checkpoint:
                                "give those settings, another -o, or --force to drop it", where=str(self.path))
         net.load_state_dict(_below(tensors, "net."))
         average.update(_below(tensors, "average."))
+        predictions.restore(tensors, head.get("history", []))
         state: dict[int, dict[str, Any]] = {}
         for name, value in {**_below(tensors, "optimiser."), **head["plain"]}.items():
             number, _, key = name.partition(".")

@@ -27,6 +27,7 @@ from stages.training.config import TrainingConfig
 from stages.training.distributed import World, any_wants, average_gradients, joined, share_weights
 from stages.training.optimiser import build_optimiser, hold_batch_norm, set_rate
 from stages.training.order import batch_positions, batches, steps_per_epoch
+from stages.training.predictions import Predictions, Watch
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -35,16 +36,18 @@ Batch = Mapping[str, torch.Tensor]
 class Job:
     """What is to be trained.
 
-    `loss(net, batch)` returns named scalars, of which "loss" is minimised; `draw(position, generator)` one sample
-    of the `n_samples`; `head` are the parameters that start anew; `description` is what the net's file says.
+    `loss(net, batch)` returns named scalars, of which "loss" is minimised, and may return "predicted", (logits,
+    targets) of the batch; `draw(position, generator)` one sample of the `n_samples`; `head` are the parameters that
+    start anew; `description` is what the net's file says; `watch` judges what was predicted in each pass.
     """
 
     net: nn.Module
-    loss: Callable[[nn.Module, Batch], dict[str, torch.Tensor]]
+    loss: Callable[[nn.Module, Batch], dict[str, Any]]
     draw: Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
     n_samples: int
     head: list[nn.Parameter]
     description: dict[str, Any]
+    watch: Watch | None = None
 
 
 def resolved(config: Any) -> Any:
@@ -77,8 +80,8 @@ def train(job: Job, config: TrainingConfig, output: Output, *, ordinal: str, sto
     """Train `job` under resolved settings and write its net; resume what an interrupted run left.
 
     `ordinal` is the --device as given. Equal settings, inputs, world size, threads and versions end bit-equal
-    on a CPU, however often the run was stopped. Raises Stopped (state kept), BadData (loss not finite),
-    CannotCreate, IoFailed.
+    on a CPU, however often the run was stopped. Raises Stopped (state kept), BadData (loss not finite, or the watch
+    finds fault and `output.keep_going` is off: the state of the pass before is kept), CannotCreate, IoFailed.
     """
     use_threads(config.threads)
     with joined(config.device) as world:
@@ -109,6 +112,7 @@ class _Training:
         hold_batch_norm(self.net, config.freeze_bn)
         self.optimiser = build_optimiser(self.net, job.head, config)
         self.average: dict[str, torch.Tensor] = {}
+        self.predictions = Predictions(world)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         per_epoch = steps_per_epoch(job.n_samples, config.batch_size * config.accumulate, world.size)
         self.per_epoch, self.steps = per_epoch, per_epoch * config.epochs
@@ -133,7 +137,8 @@ class _Training:
         if self.config.average:
             self.average = {name: tensor.clone() for name, tensor in self.net.state_dict().items()}
         # Every process reads the state itself: the file is there for all, or the run has one process.
-        step, scaler = checkpoint.restore(self.net, self.optimiser, self.average, discard=self.output.force)
+        step, scaler = checkpoint.restore(self.net, self.optimiser, self.average,
+                                          predictions=self.predictions, discard=self.output.force)
         self.average = {name: tensor.to(self.device) for name, tensor in self.average.items()}
         if scaler:
             self.scaler.load_state_dict(scaler)
@@ -185,6 +190,8 @@ class _Training:
             batch = {name: self._moved(tensor) for name, tensor in next(samples).items()}
             with torch.autocast(self.device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
                 losses = self.job.loss(self.net, batch)
+            if (predicted := losses.pop("predicted", None)) and self.job.watch:
+                self.predictions.add(*predicted)
             self.scaler.scale(losses["loss"] / expected).backward()
             for name, value in losses.items():
                 told[name] = told.get(name, 0.0) + value.item() / expected
@@ -214,23 +221,42 @@ class _Training:
         return tensor.to(self.device, non_blocking=True)
 
     def _end_epoch(self, step: int, means: dict[str, float], seconds: float, checkpoint: Checkpoint) -> None:
+        figures, count = self._measured()
         line = {"epoch": step // self.per_epoch, "step": step, "seconds": round(seconds, 2),
-                **{name: round(value, 6) for name, value in means.items()}}
+                **{name: round(value, 6) for name, value in {**means, **figures}.items()}}
         if self.world.leads:
             append_line(self.output.log_path, line)
             self.report.tell(f"epoch {line['epoch']}/{self.config.epochs}: loss {line['loss']:.4f}, "
                              f"{line['seconds']} s")
+        self._judge(count)
         if step < self.steps:
             self._save(checkpoint, step)
 
+    def _measured(self) -> tuple[dict[str, float], int]:
+        """Return the watch's figures of the pass that ends, and of how many samples they are."""
+        found = self.predictions.together()
+        self.predictions.clear()
+        if found is None or self.job.watch is None:
+            return {}, 0
+        figures = self.job.watch.measure(*found)
+        self.predictions.history += [figures] if figures else []
+        return figures, len(found[0])
+
+    def _judge(self, count: int) -> None:
+        what, do = self.job.watch.verdict(self.predictions.history, count) if self.job.watch else ("", "")
+        if what and not self.output.keep_going:
+            raise BadData(what, do, where=str(self.output.path))
+        if what and self.world.leads:
+            self.report.tell(what)
+
     def _save(self, checkpoint: Checkpoint, step: int) -> None:
+        seen = self.predictions.tensors()
         if self.world.leads:
-            checkpoint.save(step, self.net, self.optimiser, self.average, self.scaler.state_dict())
+            checkpoint.save(step, self.net, self.optimiser, self.average, self.scaler.state_dict(), seen,
+                            self.predictions.history)
 
     def _final(self) -> dict[str, torch.Tensor]:
-        left_out = getattr(self.net, "training_only", ())
-        state = {name: tensor for name, tensor in (self.average or self.net.state_dict()).items()
-                 if name.split(".")[0] not in left_out}
+        state = self.average or self.net.state_dict()
         for name, tensor in state.items():
             if not torch.isfinite(tensor).all():
                 raise BadData(f"the weights {name} are not finite after the last step",

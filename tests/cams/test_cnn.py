@@ -9,7 +9,8 @@ import torch
 from stages.cams.cnn import class_maps, merged
 from stages.data.augment import normalise
 from stages.data.views import scaled_views
-from stages.nets.classifier import Classifier
+from stages.kernels.cam_merge import merge_scales
+from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.registry import build_backbone
 
 SCALES = (0.5, 1.0, 1.5)
@@ -102,3 +103,26 @@ def test_batches_do_not_mix(net, image):
 def test_views_are_resized_by_the_scale(net, image):
     assert [view.shape for view in scaled_views(image, (0.5, 1.0, 1.5), net.mean, net.std)] == [
         (3, 20, 28), (3, 40, 56), (3, 60, 84)]
+
+
+def test_maps_of_subcategories_are_the_largest_of_their_class(image):
+    torch.manual_seed(1)
+    net = SubcategoryClassifier(build_backbone("wsss:tiny"), 3, (2, 0, 3)).eval()
+    for head in (net.classifier, net.subcategories):
+        torch.nn.init.normal_(head.weight)
+    views = views_of(image, net)
+    maps, scores = class_maps(net, views, flip=True, head="subcategories")
+    outer, outer_scores = class_maps(net, views, flip=True)
+    assert [one.shape[1] for one in (maps[0], outer[0])] == [5, 3]
+    assert torch.equal(scores, outer_scores)
+    how = {"scales": SCALES, "flip": True, "grid_stride": 4, "stride": net.stride, "alignment": "centres"}
+    cam, _ = merged(maps, 0, np.array([1, 2, 3], np.uint16), image.shape[:2], n_subcategories=(2, 0, 3), **how)
+    assert not cam[1].any()
+    assert cam[[0, 2]].max(axis=(1, 2)) == pytest.approx(1, abs=1e-3)
+    last, _ = merge_scales([one[0, 2:] for one in maps], image.shape[:2], scales=np.repeat(SCALES, 2), members=[3],
+                           stride=net.stride, mirrored=[False, True] * 3)
+    np.testing.assert_allclose(cam[2], last[0], atol=5e-4)
+    alone, _ = merged(maps, 0, np.array([3], np.uint16), image.shape[:2], n_subcategories=(2, 0, 3), **how)
+    np.testing.assert_array_equal(alone[0], cam[2])
+    none, _ = merged(maps, 0, np.zeros(0, np.uint16), image.shape[:2], n_subcategories=(2, 0, 3), **how)
+    assert none.shape == (0, 10, 14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cli.runner import TRAINING, good, refused, run
@@ -34,10 +35,26 @@ def test_subcategories_of_its_own_features(tiny_index, tiny_net, tmp_path):
     train = ("train-cls", "subcategory", tiny_index, *TRAINING, "--clusters", tmp_path / "clusters.h5", "-o", net)
     good(*train)
     tensors, described = read_net(net)
-    assert not any(name.startswith("subcategories") for name in tensors)
+    assert described["architecture"]["n_subcategories"] == [2, 2]
+    assert tensors["subcategories.weight"].shape[0] == 4
     assert set(described["provenance"][-1]["inputs"]) >= {"index", "clusters"}
-    good("cams", "cnn", tiny_index, "--net", net, "--scales", "1", "--device", "cpu", "-o", tmp_path / "cams")
+    maps = ("cams", "cnn", tiny_index, "--net", net, "--scales", "1", "--device", "cpu", "-o")
+    good(*maps, tmp_path / "cams")
+    good(*maps, tmp_path / "inner", "--maps", "subcategories")
+    outer, inner = Run([tmp_path / "cams"], "cams").first, Run([tmp_path / "inner"], "cams").first
+    assert outer.digest != inner.digest
+    assert inner.provenance[-1]["config"]["maps"] == "subcategories"
+    for name in outer.ids:
+        one, other = outer.item(name).datasets, inner.item(name).datasets
+        assert one["cam"].shape == other["cam"].shape
+        np.testing.assert_array_equal(one["scores"], other["scores"])
+    refused(run("cams", "cnn", tiny_index, "--net", tiny_net, "--maps", "subcategories", "-o", tmp_path / "x"), 65,
+            "cam.safetensors: is a net without sub-categories", "train-cls subcategory")
     assert "up to date" in run(*train).err
+    # Its weights, second head included, start another training; those of a plain classifier leave that head as it is.
+    for weights, told in ((net, "loaded"), (tiny_net, "loaded")):
+        assert told in run(*train[:-2], "--weights", weights, "-o", tmp_path / "again.safetensors", "-f").err
+    good("train-cls", "cam", tiny_index, *TRAINING, "--weights", net, "-o", tmp_path / "plain.safetensors")
     done = run("train-cls", "subcategory", tiny_index, *TRAINING, "-o", tmp_path / "x.safetensors")
     assert (done.code, "--clusters" in done.err) == (2, True)
     refused(run("train-cls", "subcategory", tiny_index, *TRAINING, "--clusters", tiny_index, "-o",

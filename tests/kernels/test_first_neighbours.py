@@ -69,3 +69,36 @@ def test_small_and_equal_sets():
 def test_what_is_no_matrix_of_numbers(points):
     with pytest.raises(ValueError, match="finite numbers"):
         finch(points)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_near_and_equal_points_are_told_apart_as_in_float64(monkeypatch, metric, block):
+    """Distances far below float32's step beside the points' size; copies, of which the first is the nearest."""
+    monkeypatch.setattr(first_neighbours, "_BLOCK_VALUES", block)
+    generator = np.random.default_rng(6)
+    points = np.repeat(generator.standard_normal((12, 8)), 5, axis=0) + generator.standard_normal((60, 8)) * 1e-6
+    points = (points * 3 + (100 if metric == "euclidean" else 0)).astype(np.float32)
+    points[[9, 33, 59]] = points[20]
+    exact = points.astype(np.float64)
+    if metric == "cosine":
+        exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+        distances = 1 - exact @ exact.T
+        distances[distances < 1e-12] = 0
+    else:
+        distances = np.linalg.norm(exact[:, None] - exact[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    found = first_neighbours.first_neighbours(points, metric)
+    np.testing.assert_array_equal(found, distances.argmin(1))
+    assert found[[9, 20, 33, 59]].tolist() == [20, 9, 9, 9]
+
+
+def test_many_equal_points_cost_one_comparison_each(monkeypatch):
+    compared = []
+    lengths = first_neighbours._lengths
+    monkeypatch.setattr(first_neighbours, "_lengths", lambda points, one, other, metric: compared.append(
+        len(one)) or lengths(points, one, other, metric))
+    points = np.ones((3000, 4), dtype=np.float32)
+    found = first_neighbours.first_neighbours(points, "cosine")
+    assert found.tolist() == [1, *[0] * 2999]
+    assert sum(compared) == 3000

@@ -61,7 +61,7 @@ def test_without_mixing_and_regularisers_it_is_the_plain_loss(monkeypatch, net, 
         forced(monkeypatch, 1.0, [3, 2, 1, 0], module)
         told = module.loss(net, batch, replace(config, lambda_ent=0.0, lambda_con=0.0))
         torch.testing.assert_close(told["loss"], plain)
-        assert set(told) == {"loss", "classification"}
+        assert set(told) == {"loss", "classification", "predicted"}
 
 
 def test_fmix_counts_the_share_of_the_mask_and_not_the_one_drawn(monkeypatch, net, batch):
