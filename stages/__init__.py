@@ -25,6 +25,7 @@ class Stage:
 
 STAGES = (
     Stage("index", "images, lists, tables", "index", "reduce", "find images, tags and masks of a data set"),
+    Stage("cooc", "index", "cooc", "reduce", "which classes appear together"),
     Stage("features", "index, a net", "features", "map", "one vector an image"),
     Stage("cluster", "features", "clusters", "reduce", "sub-categories of every class"),
     Stage("train-cls", "index", "a net", "reduce", "train a classifier from image tags"),

@@ -1,11 +1,11 @@
-"""`wsss index voc | table | coco | folder`."""
+"""`wsss index voc | table | coco | folder | split`."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from stages.flow.execution import Summary
-from stages.index.config import FolderConfig, VocConfig
+from stages.index.config import FolderConfig, SplitConfig, VocConfig
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import OUTPUT, REFUSED, REPLACE, Named
 
@@ -22,6 +22,11 @@ _WRITES = ("Reads image files, lists and tables. Writes a shard of kind index: p
 def _run(layout: str, call: Call) -> Summary:
     from stages.index.stage import run
     return run(layout, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
+
+
+def _split(call: Call) -> Summary:
+    from stages.index.stage import run_split
+    return call.run(run_split)
 
 
 _EXTRA = (OUTPUT, REPLACE, REFUSED)
@@ -49,3 +54,9 @@ add(app, "coco", stage="index coco", run=partial(_run, "coco"), config=FolderCon
 add(app, "folder", stage="index folder", run=partial(_run, "folder"), config=FolderConfig, inputs="DIR",
     extra=_EXTRA, example="wsss index folder photos -o train.h5",
     text=f"A folder of photographs per class. {_WRITES}", named=(_CLASSES,))
+
+add(app, "split", stage="index split", run=_split, config=SplitConfig, inputs="INDEX...", extra=(OUTPUT, REPLACE),
+    example="wsss index split train.h5 --single -o source.h5\nwsss index split train.h5 --multi -o target.h5",
+    text="The single-label or the multi-label images of an index (CSD's domains). Reads shards of kind index, and no "
+         "images, lists or tables. Writes a shard of kind index with everything that the index has of the chosen "
+         "images. Images with unknown labels or none belong to neither, and are told.")

@@ -29,6 +29,8 @@ class TerminalReport:
             self._bars = Progress(
                 TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                 TimeRemainingColumn(), console=Console(stderr=True, markup=False, highlight=False),
+                # Else rich takes what is meant for a pipe and shows it on the terminal.
+                redirect_stdout=sys.stdout.isatty(),
                 transient=True)
             self._bars.start()
         return self

@@ -30,3 +30,12 @@ class VocConfig(IndexConfig):
 @dataclass(frozen=True)
 class FolderConfig(IndexConfig):
     """Settings of `index folder`, `index table` and `index coco`."""
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Settings of `index split`."""
+
+    single: bool = setting(False, "Keep the images of exactly one class: the source domain.", source="CSD")
+    multi: bool = setting(False, "Keep the images of more than one class: the target domain.", source="CSD")
+    shard_size: int = setting(0, "Images in a part; 0 puts all in one file.", low=0)

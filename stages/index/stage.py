@@ -19,12 +19,13 @@ from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageErr
 from stages.flow.device import cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
-from stages.index.config import IndexConfig
+from stages.index.config import IndexConfig, SplitConfig
 from stages.index.layouts import read_listing
 from stages.settings import as_plain
 from stages.shards import (
     Contents,
     Item,
+    Run,
     Shard,
     checked_id,
     differences,
@@ -34,6 +35,18 @@ from stages.shards import (
     write_shard,
 )
 from stages.shards.disk import make_folder
+
+_BEAR = {"one": "one class", "several": "more than one class"}
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What an index is to hold."""
+
+    classes: tuple[str, ...]
+    root: Path
+    provenance: list[dict[str, Any]]
+    items: list[Item]
 
 
 @dataclass(frozen=True)
@@ -66,14 +79,81 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
         report.tell(f"would index {len(listing.records)} images of {len(listing.classes) - 1} classes")
         return Summary()
     items = _items(_Task(listing, config), output, stop, report)
-    return _write(layout, listing, config, items, output, report)
+    entry = provenance_entry("index", layout, {**as_plain(config), "supervision": listing.supervision}, {})
+    summary = _write(_Made(listing.classes, listing.root, [entry], items), config.shard_size, output, report)
+    refused = [item for item in items if item.error is not None]
+    if refused:
+        report.tell(f"{len(refused)} of {len(items)} images refused, the first: {refused[0].error}")
+    return summary
+
+
+def run_split(config: SplitConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write the single-label or the multi-label images of an index as an index of their own (CSD, section 3.1).
+
+    Everything else of the images stays as it was. Those with unknown labels or none belong to neither domain.
+    Raises UsageError, MissingInput, BadData (no such image), CannotCreate (73).
+    """
+    if config.single == config.multi:
+        raise UsageError("give either --single or --multi")
+    if output.is_file:
+        output.check_file()
+    index = Run(inputs.paths, "index")
+    chosen = _domain(index, config, stop, report)
+    if output.dry_run:
+        report.tell(f"would write an index of {len(chosen)} images to {output.path}")
+        return Summary()
+    entry = provenance_entry("index", "split", as_plain(config), {"index": index.digest})
+    items = [shard.item(item_id) for shard, item_id in chosen]
+    made = _Made(index.classes, _root_of(index), [*index.first.provenance, entry], items)
+    return _write(made, config.shard_size, output, report)
+
+
+def _domain(index: Run, config: SplitConfig, stop: Stop, report: Report) -> list[tuple[Shard, str]]:
+    """Return the images of the domain, and tell how many are left out and why. Raises BadData when there are none."""
+    kinds: dict[str, list[tuple[Shard, str]]] = {"one": [], "several": [], "none": [], "unknown": []}
+    report.begin("images", sum(len(shard.ids) for shard in index.shards))
+    for shard in index.shards:
+        for item_id, labels in shard.each("labels"):
+            if stop.requested:
+                raise Stopped("stopped", "run the same command again")
+            kinds[_kind(labels)].append((shard, item_id))
+            report.advance()
+    wanted, others = ("one", "several") if config.single else ("several", "one")
+    counts = {kind: len(found) for kind, found in kinds.items()}
+    refused = sum(len(shard.errors) for shard in index.shards)
+    told = (f"{counts[others]} bear {_BEAR[others]}, {counts['none']} bear none, {counts['unknown']} have unknown "
+            f"labels, {refused} were refused")
+    if not counts[wanted]:
+        raise BadData(f"no image bears {_BEAR[wanted]} ({told})", "there is nothing to split off",
+                      where=str(index.first.path))
+    report.tell(f"{counts[wanted]} images bear {_BEAR[wanted]}; left out: {told}")
+    return kinds[wanted]
+
+
+def _kind(labels: np.ndarray | None) -> str:
+    if labels is None:
+        return "unknown"
+    count = len(set(labels.tolist()))
+    return ("none", "one")[count] if count < 2 else "several"
+
+
+def _root_of(index: Run) -> Path:
+    """Return the folder of the images of a run. Raises BadData where its parts have several."""
+    roots = {os.path.abspath(shard.path.parent / shard.attribute("root")): shard.path for shard in index.shards}
+    if len(roots) > 1:
+        (first, path), (second, other), *_ = roots.items()
+        raise BadData(f"its images lie in {second}, those of {path} in {first}", "give parts of one index",
+                      where=str(other))
+    return Path(next(iter(roots)))
 
 
 def _items(task: _Task, output: Output, stop: Stop, report: Report) -> list[Item]:
     report.begin("index", len(task.listing.records))
     items = []
     with ThreadPoolExecutor(min(8, cores())) as pool:
-        for item in pool.map(lambda record: _item(record, task), task.listing.records):
+        # An index of tags opens nothing that could be waited for.
+        mapped = map if task.config.tags_only else pool.map
+        for item in mapped(lambda record: _item(record, task), task.listing.records):
             items.append(item)
             report.advance()
             if output.strict and item.error is not None:
@@ -118,28 +198,23 @@ def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str
             datasets["mask"] = np.frombuffer(mask, dtype=np.uint8)
 
 
-def _write(layout: str, listing: Listing, config: IndexConfig, items: list[Item], output: Output,
-           report: Report) -> Summary:
-    size = config.shard_size or len(items)
-    parts = -(-len(items) // size)
+def _write(made: _Made, shard_size: int, output: Output, report: Report) -> Summary:
+    size = shard_size or len(made.items)
+    parts = -(-len(made.items) // size)
     if output.is_file and parts > 1:
         raise CannotCreate(f"is one file, but --shard-size {size} makes {parts} parts", "give a folder",
                            where=str(output.path))
-    entry = provenance_entry("index", layout, {**as_plain(config), "supervision": listing.supervision}, {})
     summary = Summary()
     for part in range(parts):
         path = output.path if output.is_file else output.path / shard_name("index", part, parts)
         folder = Path(os.path.abspath(path.parent))
         make_folder(folder)
-        chosen = items[part * size:(part + 1) * size]
-        root = os.path.relpath(os.path.abspath(listing.root), folder)
-        contents = Contents("index", listing.classes, chosen, part=part, parts=parts, provenance=[entry],
+        chosen = made.items[part * size:(part + 1) * size]
+        root = os.path.relpath(os.path.abspath(made.root), folder)
+        contents = Contents("index", made.classes, chosen, part=part, parts=parts, provenance=made.provenance,
                             root_attrs={"root": root})
         summary.add(_put(path, contents, output))
         report.finished(path)
-    refused = [item for item in items if item.error is not None]
-    if refused:
-        report.tell(f"{len(refused)} of {len(items)} images refused, the first: {refused[0].error}")
     return summary
 
 

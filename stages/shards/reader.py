@@ -16,10 +16,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5d, h5g
 
 from stages.errors import BadData, MissingInput, WsssError
 from stages.shards.items import Item, group_name
 from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, Array
+from stages.shards.values import attributes_of, members_of, value_of
 
 _REMAKE = "make it again, or see wsss check"
 
@@ -32,9 +34,13 @@ def answering(path: Path | str, item: str = "") -> Iterator[None]:
     except WsssError:
         raise
     except Exception as error:
-        where = f"{path}: item {item}" if item else str(path)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadData(f"can't be read ({reason[:160]})", f"the file is damaged: {_REMAKE}", where=where) from None
+        raise BadData(f"can't be read ({reason[:160]})", f"the file is damaged: {_REMAKE}",
+                      where=_where(path, item)) from None
+
+
+def _where(path: Path | str, item: str) -> str:
+    return f"{path}: item {item}" if item else str(path)
 
 
 class Shard:
@@ -62,6 +68,10 @@ class Shard:
             except Exception as error:
                 raise BadData(self._not_hdf5(error), _REMAKE, where=str(self.path)) from None
         return self._files[process]
+
+    @property
+    def _items(self) -> h5g.GroupID:
+        return h5g.open(self.file.id, b"items")
 
     def _not_hdf5(self, error: Exception) -> str:
         with self.path.open("rb") as stream:
@@ -103,7 +113,7 @@ class Shard:
             found = self.file[name][()]
         for array in (*COMMON_ROOT, *KINDS[self.kind].root):
             if array.name == name:
-                _check_array(array, found, str(self.path))
+                _check_array(array, found, self.path)
         return found
 
     @cached_property
@@ -162,23 +172,35 @@ class Shard:
         if item_id in self.errors:
             return Item(item_id, error=self.errors[item_id])
         with answering(self.path, item_id):
-            group = self.file["items"][group_name(item_id)]
-            datasets = {name: group[name][()] for name in group if name not in without}
-            attrs = {name: _plain(value) for name, value in group.attrs.items()}
+            group = h5g.open(self._items, group_name(item_id).encode())
+            names = [name for name in members_of(group) if name.decode() not in without]
+            datasets = {name.decode(): value_of(h5d.open(group, name)) for name in names}
+            attrs = {name.decode(): _plain(value_of(one)[()]) for name, one in attributes_of(group)}
         self._check_item(item_id, datasets, attrs)
         return Item(item_id, datasets, attrs)
 
+    def each(self, name: str) -> Iterator[tuple[str, np.ndarray | None]]:
+        """Yield (id, dataset `name`) of every item that was not refused, None where it has none, and read no more.
+
+        In the order of `ids`. Raises BadData when a dataset is not as the kind has it.
+        """
+        described = next(array for array in KINDS[self.kind].item if array.name == name)
+        with answering(self.path):
+            items = self._items
+        for item_id in self.ids:
+            if item_id not in self.errors:
+                with answering(self.path, item_id):
+                    found = _member(items, group_name(item_id).encode(), name.encode())
+                _check_array(described, found, self.path, item_id)
+                yield item_id, found
+
     def _check_item(self, item_id: str, datasets: dict[str, np.ndarray], attrs: dict[str, Any]) -> None:
-        kind, where = KINDS[self.kind], f"{self.path}: item {item_id}"
+        kind = KINDS[self.kind]
         for array in kind.item:
-            if array.name not in datasets:
-                if array.required:
-                    raise BadData(f"lacks the dataset {array.name}", _REMAKE, where=where)
-                continue
-            _check_array(array, datasets[array.name], where)
+            _check_array(array, datasets.get(array.name), self.path, item_id)
         missing = [name for name in kind.item_attrs if name not in attrs]
         if missing:
-            raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=where)
+            raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=_where(self.path, item_id))
 
     def items(self) -> Iterator[Item]:
         """Yield the items in the order of `ids`."""
@@ -194,12 +216,27 @@ class Shard:
         return Shard, (self.path,)
 
 
-def _check_array(array: Array, found: np.ndarray, where: str) -> None:
+def _member(items: h5g.GroupID, group: bytes, name: bytes) -> np.ndarray | None:
+    """Return a dataset of an item's group; None where the group has none of this name."""
+    try:
+        return value_of(h5d.open(items, group + b"/" + name))
+    except KeyError:
+        opened = h5g.open(items, group)  # by a name of its own: `links` does not keep it open
+        if opened.links.exists(name):
+            raise
+        return None
+
+
+def _check_array(array: Array, found: np.ndarray | None, path: Path, item: str = "") -> None:
+    if found is None:
+        if array.required:
+            raise BadData(f"lacks the dataset {array.name}", _REMAKE, where=_where(path, item))
+        return
     # h5py gives strings of variable length, which another writer may have used, as objects.
     dtype = "S" if found.dtype.kind in "SO" else found.dtype.str
     if dtype not in array.dtypes or found.ndim != array.axes:
         raise BadData(f"{array.name} is {found.dtype.str} with {found.ndim} axes, not "
-                      f"{' or '.join(array.dtypes)} with {array.axes}", _REMAKE, where=where)
+                      f"{' or '.join(array.dtypes)} with {array.axes}", _REMAKE, where=_where(path, item))
 
 
 def _text(value: Any) -> str:

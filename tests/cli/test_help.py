@@ -12,14 +12,15 @@ from cli.runner import run
 from stages import STAGES
 
 COMMANDS = [
-    ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("train-cls", "cam"),
+    ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("index", "split"), ("cooc",),
+    ("train-cls", "cam"),
     ("train-cls", "mixup"), ("train-cls", "fmix"), ("train-cls", "manifold-mixup"),
     ("train-cls", "subcategory"),
     ("features",), ("cluster", "finch"), ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"),
     ("cams", "clip-es"), ("cams", "gradcam"),
     ("train-aff", "psa"), ("refine", "crf"), ("refine", "psa"), ("pseudo",), ("train-seg",), ("segment", "net"),
     ("eval",), ("info",), ("check",), ("show",), ("export", "png"), ("export", "voc")]
-WITH_METHODS = {"index": ("voc", "table", "coco", "folder"), "cluster": ("finch", "kmeans"),
+WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory"),
                 "cams": ("cnn", "clip-es", "gradcam"), "refine": ("crf", "psa"), "train-aff": ("psa",),
                 "segment": ("net",),

@@ -11,11 +11,12 @@ import typer
 from cli.runner import good, refused, run
 from stages.cams.config import CnnConfig
 from stages.check.config import CheckConfig
+from stages.cooc.config import CoocConfig
 from stages.errors import UsageError
 from stages.eval.config import EvalConfig
 from stages.export.config import PngConfig
 from stages.export.config import VocConfig as ExportVocConfig
-from stages.index.config import FolderConfig, VocConfig
+from stages.index.config import FolderConfig, SplitConfig, VocConfig
 from stages.info.config import InfoConfig
 from stages.pseudo.config import PseudoConfig
 from stages.refine.config import CrfConfig
@@ -29,6 +30,7 @@ from wsss_cli.options import build_config, config_options
 
 COMMANDS = {
     "index voc": VocConfig, "index table": FolderConfig, "index coco": FolderConfig, "index folder": FolderConfig,
+    "index split": SplitConfig, "cooc": CoocConfig,
     "train-cls cam": CamConfig, "cams cnn": CnnConfig, "refine crf": CrfConfig, "pseudo": PseudoConfig,
     "train-seg": SegConfig, "segment net": NetConfig, "eval": EvalConfig, "info": InfoConfig, "check": CheckConfig,
     "show": ShowConfig, "export png": PngConfig, "export voc": ExportVocConfig}

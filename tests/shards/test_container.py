@@ -160,6 +160,49 @@ def test_what_can_be_no_id(text: str) -> None:
         checked_id(text, where="list.csv")
 
 
+@pytest.mark.parametrize("kind", ["index", "cams", "masks"])
+def test_one_dataset_of_every_item(tmp_path: Path, kind: str) -> None:
+    made = contents(kind, refused=IDS[4:6])
+    shard = Shard(_put(tmp_path, made), kind)
+    for array in KINDS[kind].item:
+        found = dict(shard.each(array.name))
+        assert list(found) == [one for one in IDS if one not in IDS[4:6]]
+        for item in made.items:
+            if item.error is None:
+                wanted = item.datasets.get(array.name)
+                assert (found[item.id] is None) == (wanted is None)
+                assert wanted is None or (found[item.id].dtype.str, found[item.id].tolist()) == (
+                    wanted.dtype.str, wanted.tolist())
+
+
+def test_arrays_in_any_layout_and_attributes_of_any_type(tmp_path: Path) -> None:
+    mask = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    attrs = {"share": 0.5, "flag": True, "sizes": [1, 2], "small": np.float32(2), "none": "", "große": "ä"}
+    items = [Item("a", {"mask": np.asfortranarray(mask), "confidence": mask[::2, ::-1]}, attrs)]
+    path = _put(tmp_path, contents("masks", items=items))
+    found = Shard(path).item("a")
+    np.testing.assert_array_equal(found.datasets["mask"], mask)
+    np.testing.assert_array_equal(found.datasets["confidence"], mask[::2, ::-1])
+    assert {**found.attrs, "sizes": list(found.attrs["sizes"])} == attrs
+    assert not list(check_shard(path))
+
+
+def test_datasets_beyond_16_mib_have_chunks_of_their_own(tmp_path: Path) -> None:
+    large = np.zeros((17 << 20,), np.uint8)
+    items = [Item("a", {"image": large}, {"path": "a"}), Item("b", {"image": large[:16 << 20]}, {"path": "b"})]
+    with h5py.File(_put(tmp_path, contents("index", items=items)), "r", locking=False) as file:
+        assert file["items/a/image"].chunks[0] < 1 << 20
+        assert file["items/b/image"].chunks == (16 << 20,)
+
+
+def test_group_names_that_are_not_ascii_are_marked_as_utf_8(tmp_path: Path) -> None:
+    with h5py.File(_put(tmp_path, contents("masks")), "r", locking=False) as file:
+        items = file["items"]
+        marked = {name: items.id.links.get_info(name.encode()).cset for name in items}
+    assert set(marked) == {group_name(one) for one in IDS}
+    assert all((cset == h5py.h5t.CSET_UTF8) == (not name.isascii()) for name, cset in marked.items())
+
+
 def test_writing_replaces_in_one_step_and_leaves_nothing_beside(tmp_path: Path) -> None:
     path = _put(tmp_path, contents("masks"))
     reader = Shard(path)

@@ -144,6 +144,31 @@ def test_a_shard_that_is_not_as_its_kind_has_it(cams: Path, change: Callable, to
     assert any(told.replace("\\", "") in one for one in _faults(cams))
 
 
+@pytest.mark.parametrize(("change", "told"), [
+    (_drop("items"), "can't be read"),
+    (_drop("items/a%2Fb"), "item a/b: can't be read"),
+    (_drop("items/a%2Fb/cam"), "item a/b: lacks the dataset cam"),
+    (_put("items/a%2Fb/cam", np.zeros((1, 2, 3))), "item a/b: cam is <f8 with 3 axes, not <f2 or |u1 with 3"),
+])
+def test_one_dataset_of_every_item_of_such_a_shard(cams: Path, change: Callable, told: str) -> None:
+    with h5py.File(cams, "r+", locking=False) as file:
+        change(file)
+    with pytest.raises(BadData) as error:
+        list(Shard(cams).each("cam"))
+    assert told in str(error.value) and str(cams) in str(error.value)
+
+
+def test_what_a_reader_does_not_know_is_ignored(cams: Path) -> None:
+    with h5py.File(cams, "r+", locking=False) as file:
+        group = file["items/a%2Fb"]
+        group["more"], group["nothing"], group["words"] = 5, h5py.Empty("f4"), ["of", "any length"]
+        group.attrs["nothing"], group.attrs["word"] = h5py.Empty("f4"), "of any length ü"
+    item = Shard(cams).item("a/b")
+    assert item.datasets["more"] == 5 and item.datasets["words"].tolist() == [b"of", b"any length"]
+    assert item.datasets["nothing"].size == item.attrs["nothing"].size == 0
+    assert item.attrs["word"] == "of any length ü"
+
+
 def test_check_compares_with_the_digest_and_looks_for_what_does_not_belong(cams: Path) -> None:
     with h5py.File(cams, "r+", locking=False) as file:
         file["items/~"].attrs["height"] = 9
