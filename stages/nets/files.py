@@ -20,7 +20,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput, UsageError
+from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier
+from stages.nets.mctformer import MCTFORMERS, MCTformer
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 
@@ -130,17 +132,23 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
     """Return the net of a description with fresh weights. Raises BadData when it names no network of ours."""
     try:
         parts = description["architecture"]
-        name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
         if description["task"] == "classification":
-            net = Classifier(build_backbone(name, stride=stride), outputs, dropout=parts.get("dropout", 0.0))
+            net = _classifier(parts)
         elif description["task"] == "segmentation":
-            net = build_segmenter(name, outputs, head=parts["head"], stride=stride)
+            net = build_segmenter(parts["backbone"], parts["n_outputs"], head=parts["head"], stride=parts["stride"])
         else:
             raise BadData(f"a net for {description['task']}", "give one for classification or segmentation")
         net.mean, net.std = tuple(description["mean"]), tuple(description["std"])
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise BadData(f"a net that can't be built here ({error})", "use the version that wrote it") from error
     return net
+
+
+def _classifier(parts: Mapping[str, Any]) -> nn.Module:
+    name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
+    if parts["head"] in MCTFORMERS:
+        return MCTformer(ClassTokenBackbone(name, outputs, stride=stride), MCTFORMERS[parts["head"]])
+    return Classifier(build_backbone(name, stride=stride), outputs, dropout=parts.get("dropout", 0.0))
 
 
 def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:

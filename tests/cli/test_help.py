@@ -14,14 +14,14 @@ from stages import STAGES
 COMMANDS = [
     ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("train-cls", "cam"),
     ("train-cls", "mixup"), ("train-cls", "fmix"), ("train-cls", "manifold-mixup"),
-    ("train-cls", "subcategory"),
+    ("train-cls", "subcategory"), ("train-cls", "mctformer"),
     ("features",), ("cluster", "finch"), ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"),
-    ("cams", "clip-es"), ("cams", "gradcam"),
+    ("cams", "clip-es"), ("cams", "mctformer"), ("cams", "gradcam"),
     ("refine", "crf"), ("pseudo",), ("train-seg",), ("segment", "net"), ("eval",), ("info",), ("check",),
     ("show",), ("export", "png"), ("export", "voc")]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder"), "cluster": ("finch", "kmeans"),
-                "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory"),
-                "cams": ("cnn", "clip-es", "gradcam"), "refine": ("crf",), "segment": ("net",),
+                "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer"),
+                "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf",), "segment": ("net",),
                 "export": ("png", "voc")}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
 
