@@ -80,7 +80,8 @@ def test_a_net_is_the_same_twice_and_its_options_change_it(tiny_index, v2, tmp_p
 
 
 @pytest.mark.parametrize("option", [("--map", "attention"), ("--map", "patch"), ("--layers", "1"), ("--no-flip",),
-                                    ("--no-affinity",), ("--scales", "1,1.5"), ("--as-released",)], ids=" ".join)
+                                    ("--no-affinity",), ("--scales", "1,1.5"), ("--as-released",),
+                                    ("--precision", "bf16")], ids=" ".join)
 def test_every_option_changes_the_maps(tiny_index, v2, tmp_path, option):
     for name, more in (("plain", ()), ("other", option)):
         good("cams", "mctformer", tiny_index, "--net", v2, *more, "-o", tmp_path / name)

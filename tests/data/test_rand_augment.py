@@ -76,6 +76,14 @@ def test_changes_of_place_by_hand(image):
     assert column[0] - column[-1] == pytest.approx(0.3 * 39, abs=1.1)
 
 
+@pytest.mark.parametrize("name", ["rotate", "brightness", "shear-x", "translate-y"])
+def test_both_directions_are_drawn(image, name):
+    assert len({changed(name, image, 0.5, seed).tobytes() for seed in range(20)}) >= 2
+    if name == "brightness":
+        means = [changed(name, image, 0.5, seed).mean() for seed in range(20)]
+        assert min(means) < image.mean() < max(means)
+
+
 def test_two_changes_half_of_the_time(image):
     rng = np.random.default_rng(1)
     found = [rand_augment(image, rng, 9.0, (0.5, 0.5, 0.5)) for _ in range(400)]

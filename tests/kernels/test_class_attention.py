@@ -45,8 +45,9 @@ def test_fusions(attention, patch):
 def test_the_gradient_is_finite_where_the_patch_classifier_says_no(attention, patch):
     patch[0, 0] = -1
     patch.requires_grad_()
+    attention.requires_grad_()
     fuse("plus", "fused", class_to_patch(attention, CLASSES, GRID), patch, 6).sum().backward()
-    assert torch.isfinite(patch.grad).all()
+    assert torch.isfinite(patch.grad).all() and torch.isfinite(attention.grad).all()
     assert not patch.grad[0, 0].any() and patch.grad[patch > 0].all()
 
 
