@@ -22,6 +22,7 @@ else:
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
 CONFIGS = {"train-cls cam": ("train_cls", "CamConfig"), "cams cnn": ("cams", "CnnConfig"),
+           "train-cls mctformer": ("train_cls", "MctformerConfig"), "cams mctformer": ("cams", "MctformerConfig"),
            "refine crf": ("refine", "CrfConfig"), "pseudo": ("pseudo", "PseudoConfig"),
            "train-seg": ("train_seg", "SegConfig"), "segment net": ("segment", "NetConfig")}
 

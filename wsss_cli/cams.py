@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig
+from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
@@ -38,6 +38,19 @@ add(app, "clip-es", stage="cams clip-es", run=_clip_es, config=ClipEsConfig, inp
            Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False),
            Named("save_raw", "RUN", "Also write the unrefined maps, as a run of their own.", required=False)),
     extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+
+
+def _mctformer(call: Call) -> Summary:
+    from stages.cams.stage import run_mctformer
+    return call.run(run_mctformer)
+
+
+add(app, "mctformer", stage="cams mctformer", run=_mctformer, config=MctformerConfig, inputs="INDEX...",
+    example="wsss cams mctformer train.h5 --net mct.safetensors -o cams",
+    text="Maps of an MCTformer: what its class tokens attend to, fused with its patch classifier and refined by the "
+         "affinity of the patches. Reads images and labels of shards of kind index. Writes shards of kind cams: "
+         "class_ids, cam (foreground only, each stretched from 0 to 1, at patch resolution) and scores.",
+    named=(Named("net", "FILE", "A net of train-cls mctformer."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
 
 
 def _gradcam(call: Call) -> Summary:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from stages.flow.execution import Summary
-from stages.train_cls.config import CamConfig, FmixConfig, ManifoldConfig, MixupConfig, SubcategoryConfig
+from stages.train_cls.config import (
+    CamConfig,
+    FmixConfig,
+    ManifoldConfig,
+    MctformerConfig,
+    MixupConfig,
+    SubcategoryConfig,
+)
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import COLLAPSE, FILE, INDEX, REPLACE, TRAIN, Named
 
@@ -19,9 +26,13 @@ def _run(method: str, call: Call) -> Summary:
     return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
 
 
-def _add(method: str, config: type, example: str, text: str, *more: Named) -> None:
+_NET = "--weights mobilenet_v2.pth --stride 16 "
+
+
+def _add(method: str, config: type, example: str, text: str, *more: Named, net: str = _NET,
+         output: str = "cam.safetensors") -> None:
     add(app, method, stage=f"train-cls {method}", run=partial(_run, method), config=config, inputs="INDEX...",
-        example=f"wsss train-cls {method} train.h5 --weights mobilenet_v2.pth --stride 16 {example}-o cam.safetensors",
+        example=f"wsss train-cls {method} train.h5 {net}{example}-o {output}",
         text=f"{text} Reads labels and images of shards of kind index. Writes a net (.safetensors), which knows its "
              "classes, input mean and std, and stride.",
         named=(*more, WEIGHTS), extra=(FILE, INDEX, REPLACE, TRAIN, COLLAPSE))
@@ -35,3 +46,6 @@ _add("manifold-mixup", ManifoldConfig, "--mix-at input,features.6 ",
 _add("subcategory", SubcategoryConfig, "--clusters clusters.h5 ",
      "The classifier with a second head, which learns the clusters of the images of each class.",
      Named("clusters", "FILE", "A shard of cluster."))
+_add("mctformer", MctformerConfig, "--version v2 ",
+     "A vision transformer with a class token for each class (MCTformer), whose attention makes the maps of cams "
+     "mctformer.", net="--weights fb_in1k ", output="mct.safetensors")

@@ -44,6 +44,23 @@ class GradcamConfig(CamsConfig):
 
 
 @dataclass(frozen=True)
+class MctformerConfig(CamsConfig):
+    """Settings of `cams mctformer`."""
+
+    map: str = setting("fused", "The attention of the class tokens times the maps of the patch classifier, or one of "
+                       "them; v1 has the attention alone.", choices=("fused", "attention", "patch"),
+                       source="MCTformer 3.3")
+    layers: int = setting(3, "Last layers whose attention makes the maps.", low=1, source="MCTformer")
+    affinity: bool = setting(True, "Refine the maps by the attention between patches, summed over all layers.",
+                             source="MCTformer 3.2")
+    scales: tuple[float, ...] = setting((), "Sizes of the image, summed; empty: those published for the net's version.",
+                                        low=0.05, high=8, source="MCTformer: 1; MCTformer+: 1,0.75,1.25")
+    flip: bool = setting(True, "Add the mirrored image at each scale.", source="MCTformer")
+    as_released: bool = setting(False, "As the released code: images are cut to whole patches instead of resized, and "
+                                "positions are read up to a tenth of a patch beside their places.")
+
+
+@dataclass(frozen=True)
 class ClipEsConfig(CamsConfig):
     """Settings of `cams clip-es`."""
 

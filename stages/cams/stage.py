@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig
+from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
+from stages.cams.mctformer import SCALES
 from stages.cams.tags import parse_tags
 from stages.data.class_words import ClassWords, class_words, words_alone
 from stages.errors import BadData, UsageError
@@ -18,6 +19,7 @@ from stages.flow.stream import peeked
 from stages.flow.work import Beside, MapWork
 from stages.nets.clip import ClipSource, find_clip
 from stages.nets.files import read_net
+from stages.nets.mctformer import MCTFORMERS
 from stages.nets.prompts import templates_of
 from stages.nets.weights import weights_digest
 from stages.settings import as_plain
@@ -36,9 +38,29 @@ def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     if config.maps == "subcategories" and not sum(description["architecture"].get("n_subcategories", ())):
         raise BadData("is a net without sub-categories", "give one of train-cls subcategory, or leave out --maps",
                       where=net)
+    if description["architecture"]["head"] in MCTFORMERS:
+        raise BadData("is an MCTformer", "give it to wsss cams mctformer", where=net)
     settings = replace(config, device=resolve_device(config.device))
     work = MapWork("cams", "cnn", "cams", ("index",), "stages.cams.workers:CnnWorker", config, as_plain(settings),
                    named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
+                   shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
+    return run_map(work, inputs, output, stop=stop, report=report)
+
+
+def run_mctformer(config: MctformerConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write the maps of a net of `train-cls mctformer`. Raises UsageError, BadData, MissingInput."""
+    parse_tags(config.tags)
+    net = inputs.require("net")
+    _, description = read_net(net)
+    version = MCTFORMERS.get(description["architecture"].get("head", ""))
+    if description["task"] != "classification" or version is None:
+        raise BadData("is no MCTformer", "give a net of wsss train-cls mctformer", where=net)
+    if version == "v1" and config.map == "patch":
+        raise UsageError("--map patch: an MCTformer v1 has no patch classifier", "give --map attention, or a net of v2")
+    config = replace(config, scales=config.scales or SCALES[version])
+    settings = replace(config, device=resolve_device(config.device))
+    work = MapWork("cams", "mctformer", "cams", ("index",), "stages.cams.workers:MctformerWorker", config,
+                   as_plain(settings), named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
     return run_map(work, inputs, output, stop=stop, report=report)
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.cams import clip_es, cnn, gradcam
-from stages.cams.config import CamsConfig, ClipEsConfig, GradcamConfig
+from stages.cams import clip_es, cnn, gradcam, mctformer
+from stages.cams.config import CamsConfig, ClipEsConfig, GradcamConfig, MctformerConfig
 from stages.cams.tags import choose, parse_tags
 from stages.data.source import ImageSource
 from stages.data.views import patch_size, patch_views, scaled_views
-from stages.errors import BadData
+from stages.errors import BadData, UsageError
 from stages.flow.parts import Part
 from stages.flow.work import BESIDE, MapWork
 from stages.nets.clip import load_clip
@@ -118,7 +118,7 @@ class GradcamWorker:
 
     def _take(self, net: torch.nn.Module, mean: Sequence[float], std: Sequence[float], cell: int) -> None:
         self.net = net.eval().requires_grad_(False).to(self.device)
-        self.layer = layer_of(self.net, self.config.layer or "backbone")
+        self.layer = layer_of(self.net, self.config.layer or getattr(net, "watched_layer", "backbone"))
         self.mean, self.std, self.cell = tuple(mean), tuple(std), cell
 
     def open(self, part: Part, source: Shard, index: Shard) -> _GradcamPart:
@@ -133,21 +133,23 @@ class GradcamWorker:
 
 
 class _PatchPart(_Part):
-    """A part whose images are resized whole to multiples of a cell, so that the maps span them."""
+    """A part whose images are resized whole (to multiples of a cell, if `rounding` is not none): the maps span them."""
 
-    def __init__(self, images: ImageSource, config: GradcamConfig | ClipEsConfig, cell: int, mean: tuple[float, ...],
-                 std: tuple[float, ...]) -> None:
+    def __init__(self, images: ImageSource, config: GradcamConfig | ClipEsConfig | MctformerConfig, cell: int,
+                 mean: tuple[float, ...], std: tuple[float, ...], rounding: str = "up") -> None:
         super().__init__(images, config)
-        self.config, self.cell, self.mean, self.std = config, cell, mean, std
+        self.config, self.cell, self.mean, self.std, self.rounding = config, cell, mean, std, rounding
 
     def key(self, item_id: str) -> tuple[tuple[int, int], ...]:
         """Images of one padded size at every scale make a batch."""
-        return tuple(patch_size(self.images.size(item_id), scale, self.cell) for scale in self.config.scales)
+        size = self.images.size(item_id)
+        return tuple(patch_size(size, scale, self.cell, self.rounding) for scale in self.config.scales)
 
     def load(self, item_id: str) -> list[np.ndarray]:
         """Return the image's normalised views, one per scale."""
         self.check_tags(item_id)
-        return patch_views(self.images.image(item_id), self.config.scales, self.cell, self.mean, self.std)
+        image = self.images.image(item_id)
+        return patch_views(image, self.config.scales, self.cell, self.mean, self.std, self.rounding)
 
     def item(self, item_id: str, class_ids: np.ndarray, cam: torch.Tensor, scores: np.ndarray, **more: Any) -> Item:
         """Return the item of maps (K, h, w) with scores (K,) that span the whole image."""
@@ -169,6 +171,44 @@ class _GradcamPart(_PatchPart):
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             found = gradcam.batch_maps(worker.net, worker.layer, _stacked(loaded, device), flip=self.config.flip,
                                        chosen=lambda place, scores: self.chosen(loaded[place][0], scores))
+        return [self.item(item_id, ids, maps, scores[ids.astype(int) - 1])
+                for (item_id, _), (ids, maps, scores) in zip(loaded, found, strict=True)]
+
+
+class MctformerWorker:
+    """Holds an MCTformer on its device."""
+
+    def __init__(self, work: MapWork) -> None:
+        self.work, self.config, self.device = work, work.config, _device(work)
+        net, self.description = load_net(work.named["net"])
+        depth = net.backbone.depth
+        if self.config.layers > depth:
+            raise UsageError(f"--layers {self.config.layers}: the net has {depth}", f"give 1 to {depth}")
+        net.backbone.exact_positions = not self.config.as_released
+        self.net = net.requires_grad_(False).to(self.device)
+
+    def open(self, part: Part, source: Shard, index: Shard) -> _MctformerPart:
+        """Begin a part; BadData when the net was trained for other classes."""
+        same_classes((str(index.path), index.classes),
+                     (str(self.work.named["net"]), tuple(self.description["classes"])))
+        return _MctformerPart(self, ImageSource(index, self.work.root))
+
+
+class _MctformerPart(_PatchPart):
+    """A part of `cams mctformer`."""
+
+    def __init__(self, worker: MctformerWorker, images: ImageSource) -> None:
+        described = worker.description
+        super().__init__(images, worker.config, described["stride"], tuple(described["mean"]), tuple(described["std"]),
+                         "none" if worker.config.as_released else "down")
+        self.worker = worker
+
+    def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
+        """Return the items of a batch."""
+        device, precision = self.worker.device, self.config.precision
+        with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+            found = mctformer.batch_maps(self.worker.net, _stacked(loaded, device), self.config,
+                                         lambda place, scores: self.chosen(loaded[place][0], scores))
         return [self.item(item_id, ids, maps, scores[ids.astype(int) - 1])
                 for (item_id, _), (ids, maps, scores) in zip(loaded, found, strict=True)]
 

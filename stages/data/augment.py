@@ -14,6 +14,7 @@ from numpy.random import Generator
 from PIL import Image, ImageEnhance
 
 from stages.data.masks import IGNORE_8_BIT
+from stages.data.rand_augment import erase, rand_augment, resized_crop
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,7 +24,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ClassificationView:
     """Settings of a view for image-level training; defaults of PSA's released code (crop 448).
 
-    Long side in pixels, drawn uniformly; jitter as shares of change, hue as a share of the colour circle.
+    Long side in pixels, drawn uniformly; jitter as shares of change, hue as a share of the colour circle. With `area`
+    (low, high) the view is a part of so large a share of the image instead, resized to the crop. `rand_augment` is a
+    magnitude (0: none), `erase` a probability.
     """
 
     crop: int = 448
@@ -35,6 +38,9 @@ class ClassificationView:
     hue: float = 0.1
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    area: tuple[float, ...] = ()
+    rand_augment: float = 0.0
+    erase: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,15 @@ def classification_view(image: np.ndarray, rng: Generator, settings: Classificat
     PSA's and IRN's order: resize the long side, flip, jitter, normalise, crop with zeros around images smaller
     than the crop, at a random place. Zeros are put in after normalisation: they are the mean colour.
     We jitter the crop, so contrast turns about the crop's mean grey and not the photograph's.
+    With an `area` it is DeiT's order: a part, resized; flip; RandAugment, jitter; normalise; erase.
     """
-    size = _long_side_size(image.shape[:2], settings.long_side, rng)
-    view, _ = _view(image, None, size, rng, settings)
-    return view
+    if settings.area:
+        part = resized_crop(image, rng, settings.crop, settings.area)
+        size = (settings.crop, settings.crop)
+    else:
+        part, size = image, _long_side_size(image.shape[:2], settings.long_side, rng)
+    view, _ = _view(part, None, size, rng, settings)
+    return erase(view, rng, settings.erase) if settings.erase else view
 
 
 def segmentation_view(
@@ -190,6 +201,8 @@ def _view(
     if mask is not None:
         part_mask = _nearest(mask, size, source)
     part, part_mask = flip(part, rng, part_mask, settings.flip)
+    if isinstance(settings, ClassificationView) and settings.rand_augment:
+        part = rand_augment(part, rng, settings.rand_augment, settings.mean)
     part = colour_jitter(
         part, settings.brightness, settings.contrast, settings.saturation, settings.hue, rng
     )

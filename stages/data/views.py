@@ -24,17 +24,24 @@ def scaled_views(image: np.ndarray, scales: Sequence[float], mean: Sequence[floa
     return views
 
 
-def patch_size(size: tuple[int, int], scale: float, cell: int) -> tuple[int, int]:
-    """Return (H', W'): an image's `size` times `scale`, each side rounded up to a multiple of `cell`."""
-    return tuple(cell * max(1, math.ceil(length * scale / cell - 1e-9)) for length in size)  # type: ignore[return-value]
+def patch_size(size: tuple[int, int], scale: float, cell: int, rounding: str = "up") -> tuple[int, int]:
+    """Return (H', W'): an image's `size` times `scale`, each side rounded to a multiple of `cell`.
+
+    `rounding` is to the multiple above (`up`), below (`down`), or to whole pixels alone (`none`: downwards); a side
+    is one cell at least.
+    """
+    unit = 1 if rounding == "none" else cell
+    steps = [length * scale / unit for length in size]
+    whole = [math.ceil(one - 1e-9) if rounding == "up" else math.floor(one + 1e-9) for one in steps]
+    return max(cell, unit * whole[0]), max(cell, unit * whole[1])
 
 
 def patch_views(image: np.ndarray, scales: Sequence[float], cell: int, mean: Sequence[float],
-                std: Sequence[float]) -> list[np.ndarray]:
-    """Return the normalised views (3, H', W') float32 of an image, resized whole to multiples of a patch's side."""
+                std: Sequence[float], rounding: str = "up") -> list[np.ndarray]:
+    """Return the normalised views (3, H', W') float32 of an image, resized whole to the sizes of `patch_size`."""
     views = []
     for scale in scales:
-        height, width = patch_size(image.shape[:2], scale, cell)
+        height, width = patch_size(image.shape[:2], scale, cell, rounding)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
         views.append(normalise(np.asarray(resized), tuple(mean), tuple(std)))
     return views

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput, UsageError
 from stages.nets.affinity import AffinityNet
+from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, SubcategoryClassifier
+from stages.nets.mctformer import MCTFORMERS, MCTformer
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 
@@ -151,6 +153,8 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
 
 def _classifier(parts: Mapping[str, Any]) -> nn.Module:
     name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
+    if parts["head"] in MCTFORMERS:
+        return MCTformer(ClassTokenBackbone(name, outputs, stride=stride), MCTFORMERS[parts["head"]])
     backbone, dropout = build_backbone(name, stride=stride), parts.get("dropout", 0.0)
     if "n_subcategories" in parts:
         return SubcategoryClassifier(backbone, outputs, parts["n_subcategories"], dropout=dropout)

@@ -107,9 +107,11 @@ def import_weights(
 
     `head_keys` are the net's layers that may stay as they are (default: those that the net itself names):
     their weights are taken where the shape is the same, dropped and counted otherwise. Everything else must
-    be there in the same shape. Raises BadData naming the first key and both shapes; `where` is the file.
+    be there in the same shape, after the net's own `adapted(state)` where it has one. Raises BadData naming the first
+    key and both shapes; `where` is the file.
     """
     heads = getattr(net, "head_keys", ()) if head_keys is None else head_keys
+    state = net.adapted(state) if hasattr(net, "adapted") else state
     target = net.state_dict()
     ours = {bare(key): key for key in target}
     weights, original, unused = renamed(state)

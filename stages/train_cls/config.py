@@ -9,11 +9,23 @@ from stages.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
-class CamConfig(TrainingConfig):
-    """Settings of `train-cls cam`: a multi-label classifier whose weights are its class activation maps."""
+class ClassifierConfig(TrainingConfig):
+    """Settings of every classifier."""
 
     long_side: tuple[int, ...] = setting((224, 400), "Resize the long side to a size drawn from this range.",
                                          unit="pixels", source="PSA: 256,512; IRN: 320,640")
+    crop_area: tuple[float, ...] = setting((), "Resize a part of so large a share of the image, drawn from this range, "
+                                           "to the crop, whatever --long-side says; empty: do not.", low=0.001, high=1,
+                                           source="DeiT: 0.08,1")
+    rand_augment: float = setting(0.0, "Magnitude of RandAugment; 0: none.", low=0, high=10, source="DeiT: 9")
+    erase: float = setting(0.0, "Share of the views in which a rectangle is erased.", low=0, high=1,
+                           source="DeiT: 0.25")
+
+
+@dataclass(frozen=True)
+class CamConfig(ClassifierConfig):
+    """Settings of `train-cls cam`: a multi-label classifier whose weights are its class activation maps."""
+
     dropout: float = setting(0.0, "Drop whole channels before pooling.", low=0, high=0.95, source="PSA: 0.5")
 
 
@@ -61,3 +73,39 @@ class SubcategoryConfig(CamConfig):
 
     subcategory_weight: float = setting(1.0, "Weight of the loss of the sub-categories.", low=0,
                                         source="Sub-category Teaching; SC-CAM: 5")
+
+
+@dataclass(frozen=True)
+class MctformerConfig(ClassifierConfig):
+    """Settings of `train-cls mctformer`; the defaults are those of V2."""
+
+    version: str = setting("v2", "v1: class tokens alone; v2: and a classifier of the patches; plus: pooled by rank, "
+                           "with contrastive class tokens.", choices=("v1", "v2", "plus"), source="MCTformer")
+    drop_path: float = setting(0.1, "Drop residual branches with a probability that rises to this in the last layer.",
+                               low=0, high=0.9, source="MCTformer")
+    contrast: float = setting(1.0, "Weight of the contrast between class tokens, in plus.", low=0,
+                              source="MCTformer+, released code")
+    contrast_layers: int = setting(0, "Last layers whose class tokens it compares; 0: all.", low=0,
+                                   source="MCTformer+, released code")
+    net: str = setting("timm:deit_small_patch16_224", "The vision transformer, as timm:NAME.", source="MCTformer")
+    epochs: int = setting(60, "Passes over the images.", low=1, source="MCTformer; plus: 45")
+    batch_size: int = setting(64, "Images in a batch, in each process.", low=1, source="MCTformer; plus: 32")
+    lr: float = setting(6.25e-5, "Learning rate.", low=0, high=1000, source="MCTformer: 5e-4 x batch / 512")
+    head_lr_factor: float = setting(1.0, "Times --lr for layers that start anew.", low=0, source="MCTformer")
+    optimizer: str = setting("adamw", "The optimiser.", choices=("sgd", "adamw"), source="MCTformer")
+    weight_decay: float = setting(0.05, "Weight decay.", low=0, source="MCTformer")
+    decay: str = setting("matrices", "What decays: all, or kernels and matrices without biases, norms, tokens and "
+                         "positions.", choices=("all", "matrices"), source="MCTformer")
+    schedule: str = setting("cosine", "poly: (1 - step / steps) ^ 0.9; cosine: half a wave from --lr to --lr-floor; "
+                            "or constant.", choices=("poly", "cosine", "constant"), source="MCTformer")
+    lr_floor: float = setting(1e-5, "Rate at which the cosine ends.", low=0, high=1000, source="MCTformer")
+    crop_size: int = setting(224, "Side of the square that the network sees.", low=16, unit="pixels",
+                             source="MCTformer; plus: 448")
+    crop_area: tuple[float, ...] = setting((0.08, 1.0), "Resize a part of so large a share of the image, drawn from "
+                                           "this range, to the crop, whatever --long-side says; empty: do not.",
+                                           low=0.001, high=1, source="DeiT")
+    rand_augment: float = setting(9.0, "Magnitude of RandAugment; 0: none.", low=0, high=10, source="MCTformer")
+    erase: float = setting(0.25, "Share of the views in which a rectangle is erased.", low=0, high=1,
+                           source="MCTformer")
+    colour_jitter: tuple[float, ...] = setting((), "Jitter of brightness, contrast, saturation, hue; empty for none.",
+                                               source="MCTformer names 0.4, which timm drops beside RandAugment")

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from stages.data.augment import ClassificationView, classification_view
 from stages.data.source import ImageSource
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.files import describe_net
+from stages.nets.mctformer import MCTformer
 from stages.nets.registry import build_backbone
 from stages.shards import Run, same_classes
 from stages.train_cls.collapse import CollapseWatch, advice_for
@@ -32,7 +35,8 @@ from stages.training.start import (
 )
 
 METHODS = {"cam": "stages.train_cls.cam", "mixup": "stages.train_cls.mixup", "fmix": "stages.train_cls.fmix",
-           "manifold-mixup": "stages.train_cls.manifold_mixup", "subcategory": "stages.train_cls.subcategory"}
+           "manifold-mixup": "stages.train_cls.manifold_mixup", "subcategory": "stages.train_cls.subcategory",
+           "mctformer": "stages.train_cls.mctformer"}
 
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -40,8 +44,8 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     output.check_file()
     index = Run(inputs.paths, "index")
     report, ordinal, config = heard(report), config.device, resolved(config)
-    if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4):
-        raise UsageError("--long-side takes two numbers and --colour-jitter four or none")
+    if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4) or len(config.crop_area) not in (0, 2):
+        raise UsageError("--long-side takes two numbers, --colour-jitter four or none, --crop-area two or none")
     weights = inputs.named.get("weights")
     clusters = Run([inputs.require("clusters")], "clusters") if method == "subcategory" else None
     digests = {"index": index.digest, **weights_digest(weights), **({"clusters": clusters.digest} if clusters else {})}
@@ -51,7 +55,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
         report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
         return _told(done, output, report)
     torch.manual_seed(config.seed)
-    net = _net(config, len(index.classes) - 1, clusters)
+    net = _net(method, config, len(index.classes) - 1, clusters)
     initial = start_from(net, config, weights, report)
     mean, std = input_statistics(net, config, weights)
     samples = _Samples(index, inputs.root, config, mean, std, clusters)
@@ -73,7 +77,10 @@ def _told(done: Summary | None, output: Output, report: Report) -> Summary:
     return done or Summary()
 
 
-def _net(config: Any, n_classes: int, clusters: Run | None) -> Classifier:
+def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.Module:
+    if method == "mctformer":
+        backbone = ClassTokenBackbone(config.net, n_classes, stride=config.stride or None, drop_path=config.drop_path)
+        return MCTformer(backbone, config.version)
     backbone = build_backbone(config.net, stride=config.stride or None)
     if clusters is None:
         return Classifier(backbone, n_classes, dropout=config.dropout)
@@ -108,7 +115,8 @@ class _Samples:
         jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
         self.view = replace(
             ClassificationView(), crop=config.crop_size, long_side=config.long_side, flip=0.5 if config.flip else 0.0,
-            brightness=jitter[0], contrast=jitter[1], saturation=jitter[2], hue=jitter[3], mean=mean, std=std)
+            brightness=jitter[0], contrast=jitter[1], saturation=jitter[2], hue=jitter[3], mean=mean, std=std,
+            area=config.crop_area, rand_augment=config.rand_augment, erase=config.erase)
 
     def draw(self, position: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """Return one sample: `image` (3, S, S) float32, `labels` (C,) in {0, 1}, and those of its sub-categories."""

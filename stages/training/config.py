@@ -28,7 +28,11 @@ class TrainingConfig:
     optimizer: str = setting("sgd", "The optimiser.", choices=("sgd", "adamw"))
     momentum: float = setting(0.9, "Momentum of SGD. PSA's and IRN's released code has 0, by a slip.", low=0, high=1)
     weight_decay: float = setting(1e-4, "Weight decay.", low=0, source="IRN")
-    schedule: str = setting("poly", "poly: (1 - step / steps) ^ 0.9; or constant.", choices=("poly", "constant"))
+    decay: str = setting("all", "What decays: all, or kernels and matrices without biases, norms, tokens and "
+                         "positions.", choices=("all", "matrices"), source="DeiT: matrices")
+    schedule: str = setting("poly", "poly: (1 - step / steps) ^ 0.9; cosine: half a wave from --lr to --lr-floor; or "
+                            "constant.", choices=("poly", "cosine", "constant"))
+    lr_floor: float = setting(0.0, "Rate at which the cosine ends.", low=0, high=1000, source="MCTformer: 1e-5")
     warmup: int = setting(0, "Steps over which the rate rises from 0.", low=0)
     clip: float = setting(0.0, "Clip the gradient to this norm; 0: do not.", low=0)
     average: float = setting(0.0, "Keep a running average of the weights with this decay, and save it; 0: do not.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -15,21 +16,27 @@ _POWER = 0.9
 def build_optimiser(net: nn.Module, head: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
     """Return the optimiser of the trainable parameters of `net`; those of `head` learn faster."""
     heads = {id(parameter) for parameter in head}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             is_bias = name.rpartition(".")[2] == "bias"
-            groups.setdefault((id(parameter) in heads, is_bias), []).append(parameter)
-    described = [_group(members, is_head, is_bias, config) for (is_head, is_bias), members in sorted(
+            spared = config.decay == "matrices" and _is_spared(net, name, parameter)
+            groups.setdefault((id(parameter) in heads, is_bias, spared), []).append(parameter)
+    described = [_group(members, *kind, config) for kind, members in sorted(
         groups.items(), key=lambda group: group[0])]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(described, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(described, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
-def _group(members: list[nn.Parameter], is_head: bool, is_bias: bool, config: TrainingConfig) -> dict:
+def _is_spared(net: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter is a bias, of a norm, or one that the backbone says is never decayed."""
+    return parameter.ndim < 2 or name.rpartition(".")[2] in getattr(getattr(net, "backbone", net), "undecayed", ())
+
+
+def _group(members: list[nn.Parameter], is_head: bool, is_bias: bool, spared: bool, config: TrainingConfig) -> dict:
     factor = config.head_lr_factor if is_head else 1.0
-    decay = config.weight_decay
+    decay = 0.0 if spared else config.weight_decay
     if is_bias and config.bias_lr_factor != 1:
         factor, decay = factor * config.bias_lr_factor, 0.0
     return {"params": members, "lr": config.lr * factor, "factor": factor, "weight_decay": decay}
@@ -40,6 +47,9 @@ def set_rate(optimiser: torch.optim.Optimizer, config: TrainingConfig, step: int
     rate = config.lr
     if config.schedule == "poly":
         rate *= (1 - step / steps) ** _POWER
+    elif config.schedule == "cosine":
+        # Loshchilov and Hutter, SGDR (2017), eq. 5, without restarts.
+        rate = config.lr_floor + (rate - config.lr_floor) * (1 + math.cos(math.pi * step / steps)) / 2
     if step < config.warmup:
         rate *= (step + 1) / config.warmup
     for group in optimiser.param_groups:

@@ -88,6 +88,15 @@ def test_the_poly_schedule() -> None:
     assert warm == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
 
 
+def test_the_cosine_schedule() -> None:
+    config = replace(CONFIG, lr=0.2, schedule="cosine", lr_floor=0.04)
+    # Half a wave over 4 steps, by its values at 0, 45, 90 and 135 degrees.
+    assert _rates(config, 4) == pytest.approx([0.2, 0.12 + 0.08 * 0.5**0.5, 0.12, 0.12 - 0.08 * 0.5**0.5])
+    assert _rates(replace(config, lr_floor=0.0), 2) == pytest.approx([0.2, 0.1])
+    warm = _rates(replace(config, warmup=2), 4)
+    assert warm == pytest.approx([0.1, *_rates(config, 4)[1:]])
+
+
 def _group_of(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict:
     (found,) = [group for group in optimiser.param_groups if any(one is parameter for one in group["params"])]
     return found
@@ -114,6 +123,21 @@ def test_by_default_a_bias_learns_and_decays_as_its_weight_does() -> None:
     optimiser = build_optimiser(net, net.classifier.parameters(), replace(CONFIG, weight_decay=0.01))
     assert _group_of(optimiser, net.conv.bias)["lr"] == _group_of(optimiser, net.conv.weight)["lr"]
     assert {group["weight_decay"] for group in optimiser.param_groups} == {0.01}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_biases_norms_and_what_the_backbone_names_can_be_spared_the_decay(kind: str) -> None:
+    net = Small()
+    net.undecayed = ("tokens",)
+    net.tokens = nn.Parameter(torch.zeros(1, 2, 3))
+    config = replace(CONFIG, lr=0.1, head_lr_factor=10.0, weight_decay=0.01, optimizer=kind, decay="matrices")
+    optimiser = build_optimiser(net, net.classifier.parameters(), config)
+    wanted = {net.conv.weight: (0.1, 0.01), net.conv.bias: (0.1, 0.0), net.norm.weight: (0.1, 0.0),
+              net.norm.bias: (0.1, 0.0), net.classifier.weight: (1.0, 0.01), net.classifier.bias: (1.0, 0.0),
+              net.tokens: (0.1, 0.0)}
+    for parameter, (rate, decay) in wanted.items():
+        group = _group_of(optimiser, parameter)
+        assert (group["lr"], group["weight_decay"]) == pytest.approx((rate, decay))
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -1,0 +1,45 @@
+"""MCTformer: class tokens that learn their classes, beside a patch classifier; in plus, tokens kept apart.
+
+Xu et al., "Multi-class Token Transformer for Weakly Supervised Semantic Segmentation" (CVPR 2022), eq. 1 and 7, and
+"MCTformer+" (TPAMI 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """Return {"loss", "tokens"}, with V2 and plus also "patches", with plus also "contrast".
+
+    The multi-label soft margin of the class tokens' logits, plus that of the patches' logits, plus a weight times
+    the contrast of the class tokens.
+    """
+    found, labels = net.outputs(batch["image"]), batch["labels"].float()
+    told = {"tokens": F.multilabel_soft_margin_loss(found.class_logits.float(), labels)}
+    total = told["tokens"]
+    if found.patch_logits is not None:
+        told["patches"] = F.multilabel_soft_margin_loss(found.patch_logits.float(), labels)
+        total = total + told["patches"]
+    if net.version == "plus" and config.contrast:
+        told["contrast"] = token_contrast(found.class_tokens[-config.contrast_layers:].float(), labels)
+        total = total + config.contrast * told["contrast"]
+    return {"loss": total, **told}
+
+
+def token_contrast(tokens: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of telling each present class's token from those of all other classes.
+
+    `tokens` (L, B, C, D) of L layers are compared by cosine, each with all C of its layer and image; the right answer
+    is itself. Mean over layers, over the classes present in `labels` (B, C), and over images (one without a class
+    counts as 0). The similarity is the bare cosine, without a temperature: with all tokens at right angles it is
+    ln(1 + (C - 1) / e). Facts of MCTformer+'s released code.
+    """
+    units = F.normalize(tokens, dim=-1)
+    likelihood = (units @ units.mT).log_softmax(-1).diagonal(dim1=-2, dim2=-1)
+    each = (likelihood.mean(0) * labels).sum(-1) / labels.sum(-1).clamp(min=1)
+    return -each.mean()

@@ -1,0 +1,126 @@
+"""`wsss train-cls mctformer` and `wsss cams mctformer`, as users run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from cli.runner import good, refused, run
+from stages.nets.files import read_net
+from stages.shards import Run
+
+SMALL = ("--net", "timm:vit_tiny_patch16_224", "--crop-size", "32", "--long-side", "32,48", "--batch-size", "4",
+         "--epochs", "1", "--lr", "1e-3", "--threads", "1", "--device", "cpu")
+
+
+def trained(index: Path, output: Path, *more: object) -> Path:
+    good("train-cls", "mctformer", index, *SMALL, *more, "-o", output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def v2(tiny_index, tmp_path_factory) -> Path:
+    """Return a net of V2. Not to be changed."""
+    return trained(tiny_index, tmp_path_factory.mktemp("v2") / "v2.safetensors")
+
+
+def items_of(run_: Path) -> list:
+    shard = Run([run_], "cams").first
+    return [shard.item(item_id) for item_id in shard.ids]
+
+
+def test_a_net_that_needs_nothing_else_told(tiny_index, v2, tmp_path):
+    assert good("cams", "mctformer", tiny_index, "--net", v2, "-o", tmp_path / "cams") == [
+        str(tmp_path / "cams" / "cams-00000-of-00001.h5")]
+    shard = Run([tmp_path / "cams"], "cams").first
+    assert shard.attribute("background") == "none"
+    told = shard.provenance[-1]
+    assert (told["stage"], told["method"], told["config"]["scales"]) == ("cams", "mctformer", [1.0])
+    assert told["inputs"]["net"] == read_net(v2)[1]["sha256"]
+    for item in items_of(tmp_path / "cams"):
+        cam, size = item.datasets["cam"], (int(item.attrs["height"]), int(item.attrs["width"]))
+        assert cam.shape == (len(item.datasets["class_ids"]), size[0] // 16, size[1] // 16)
+        assert tuple(item.attrs["covers"]) == size
+        assert cam.dtype == np.float16 and cam.min(initial=0) >= 0 and cam.max(initial=0) <= 1
+        assert len(item.datasets["scores"]) == len(cam)
+    assert "up to date" in run("cams", "mctformer", tiny_index, "--net", v2, "-o", tmp_path / "cams").err
+    good("eval", tmp_path / "cams", "--json")
+    good("refine", "crf", tmp_path / "cams", "-o", tmp_path / "crf")
+
+
+@pytest.mark.parametrize("version", ["v1", "plus"])
+def test_the_other_versions(tiny_index, tmp_path, version):
+    net = trained(tiny_index, tmp_path / "net.safetensors", "--version", version)
+    described = read_net(net)[1]
+    assert described["architecture"]["head"] == f"mctformer-{version}"
+    assert ("patch_head.weight" in read_net(net)[0]) == (version == "plus")
+    good("cams", "mctformer", tiny_index, "--net", net, "--tags", "all", "-o", tmp_path / "cams")
+    shard = Run([tmp_path / "cams"], "cams").first
+    assert shard.provenance[-1]["config"]["scales"] == ([1.0] if version == "v1" else [1.0, 0.75, 1.25])
+    assert all(len(item.datasets["cam"]) == 2 for item in items_of(tmp_path / "cams"))
+    if version == "v1":
+        refused(run("cams", "mctformer", tiny_index, "--net", net, "--map", "patch", "-o", tmp_path / "x"), 2,
+                "no patch classifier")
+
+
+def test_a_net_is_the_same_twice_and_its_options_change_it(tiny_index, v2, tmp_path):
+    again = trained(tiny_index, tmp_path / "again.safetensors")
+    assert again.read_bytes() == v2.read_bytes()
+    for option, value in (("--drop-path", "0"), ("--decay", "all"), ("--schedule", "poly"), ("--rand-augment", "0"),
+                          ("--erase", "1"), ("--crop-area", "")):
+        other = trained(tiny_index, tmp_path / f"{option[2:]}.safetensors", option, value)
+        assert read_net(other)[1]["sha256"] != read_net(v2)[1]["sha256"], option
+    given = read_net(v2)[1]["provenance"][-1]["config"]
+    assert (given["optimizer"], given["schedule"], given["weight_decay"]) == ("adamw", "cosine", 0.05)
+
+
+@pytest.mark.parametrize("option", [("--map", "attention"), ("--map", "patch"), ("--layers", "1"), ("--no-flip",),
+                                    ("--no-affinity",), ("--scales", "1,1.5"), ("--as-released",),
+                                    ("--precision", "bf16")], ids=" ".join)
+def test_every_option_changes_the_maps(tiny_index, v2, tmp_path, option):
+    for name, more in (("plain", ()), ("other", option)):
+        good("cams", "mctformer", tiny_index, "--net", v2, *more, "-o", tmp_path / name)
+    pairs = zip(items_of(tmp_path / "plain"), items_of(tmp_path / "other"), strict=True)
+    first, second = zip(*((one.datasets["cam"], other.datasets["cam"]) for one, other in pairs), strict=True)
+    assert not all(one.shape == other.shape and np.array_equal(one, other)
+                   for one, other in zip(first, second, strict=True) if len(one))
+
+
+def test_weights_of_a_vit_and_of_a_net(tiny_index, tmp_path):
+    torch.manual_seed(5)
+    source = timm.create_model("vit_tiny_patch16_224", num_classes=7).state_dict()
+    save_file({name: tensor + 0.01 for name, tensor in source.items()}, tmp_path / "vit.safetensors")
+    net = tmp_path / "net.safetensors"
+    done = run("train-cls", "mctformer", tiny_index, *SMALL, "--lr", "0", "--lr-floor", "0", "--weights",
+               tmp_path / "vit.safetensors", "-o", net)
+    assert done.code == 0 and "150 tensors loaded, 2 of the head dropped" in done.err
+    tensors = read_net(net)[0]
+    assert torch.equal(tensors["backbone.cls_token"], (source["cls_token"] + 0.01).expand(1, 2, -1))
+    more = run("train-cls", "mctformer", tiny_index, *SMALL, "--weights", net, "-o", tmp_path / "more.safetensors")
+    assert more.code == 0 and "0 of the head dropped" in more.err
+
+
+def test_other_commands_take_the_net(tiny_index, v2, tmp_path):
+    good("features", tiny_index, "--net", v2, "--device", "cpu", "-o", tmp_path / "features")
+    assert Run([tmp_path / "features"]).first.root("features").shape == (12, 192)
+    assert any("mctformer-v2" in line for line in good("info", v2))
+    good("cams", "gradcam", tiny_index, "--net", v2, "--device", "cpu", "-o", tmp_path / "gradcam")
+    assert all(item.datasets["cam"].shape[1:] == (3, 4) for item in items_of(tmp_path / "gradcam"))
+    refused(run("cams", "cnn", tiny_index, "--net", v2, "-o", tmp_path / "cnn"), 65, "MCTformer", "cams mctformer")
+
+
+def test_what_does_not_fit(tiny_index, tiny_net, v2, tmp_path):
+    refused(run("cams", "mctformer", tiny_index, "--net", tiny_net, "-o", tmp_path / "x"), 65, "no MCTformer",
+            "train-cls mctformer")
+    refused(run("cams", "mctformer", tiny_index, "--net", v2, "--layers", "13", "-o", tmp_path / "x"), 2, "13", "12")
+    refused(run("train-cls", "mctformer", tiny_index, "--net", "timm:resnet18", "-o", tmp_path / "x.safetensors"), 2,
+            "vision transformer", "deit_small")
+    refused(run("train-cls", "mctformer", tiny_index, *SMALL, "--stride", "8", "-o", tmp_path / "x.safetensors"), 2,
+            "stride 16 only")
+    refused(run("train-cls", "mctformer", tiny_index, *SMALL, "--crop-area", "0.5", "-o", tmp_path / "x.safetensors"),
+            2, "--crop-area")
