@@ -185,3 +185,22 @@ def test_the_readme_has_every_exit_code():
     told = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8").partition("## Errors")[2]
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
     assert [code for code in sorted(codes | {0, 130, 141}) if f"\n| {code} | " not in told] == []
+
+
+def targets_of(folder: str) -> list[str]:
+    """Return the targets that a Makefile explains, with the rows that a pattern stands for."""
+    lines = (EXAMPLES / folder / "Makefile").read_text(encoding="utf-8").splitlines()
+    named = [line.split(":")[0] for line in lines if ": " in line and "## " in line]
+    return [name.replace("%", "fmix") for name in named if name != "help"]
+
+
+@pytest.mark.parametrize("settings", ["published", "small"])
+@pytest.mark.parametrize("folder", ["clip-es", "mixing"])
+def test_every_target_of_a_papers_makefile_can_be_planned(tmp_path, folder, settings):
+    targets = targets_of(folder)
+    assert len(targets) >= 6
+    command = ["make", "-n", "-C", EXAMPLES / folder, f"OUT={tmp_path / 'out'}", "WSSS=wsss", "WEIGHTS=w.pth",
+               f"SETTINGS={settings}", *targets]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr and done.stdout.count("wsss") >= len(targets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
@@ -18,7 +19,7 @@ from stages.flow.pictures import image_files, index_of_files, write_pictures
 from stages.flow.stream import peeked
 from stages.flow.work import Beside, MapWork
 from stages.nets.clip import ClipSource, find_clip
-from stages.nets.files import read_net
+from stages.nets.files import is_net, read_net
 from stages.nets.mctformer import MCTFORMERS
 from stages.nets.prompts import templates_of
 from stages.nets.weights import weights_digest
@@ -72,6 +73,9 @@ def run_gradcam(config: GradcamConfig, inputs: Inputs, output: Output, *, stop: 
         raise UsageError("--scales is empty", "give for example --scales 1")
     net, weights = inputs.require("net"), inputs.named.get("weights")
     if weights is None:
+        if Path(net).is_file() and not is_net(net):
+            raise BadData("is no net of wsss", "give weights of others by --weights, and the network's name by --net",
+                          where=net)
         _, description = read_net(net)
         digests = {"net": description["sha256"]}
     elif config.layer:

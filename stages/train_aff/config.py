@@ -14,8 +14,11 @@ class PsaConfig(TrainingConfig):
 
     epochs: int = setting(8, "Passes over the images.", low=1, source="PSA")
     batch_size: int = setting(8, "Images in a batch, in each process.", low=1, source="PSA")
-    lr: float = setting(0.01, "Learning rate of the backbone.", low=0, high=1000, source="MCTformer; PSA: 0.1")
-    weight_decay: float = setting(5e-4, "Weight decay.", low=0, source="PSA")
+    # With PSA's SGD (0.1, or MCTformer's 0.01) a frozen MobileNet-v2's walks were no better than its raw features'.
+    optimizer: str = setting("adamw", "The optimiser.", choices=("sgd", "adamw"), source="PSA: sgd")
+    lr: float = setting(1e-4, "Learning rate of the backbone.", low=0, high=1000, source="PSA: 0.1; MCTformer: 0.01")
+    head_lr_factor: float = setting(20.0, "Times --lr for layers that start anew.", low=0, source="PSA: 10")
+    weight_decay: float = setting(0.01, "Weight decay.", low=0, source="PSA: 5e-4")
     crop_size: int = setting(256, "Side of the square that the network sees, a multiple of its stride.", low=16,
                              unit="pixels", source="PSA: 448")
     low_alpha: float = setting(4.0, "Background (1 - max map)^alpha for what is surely a class.", low=0.01,

@@ -22,7 +22,9 @@ class SegConfig(TrainingConfig):
     scale_range: tuple[float, ...] = setting((0.5, 1.5), "Resize by a factor drawn from this range.", low=0.1,
                                              high=4, source="DeepLab-v2")
     epochs: int = setting(12, "Passes over the images.", low=1)
-    lr: float = setting(3e-4, "Learning rate of the backbone.", low=0, high=1000)
-    head_lr_factor: float = setting(7.0, "Times --lr for layers that start anew.", low=0, source="DeepLab-v2: 10")
+    # On 353 photographs with true masks, 8 epochs, scored on 118 others: 29.1 mIoU at 3e-4 and 7, 36.6 at 1e-4 and 20,
+    # 53.9 at 1e-4 and 50, 52.0 at 1e-4 and 100.
+    lr: float = setting(1e-4, "Learning rate of the backbone.", low=0, high=1000)
+    head_lr_factor: float = setting(50.0, "Times --lr for layers that start anew.", low=0, source="DeepLab-v2: 10")
     optimizer: str = setting("adamw", "The optimiser.", choices=("sgd", "adamw"))
     weight_decay: float = setting(0.01, "Weight decay.", low=0)
