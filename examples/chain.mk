@@ -5,8 +5,11 @@
 # already is not made again, and an interrupted chain goes on where it was. Changed flags run their step and those
 # after it; wsss then says what differs from the run that is there: take another OUT, or FORCE=--force to replace it.
 #
-# Reads  DATA (VOC layout), EXAMPLES (the folder of this file), WSSS, PYTHON, SEED, SEEDS, the *_FLAGS, CRF_VALUES.
-# Writes train.h5 val.h5, and in seedN: cam.safetensors cams crf-V pseudo seg.safetensors prediction *.json
+# With AFF_FLAGS the maps walk over affinities learnt from them, before the CRF that makes the pseudo masks.
+#
+# Reads  DATA (VOC layout), EXAMPLES (the folder of this file), WSSS, PYTHON, SEED, SEEDS, the *_FLAGS, the *_VALUES.
+# Writes train.h5 val.h5, and in seedN: cam.safetensors cams crf-V affinity.safetensors walked refined-V pseudo
+#        seg.safetensors prediction *.json
 
 SHELL := /bin/sh
 .NOTPARALLEL:
@@ -33,18 +36,20 @@ step = @mkdir -p $(@D)/log; log=$(@D)/log/$(@F).txt; printf '  %-44s' '$(1)'; st
 	else code=$$?; echo failed; cat $$log >&2; exit $$code; fi
 score = "$(WSSS)" eval $(1) -q -o $@
 rows = $(foreach seed,$(1),"CAM@train=seed$(seed)/cam.json" "CAM + CRF@train=seed$(seed)/crf.json" \
+	"CAM + affinity@train=seed$(seed)/walked.json" "CAM + affinity + CRF@train=seed$(seed)/refined.json" \
 	"pseudo masks@train=seed$(seed)/pseudo.json" "segmentation network@val=seed$(seed)/seg.json" \
 	"the same on true masks@val=seed$(seed)/ceiling.json")
 table = @echo; "$(PYTHON)" "$(EXAMPLES)/table.py" --skip-missing $(call rows,$(1)); \
-	echo 'Backgrounds were chosen on the truth of train (pseudo masks have that of CAM + CRF): optimistic by that one'; \
+	echo 'Backgrounds were chosen on the truth of train (pseudo masks have that of the CRF): optimistic by that one'; \
 	echo 'number. val was only scored.'
 
-all: $(S)/seg.json ## the chain for SEED
+all: $(S)/crf.json $(S)/seg.json ## the chain for SEED
 	$(call table,$(SEED))
 
 seeds: ## CAM, CRF and pseudo masks for all SEEDS
 	@for seed in $(SEEDS); do \
-		$(MAKE) --no-print-directory -f "$(EXAMPLES)/chain.mk" SEED=$$seed seed$$seed/pseudo.json || exit; \
+		$(MAKE) --no-print-directory -f "$(EXAMPLES)/chain.mk" SEED=$$seed seed$$seed/crf.json seed$$seed/pseudo.json \
+			|| exit; \
 	done
 	$(call table,$(SEEDS))
 
@@ -85,8 +90,26 @@ $(S)/crf.json: $(CRF_VALUES:%=$(S)/crf-%.json) flags/CRF_VALUES
 	@"$(PYTHON)" "$(EXAMPLES)/best.py" $(foreach value,$(CRF_VALUES),constant:$(value)=$(S)/crf-$(value).json) \
 		-o $@ >$(S)/crf.best
 
-$(S)/pseudo.json: $(S)/crf.json flags/PSEUDO_FLAGS
-	$(call step,pseudo masks,best=$$(cat $(S)/crf.best); "$(WSSS)" pseudo $(S)/crf-$${best#*:} $(PSEUDO_FLAGS) $(FORCE) \
+$(S)/affinity.safetensors: $(S)/cam.json flags/AFF_FLAGS
+	$(call step,affinities between neighbouring cells,"$(WSSS)" train-aff psa train.h5 --cams $(S)/cams \
+		--weights $(S)/cam.safetensors $(AFF_FLAGS) --seed $(SEED) $(FORCE) -o $@)
+
+$(S)/walked.json: $(S)/affinity.safetensors flags/WALK_FLAGS
+	$(call step,random walk,"$(WSSS)" refine psa $(S)/cams --net $< $(WALK_FLAGS) $(FORCE) -o $(S)/walked \
+		&& $(call score,$(S)/walked))
+
+$(S)/refined-%.json: $(S)/walked.json flags/CRF_FLAGS
+	$(call step,CRF after it with background $*,"$(WSSS)" refine crf $(S)/walked --background constant:$* $(CRF_FLAGS) \
+		$(FORCE) -o $(S)/refined-$* && $(call score,$(S)/refined-$*))
+
+$(S)/refined.json: $(REFINED_VALUES:%=$(S)/refined-%.json) flags/REFINED_VALUES
+	@"$(PYTHON)" "$(EXAMPLES)/best.py" $(foreach value,$(REFINED_VALUES),constant:$(value)=$(S)/refined-$(value).json) \
+		-o $@ >$(S)/refined.best
+
+# From the last of the refinements.
+LAST := $(if $(AFF_FLAGS),refined,crf)
+$(S)/pseudo.json: $(S)/$(LAST).json flags/PSEUDO_FLAGS
+	$(call step,pseudo masks,best=$$(cat $(S)/$(LAST).best); "$(WSSS)" pseudo $(S)/$(LAST)-$${best#*:} $(PSEUDO_FLAGS) $(FORCE) \
 		-o $(S)/pseudo && $(call score,$(S)/pseudo))
 
 $(S)/seg.safetensors: $(S)/pseudo.json flags/SEG_FLAGS
@@ -107,8 +130,9 @@ $(S)/ceiling.json: $(S)/ceiling.safetensors val.h5 flags/SEGMENT_FLAGS
 
 # For people: maps and pseudo masks of validation images, made as those of train, beside the predictions.
 $(S)/sheet.png: $(S)/seg.json flags/SHEET_FLAGS
-	$(call step,contact sheet,best=$$(cat $(S)/crf.best); mkdir -p $(S)/val && \
+	$(call step,contact sheet,best=$$(cat $(S)/$(LAST).best); mkdir -p $(S)/val && \
 		"$(WSSS)" cams cnn val.h5 --net $(S)/cam.safetensors $(CAM_FLAGS) --force -o $(S)/val/CAM \
+		$(if $(AFF_FLAGS),| "$(WSSS)" refine psa - --net $(S)/affinity.safetensors $(WALK_FLAGS) --force -o $(S)/val/walked) \
 		| "$(WSSS)" refine crf - --background "$$best" $(CRF_FLAGS) --force -o $(S)/val/crf \
 		| "$(WSSS)" pseudo - $(PSEUDO_FLAGS) --force -o '$(S)/val/pseudo mask' \
 		&& "$(WSSS)" show $(S)/val/CAM '$(S)/val/pseudo mask' $(S)/prediction --truth $(SHEET_FLAGS) -o $@)

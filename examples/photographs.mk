@@ -11,6 +11,10 @@ CLS_FLAGS ?= $(NET) --stride 16 --freeze features.3 --epochs 16 --colour-jitter 
 CAM_FLAGS ?= --shard-size 64
 CRF_FLAGS ?= --preset irn
 CRF_VALUES ?= 0.27 0.32 0.37
+# What its settings were chosen by stands in mixing/small.mk.
+AFF_FLAGS ?= $(NET) --stride 16 --freeze features.3 --low-alpha 1.5 --epochs 6
+WALK_FLAGS ?= --beta 4 --steps 16 --background none
+REFINED_VALUES ?= 0.5 0.55
 PSEUDO_FLAGS ?=
 SEG_FLAGS ?= $(NET) --stride 16 --freeze features.3 --epochs 12 --colour-jitter 0.3,0.3,0.3,0
 SEGMENT_FLAGS ?= --shard-size 64 --scales 0.75,1.0,1.25 --crf deeplab

@@ -43,6 +43,8 @@ class VisionTower:
         self._tail = tail_weights(visual)
         self._dtype, self._round = dtype, round_positions
         for block in visual.transformer.resblocks[:-1]:
+            if dtype != torch.float32:
+                _scale_query(block.attn)
             if dtype != torch.float32 and _activation_name(block) == "quick_gelu":
                 _use_silu(block.mlp)
             for linear in _linears(block):
@@ -143,6 +145,14 @@ def _use_silu(mlp: Any) -> None:
     mlp.gelu = nn.SiLU(inplace=True)
 
 
+def _scale_query(attention: Any) -> None:
+    """Put the division by the root of a head's width into the query's weights, so that no pass over it is needed."""
+    width = attention.in_proj_weight.shape[1]
+    factor = (width // attention.num_heads) ** -0.5
+    attention.in_proj_weight.data[:width] *= factor
+    attention.in_proj_bias.data[:width] *= factor
+
+
 def _linears(block: Any) -> list[nn.Parameter]:
     attention, mlp = block.attn, block.mlp
     return [attention.in_proj_weight, attention.in_proj_bias, attention.out_proj.weight, attention.out_proj.bias,
@@ -150,7 +160,7 @@ def _linears(block: Any) -> list[nn.Parameter]:
 
 
 def _run_block(block: Any, rows: Tensor, dtype: torch.dtype, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """Return the block's output, and its mean attention over the patches where that is wanted.
+    """Return the block's output, in the place of its input, and its mean attention over the patches where wanted.
 
     The residual stream keeps its type; the products are done in `dtype`.
     """
@@ -159,12 +169,15 @@ def _run_block(block: Any, rows: Tensor, dtype: torch.dtype, *, wanted: bool) ->
     query, key, value = (one.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
                          for one in joined.chunk(3, dim=-1))
     softmax = None
+    half = dtype != rows.dtype
     # In half precision on a CPU the fused attention takes 25 ms a block at 769 tokens, the plain one 16 ms.
-    if wanted or (rows.device.type == "cpu" and dtype != rows.dtype):
-        weights = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2)).softmax(dim=-1)
+    if wanted or (rows.device.type == "cpu" and half):
+        query = query if half else query * query.shape[-1] ** -0.5
+        weights = torch.matmul(query, key.transpose(-1, -2)).softmax(dim=-1)
         context = torch.matmul(weights, value)
         softmax = weights.sum(1)[:, 1:, 1:].to(rows.dtype).div_(attention.num_heads) if wanted else None
     else:
-        context = F.scaled_dot_product_attention(query, key, value)
-    rows = rows + block.ls_1(attention.out_proj(context.transpose(1, 2).flatten(2)).to(rows.dtype))
-    return rows + block.ls_2(block.mlp(block.ln_2(rows).to(dtype)).to(rows.dtype)), softmax
+        context = F.scaled_dot_product_attention(query, key, value, scale=1.0 if half else None)
+    rows += block.ls_1(attention.out_proj(context.transpose(1, 2).flatten(2)))
+    rows += block.ls_2(block.mlp(block.ln_2(rows).to(dtype)))
+    return rows, softmax

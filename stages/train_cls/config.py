@@ -84,9 +84,9 @@ class MctformerConfig(ClassifierConfig):
     drop_path: float = setting(0.1, "Drop residual branches with a probability that rises to this in the last layer.",
                                low=0, high=0.9, source="MCTformer")
     contrast: float = setting(1.0, "Weight of the contrast between class tokens, in plus.", low=0,
-                              source="MCTformer+, released code")
+                              source="public code on MCTformer+")
     contrast_layers: int = setting(0, "Last layers whose class tokens it compares; 0: all.", low=0,
-                                   source="MCTformer+, released code")
+                                   source="public code on MCTformer+")
     net: str = setting("timm:deit_small_patch16_224", "The vision transformer, as timm:NAME.", source="MCTformer")
     epochs: int = setting(60, "Passes over the images.", low=1, source="MCTformer; plus: 45")
     batch_size: int = setting(64, "Images in a batch, in each process.", low=1, source="MCTformer; plus: 32")

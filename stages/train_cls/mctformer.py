@@ -37,7 +37,7 @@ def token_contrast(tokens: Tensor, labels: Tensor) -> Tensor:
     `tokens` (L, B, C, D) of L layers are compared by cosine, each with all C of its layer and image; the right answer
     is itself. Mean over layers, over the classes present in `labels` (B, C), and over images (one without a class
     counts as 0). The similarity is the bare cosine, without a temperature: with all tokens at right angles it is
-    ln(1 + (C - 1) / e). Facts of MCTformer+'s released code.
+    ln(1 + (C - 1) / e). Its form is that of public code built on MCTformer+; its paper was not at hand.
     """
     units = F.normalize(tokens, dim=-1)
     likelihood = (units @ units.mT).log_softmax(-1).diagonal(dim1=-2, dim2=-1)
