@@ -1,9 +1,9 @@
-"""`wsss refine crf | psa`."""
+"""`wsss refine crf | psa | irn`."""
 
 from __future__ import annotations
 
 from stages.flow.execution import Summary
-from stages.refine.config import CrfConfig, PsaConfig
+from stages.refine.config import CrfConfig, IrnConfig, PsaConfig
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
 
@@ -20,6 +20,11 @@ def _psa(call: Call) -> Summary:
     return call.run(run_psa)
 
 
+def _irn(call: Call) -> Summary:
+    from stages.refine.stage import run_irn
+    return call.run(run_irn)
+
+
 add(app, "crf", stage="refine crf", run=_crf, config=CrfConfig, inputs="CAMS...",
     example="wsss refine crf cams --preset irn --background constant:0.27 -o crf",
     text="Dense CRF over the background and the classes present. Reads class_ids and cam of shards of kind cams, and "
@@ -33,3 +38,10 @@ add(app, "psa", stage="refine psa", run=_psa, config=PsaConfig, inputs="CAMS..."
          "kind cams, and the images of their index. Writes shards of kind cams on the net's grid, divided by their "
          "joint maximum; the background is a row of them unless --background is none.",
     named=(Named("net", "FILE", "A net of train-aff psa."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+
+add(app, "irn", stage="refine irn", run=_irn, config=IrnConfig, inputs="CAMS...",
+    example="wsss refine irn cams --net irn.safetensors -o walked",
+    text="A random walk up to the boundaries that a net of train-aff irn sees. Reads class_ids and cam of shards of "
+         "kind cams, and the images of their index. Writes shards of kind cams on the net's grid, divided by their "
+         "joint maximum, without a background.",
+    named=(Named("net", "FILE", "A net of train-aff irn."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))

@@ -74,6 +74,30 @@ class _PairDistances(torch.autograd.Function):
         return result, None
 
 
+def pair_differences(features: Tensor, radius: int) -> Tensor:
+    """Return (B, D, P, h', w'): features (B, D, h, w) of the source less those of the partner, for all pairs.
+
+    (h', w') are the sources' rows and columns, see `source_window`. Nothing is kept for the gradient.
+    """
+    return _PairDifferences.apply(features, radius)
+
+
+class _PairDifferences(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, radius: int) -> Tensor:
+        ctx.radius, ctx.size = radius, features.shape
+        source = partners(features, (0, 0), radius)
+        return torch.stack([source - partners(features, offset, radius) for offset in pair_offsets(radius)], 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        result = gradient.new_zeros(ctx.size)
+        partners(result, (0, 0), ctx.radius).add_(gradient.sum(2))
+        for place, offset in enumerate(pair_offsets(ctx.radius)):
+            partners(result, offset, ctx.radius).sub_(gradient[:, :, place])
+        return result, None
+
+
 def spread_over_map(values: np.ndarray, size: tuple[int, int], radius: int) -> np.ndarray:
     """Return (P, h, w): pair values (P, h', w') at their sources, and 0 where a cell is no source."""
     result = np.zeros((len(values), *size), dtype=values.dtype)

@@ -53,6 +53,19 @@ class Backbone(nn.Module):
         maps = self.levels(images)
         return [maps[place] for _, place in self._coarse()]
 
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """The channels of `pyramid`."""
+        return self.level_channels
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the last map of each stage from stride 2 on that the network as published has, fine to coarse.
+
+        Of a ResNet those are its stem and its four layers. A lowered stride changes their sizes and not which they
+        are. Networks that begin at stride 4 or later have fewer.
+        """
+        return self.levels(images)
+
     def _coarse(self) -> list[tuple[int, int]]:
         """Return (channels, position among the levels) of the maps at stride 8 or more, else of the last."""
         found = [(channels, place) for place, (channels, stride)

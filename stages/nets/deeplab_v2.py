@@ -90,6 +90,19 @@ class CaffeResNet101(Backbone):
         fine = self.layer2(self.layer1(images.flip(1)))
         return [fine, self.layer5(self.layer4(self.layer3(fine)))]
 
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """The channels of `pyramid`."""
+        return 64, *(outputs for _, outputs, _, _ in LAYERS.values())
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of images (B, 3, H, W) in RGB after each of the five layers."""
+        maps, found = images.flip(1), []
+        for name in self.blocks:
+            maps = self.get_submodule(name)(maps)
+            found.append(maps)
+        return found
+
 
 class Aspp(nn.Module):
     """The sum of four 3x3 convolutions dilated by 6, 12, 18 and 24; weights from N(0, 0.01), biases 0."""

@@ -23,10 +23,12 @@ from stages.errors import BadData, MissingInput, UsageError
 from stages.nets.affinity import AffinityNet
 from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, SubcategoryClassifier
+from stages.nets.irn import IRNet
 from stages.nets.mctformer import MCTFORMERS, MCTformer
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 
+AFFINITIES = {net.head: net for net in (AffinityNet, IRNet)}
 FORMAT = "wsss-net"
 FORMAT_VERSION = "1.0"
 KEY = "wsss"
@@ -142,7 +144,7 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
         elif description["task"] == "segmentation":
             net = build_segmenter(parts["backbone"], parts["n_outputs"], head=parts["head"], stride=parts["stride"])
         elif description["task"] == "affinity":
-            net = AffinityNet(build_backbone(parts["backbone"], stride=parts["stride"]), parts["radius"])
+            net = AFFINITIES[parts["head"]](build_backbone(parts["backbone"], stride=parts["stride"]), parts["radius"])
         else:
             raise BadData(f"a net for {description['task']}", "use the version that wrote it")
         net.mean, net.std = tuple(description["mean"]), tuple(description["std"])

@@ -101,4 +101,5 @@ def _same(plain: nn.Module, folded: nn.Module) -> bool:
 
 def _outputs(net: nn.Module, images: Tensor) -> list[Tensor]:
     maps = net.backbone.levels(images) if hasattr(net, "backbone") else []
-    return [*maps, net(images)]
+    found = net(images)
+    return [*maps, *found] if isinstance(found, tuple) else [*maps, found]

@@ -114,11 +114,22 @@ class ResNet38(Backbone):
 
         The first two as these blocks see them, after their first BatchNorm and ReLU.
         """
+        return self.pyramid(images)[-3:]
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """The channels of `pyramid`."""
+        return 128, 256, *self.stage_channels
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of b2 and b3 at strides 2 and 4, and those of `stage_maps`."""
         maps, found = self.conv1a(images), []
         for stage in STAGES:
             if stage == "b5":
                 found.append(relu(self.b5.bn_branch2a(maps)))
             for name in self.block_prefixes[stage]:
                 maps = self.get_submodule(name)(maps)
+            if stage in ("b2", "b3"):
+                found.append(maps)
         found.append(relu(self.b6.bn_branch2a(maps)))
         return [*found, relu(self.bn7(self.b7(self.b6(maps))))]

@@ -34,6 +34,7 @@ class TimmBackbone(Backbone):
     def __init__(self, name: str, *, stride: int | None = None) -> None:
         super().__init__()
         self.name = f"timm:{name}"
+        self.pyramid_indices: list[int] = []
         self._register_state_dict_hook(_without_prefix)
         self._register_load_state_dict_pre_hook(_with_prefix)
         self._take(_create(name))
@@ -74,7 +75,7 @@ class TimmBackbone(Backbone):
         self.train()
 
     def _measure_levels(self, images: Tensor) -> None:
-        found = {}
+        found, finer = {}, {}
         if hasattr(self.model, "forward_intermediates"):
             maps = self.model.forward_intermediates(
                 self._padded(images), intermediates_only=True, output_fmt="NCHW"
@@ -83,9 +84,14 @@ class TimmBackbone(Backbone):
                 stride = stride_of(PROBE, inner.shape[-1])
                 if 4 <= stride < self.stride:
                     found[stride] = (index, inner.shape[1])
+                if 2 <= stride < self.stride:
+                    finer[stride] = (index, inner.shape[1])
         self.level_indices = [index for index, _ in found.values()]
         self.level_strides = (*found, self.stride)
         self.level_channels = (*(channels for _, channels in found.values()), self.channels)
+        if not self.pyramid_indices:  # a lowered stride, measured later, leaves the stages what they are
+            self.pyramid_indices = [index for index, _ in finer.values()]
+            self._pyramid_channels = (*(channels for _, channels in finer.values()), self.channels)
 
     def _as_map(self, features: Tensor, images: Tensor) -> Tensor:
         if self.gives_tokens:
@@ -119,11 +125,21 @@ class TimmBackbone(Backbone):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Return the maps of images (B, 3, H, W) at each stride from 4 up; the last is the final map."""
-        if not self.level_indices:
+        return self._maps_at(self.level_indices, images)
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """The channels of `pyramid`."""
+        return self._pyramid_channels
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of images (B, 3, H, W) at each native stride from 2 up; the last is the final map."""
+        return self._maps_at(self.pyramid_indices, images)
+
+    def _maps_at(self, indices: list[int], images: Tensor) -> list[Tensor]:
+        if not indices:
             return [self(images)]
-        final, maps = self.model.forward_intermediates(
-            self._padded(images), indices=self.level_indices, output_fmt="NCHW"
-        )
+        final, maps = self.model.forward_intermediates(self._padded(images), indices=indices, output_fmt="NCHW")
         return [*maps, self._as_map(final, images)]
 
 

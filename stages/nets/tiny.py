@@ -55,3 +55,14 @@ class Tiny(Backbone):
         """Return the maps of images (B, 3, H, W) at strides 4 and 8."""
         fine = self.layer1(self.stem(images))
         return [fine, self.layer3(self.layer2(fine))]
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """The channels of `pyramid`."""
+        return 24, 48, 96
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of images (B, 3, H, W) at strides 2, 4 and 8."""
+        stem = self.stem(images)
+        fine = self.layer1(stem)
+        return [stem, fine, self.layer3(self.layer2(fine))]

@@ -39,6 +39,7 @@ class TorchvisionBackbone(Backbone):
         self._measure()
         self.stage_blocks = self.level_blocks if max(self.level_strides) < 8 else tuple(
             block for block, reached in zip(self.level_blocks, self.level_strides, strict=True) if reached >= 8)
+        self.pyramid_blocks = self._stages()
         if stride not in (None, self.stride):
             self._lower_stride(int(stride))
 
@@ -81,6 +82,13 @@ class TorchvisionBackbone(Backbone):
         self.level_strides = tuple(self.block_strides[index] for index in self.level_blocks)
         self.level_channels = tuple(self.block_channels[index] for index in self.level_blocks)
 
+    def _stages(self) -> tuple[int, ...]:
+        """Return the last block of each stage from stride 2 on; a ResNet's blocks are its stages."""
+        if "stem" in self.block_prefixes:
+            return tuple(range(len(self.blocks)))
+        last = {stride: index for index, stride in enumerate(self.block_strides) if stride >= 2}
+        return tuple(last.values()) or (len(self.blocks) - 1,)
+
     def _lower_stride(self, stride: int) -> None:
         native = self.stride
         for block, reached in zip(self.blocks, self.block_strides, strict=True):
@@ -108,6 +116,16 @@ class TorchvisionBackbone(Backbone):
         """Return the last map of each stage that natively has stride 8 or more, fine to coarse."""
         maps = self._block_maps(images)
         return [maps[index] for index in self.stage_blocks]
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """The channels of `pyramid`."""
+        return tuple(self.block_channels[index] for index in self.pyramid_blocks)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the last map of each stage that natively has stride 2 or more; of a ResNet its stem and layers."""
+        maps = self._block_maps(images)
+        return [maps[index] for index in self.pyramid_blocks]
 
 
 def unstride(root: nn.Module, path: str) -> None:

@@ -32,6 +32,21 @@ class CrfConfig:
 
 
 @dataclass(frozen=True)
+class IrnConfig:
+    """Settings of `refine irn`."""
+
+    beta: float = setting(10.0, "Power of the affinities.", low=0.01, high=1000, source="IRN")
+    steps: int = setting(256, "Steps of the walk.", low=0, high=100000, source="IRN: 2^8")
+    radius: int = setting(5, "Steps are shorter than this, whatever the net was trained with.", low=2, high=64,
+                          unit="cells", source="IRN")
+    flip: bool = setting(True, "Average the boundary with that of the mirror image.", source="IRN")
+    batch_size: int = setting(1, "Images of one size that go through the network at once.", low=1)
+    precision: str = setting("fp32", "Of the network.", choices=("fp32", "bf16", "fp16"))
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "CPU threads of each worker.", low=1)
+
+
+@dataclass(frozen=True)
 class PsaConfig:
     """Settings of `refine psa`."""
 

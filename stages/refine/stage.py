@@ -12,8 +12,10 @@ from stages.flow.map_loop import run_map
 from stages.flow.packages import need_pydensecrf
 from stages.flow.work import MapWork
 from stages.nets.files import read_net
-from stages.refine.config import BACKGROUNDS, CrfConfig, PsaConfig
+from stages.refine.config import BACKGROUNDS, CrfConfig, IrnConfig, PsaConfig
 from stages.settings import as_plain
+
+WALKERS = {"psa": "stages.refine.workers:PsaWorker", "irn": "stages.refine.workers:IrnWorker"}
 
 
 def run_crf(config: CrfConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -35,14 +37,25 @@ def run_psa(config: PsaConfig, inputs: Inputs, output: Output, *, stop: Stop, re
         background, recorded = resolve_background(config.background)
         if background.rule == "two-thresholds":
             raise UsageError("--background two-thresholds is no row of scores", "give constant:V, power:A or none")
+    return _run_walk("psa", config, {"background": recorded}, inputs, output, stop, report)
+
+
+def run_irn(config: IrnConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write `cams` shards after a random walk by a net of `train-aff irn`. Raises BadData, MissingInput."""
+    return _run_walk("irn", config, {}, inputs, output, stop, report)
+
+
+def _run_walk(method: str, config: IrnConfig | PsaConfig, recorded: dict[str, object], inputs: Inputs, output: Output,
+              stop: Stop, report: Report) -> Summary:
     net = inputs.require("net")
     _, description = read_net(net)
-    if (description["task"], description["architecture"]["head"]) != ("affinity", "psa"):
-        raise BadData(f"is a net for {description['task']}, not for PSA's affinities", "give a net of train-aff psa",
+    task, head = description["task"], description["architecture"]["head"]
+    if (task, head) != ("affinity", method):
+        given = f"{task} of {head}" if task == "affinity" else task
+        raise BadData(f"is a net for {given}, not for affinity of {method}", f"give a net of train-aff {method}",
                       where=net)
     settings = replace(config, device=resolve_device(config.device))
-    work = MapWork("refine", "psa", "cams", ("cams",), "stages.refine.workers:WalkWorker", config,
-                   {**as_plain(settings), "background": recorded}, named={"net": net},
-                   digests={"net": description["sha256"]}, root=inputs.root, batch_size=config.batch_size,
-                   threads=config.threads)
+    work = MapWork("refine", method, "cams", ("cams",), WALKERS[method], config, {**as_plain(settings), **recorded},
+                   named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
+                   batch_size=config.batch_size, threads=config.threads)
     return run_map(work, inputs, output, stop=stop, report=report)

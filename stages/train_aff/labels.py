@@ -1,6 +1,8 @@
 """Labels of pairs, from class activation maps.
 
-Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision" (PSA, CVPR 2018), section 3.2.1.
+Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision" (PSA, CVPR 2018), section 3.2.1;
+Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations" (IRN, CVPR 2019),
+section 4.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from stages.kernels.background import Background, with_background
-from stages.kernels.dense_crf import PRESETS, dense_crf, unary_from_scores
+from stages.kernels.dense_crf import PRESETS, dense_crf, unary_from_labels, unary_from_scores
 from stages.kernels.pairs import pair_offsets, partners
 from stages.kernels.resample import cell_means
 
@@ -37,6 +39,27 @@ def confident_areas(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     label[label == 0] = UNDECIDED
     label[high.argmax(0) == 0] = 0
     label[np.maximum(low.max(0), high.max(0)) < _SMALLEST] = UNDECIDED
+    return label
+
+
+def label_at(image: np.ndarray, maps: np.ndarray, threshold: float, confidence: float) -> np.ndarray:
+    """Return the label (H, W) uint8 of maps (K, H, W) against a constant background, fitted to the image by a CRF.
+
+    `image` is (H, W, 3) uint8. The CRF gets the strongest row as a label that is right with probability `confidence`
+    (IRN's released code; IRN's kernels). 0 is the background, else the number of a map from 1. K stays below 255.
+    """
+    rows = with_background(maps, Background("constant", (threshold,)))
+    unary = unary_from_labels(rows.argmax(0), len(rows), confidence)
+    return dense_crf(image, unary, PRESETS["irn"]).argmax(0).astype(np.uint8)
+
+
+def agreed_areas(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Return the label (H, W) uint8 of the labels (H, W) at a high and at a low threshold.
+
+    The class of the high one; 0 where both say background; 255 where only the high one does.
+    """
+    label = high.copy()
+    label[(high == 0) & (low != 0)] = UNDECIDED
     return label
 
 

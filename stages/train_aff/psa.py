@@ -1,17 +1,50 @@
-"""The loss of AffinityNet (PSA, CVPR 2018, eq. 4)."""
+"""What AffinityNet (PSA, CVPR 2018) learns from: labels, windows of images, and its loss (eq. 4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stages.data.augment import SegmentationView, cell_view
 from stages.kernels.pairs import pair_distances
-from stages.train_aff.labels import pair_labels
+from stages.nets.affinity import AffinityNet
+from stages.train_aff.config import PsaConfig
+from stages.train_aff.labels import confident_areas, pair_labels, scores_at
+
+NET = AffinityNet
 
 _EPSILON = 1e-5
+
+
+def label_settings(config: PsaConfig, net: AffinityNet) -> dict[str, Any]:
+    """Return what decides the labels."""
+    return {"low_alpha": config.low_alpha, "high_alpha": config.high_alpha, "cell": net.stride}
+
+
+def label_of(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Return the label (h, w) of the cells of an image (H, W, 3) with maps (K, H, W)."""
+    return confident_areas(*(scores_at(image, maps, settings[alpha], settings["cell"])
+                             for alpha in ("low_alpha", "high_alpha")))
+
+
+def settled(view: SegmentationView, config: PsaConfig) -> SegmentationView:
+    """Return the settings of the views as they are: PSA scales nothing."""
+    return view
+
+
+def sample(image: np.ndarray, label: np.ndarray, cell: int, generator: np.random.Generator,
+           view: SegmentationView) -> tuple[np.ndarray, np.ndarray]:
+    """Return a window (3, S, S) of an image and the label (S / cell, S / cell) of its cells."""
+    return cell_view(image, label, cell, generator, view)
+
+
+def fast_parameters(net: AffinityNet) -> list[nn.Parameter]:
+    """Return what learns faster: all that starts anew."""
+    return list(net.head_parameters())
 
 
 def affinity_loss(affinity: Tensor, background: Tensor, classes: Tensor, different: Tensor) -> Tensor:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from stages.data.augment import SegmentationView, cell_view
+from stages.data.augment import SegmentationView, normalise
 from stages.data.source import ImageSource
-from stages.errors import BadData, UsageError
+from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import includes_background
 from stages.flow.packages import need_pydensecrf
 from stages.flow.prepared import Preparation, kept_at, prepared
-from stages.nets.affinity import AffinityNet
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Item, Run, request_of, same_classes
-from stages.train_aff import psa
-from stages.train_aff.config import PsaConfig
+from stages.train_aff import irn
+from stages.train_aff.config import IrnConfig, PsaConfig
 from stages.train_aff.labels import UNDECIDED
-from stages.train_aff.workers import LabelWork
+from stages.train_aff.workers import METHODS, LabelWork, unpacked
 from stages.training.distributed import heard
 from stages.training.loop import Job, finished_before, resolved, train
 from stages.training.start import (
@@ -39,16 +39,25 @@ from stages.training.start import (
 
 def run_psa(config: PsaConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Train PSA's AffinityNet on `--cams`. Raises UsageError, MissingInput, BadData, Unavailable, as `train` does."""
+    return _run("psa", config, inputs, output, stop, report)
+
+
+def run_irn(config: IrnConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Train IRNet on `--cams`. Raises UsageError, MissingInput, BadData, Unavailable, as `train` does."""
+    return _run("irn", config, inputs, output, stop, report)
+
+
+def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, report: Report) -> Summary:
     need_pydensecrf()
     output.check_file()
     index, cams = Run(inputs.paths, "index"), Run([inputs.require("cams")], "cams")
     same_classes((str(index.first.path), index.classes), (str(cams.first.path), cams.classes))
     if includes_background(cams.first):
-        raise BadData("its maps include a background, which is made at two alphas here", "give a run of wsss cams",
+        raise BadData("its maps include a background, which is added at two levels here", "give a run of wsss cams",
                       where=str(cams.first.path))
     report, ordinal, config = heard(report), config.device, resolved(config)
     weights = inputs.named.get("weights")
-    entry = training_entry("train-aff", "psa", config,
+    entry = training_entry("train-aff", method, config,
                            {"index": index.digest, "cams": cams.digest, **weights_digest(weights)})
     done = finished_before(entry, output)
     if done or output.dry_run:
@@ -57,56 +66,82 @@ def run_psa(config: PsaConfig, inputs: Inputs, output: Output, *, stop: Stop, re
             report.finished(output.path)
         return done or Summary()
     torch.manual_seed(config.seed)
-    net = AffinityNet(build_backbone(config.net, stride=config.stride or None), config.radius)
+    net = METHODS[method].NET(build_backbone(config.net, stride=config.stride or None), config.radius)
     if len(config.colour_jitter) not in (0, 4):
         raise UsageError("--colour-jitter takes four numbers or none")
     if config.crop_size % net.stride:
         raise UsageError(f"--crop-size {config.crop_size} is no multiple of {net.stride}, the stride of the affinities")
+    view = METHODS[method].settled(_view(config), config)
     initial = start_from(net, config, weights, report)
     net.mean, net.std = input_statistics(net, config, weights)
-    samples = _Samples(index, _labels(index, cams, inputs, config, net.stride, output, stop, report),
-                       inputs.root, config, net)
+    view = replace(view, mean=net.mean, std=net.std)
+    labels = _labels(method, METHODS[method].label_settings(config, net), index, cams, inputs, config.threads, output,
+                     stop, report)
+    samples = _Samples(method, index, labels, inputs.root, view, net.stride)
     at_least_one(samples.chosen, f"has maps in {inputs.require('cams')}", str(index.first.path))
     description = describe_net(net, classes=list(index.classes), initial_weights=initial,
                                supervision=supervision_of(index), provenance=[*cams.first.provenance, entry])
-    job = Job(net, partial(psa.loss, config=config), samples.draw, len(samples.chosen), list(net.head_parameters()),
-              description)
+    job = Job(net, partial(METHODS[method].loss, config=config), samples.draw, len(samples.chosen),
+              METHODS[method].fast_parameters(net), description,
+              finish=partial(_measure, samples, stop, report) if method == "irn" else None)
     summary = train(job, config, output, ordinal=ordinal, stop=stop, report=report)
     kept_at(output).unlink(missing_ok=True)
     return summary
 
 
-def _labels(index: Run, cams: Run, inputs: Inputs, config: PsaConfig, cell: int, output: Output, stop: Stop,
-            report: Report) -> list[Item]:
+def _view(config: Any) -> SegmentationView:
+    jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
+    return replace(SegmentationView(), crop=config.crop_size, flip=0.5 if config.flip else 0.0, brightness=jitter[0],
+                   contrast=jitter[1], saturation=jitter[2], hue=jitter[3], ignore=UNDECIDED)
+
+
+def _labels(method: str, settings: dict[str, Any], index: Run, cams: Run, inputs: Inputs, jobs: int, output: Output,
+            stop: Stop, report: Report) -> list[Item]:
     """Return the labels of all images of the index that have maps."""
     ids = tuple(item_id for shard in index.shards for item_id in shard.ids
                 if item_id in cams and item_id not in shard.errors)
-    work = LabelWork(tuple(str(shard.path) for shard in index.shards), inputs.require("cams"), inputs.root,
-                     config.low_alpha, config.high_alpha, cell)
-    plain = {"low_alpha": config.low_alpha, "high_alpha": config.high_alpha, "cell": cell}
-    request = request_of({"stage": "train-aff", "method": "psa", "config": plain,
+    work = LabelWork(method, tuple(str(shard.path) for shard in index.shards), inputs.require("cams"), inputs.root,
+                     settings)
+    request = request_of({"stage": "train-aff", "method": method, "config": settings,
                           "inputs": {"index": index.digest, "cams": cams.digest}})
     if not ids:
         return []
-    return prepared(Preparation("stages.train_aff.workers:LabelMaker", work, ids, request), output,
-                    jobs=config.threads, stop=stop, report=report)
+    return prepared(Preparation("stages.train_aff.workers:LabelMaker", work, ids, request), output, jobs=jobs,
+                    stop=stop, report=report)
+
+
+def _measure(samples: _Samples, stop: Stop, report: Report, net: nn.Module) -> None:
+    """Measure what is common to all displacements. Raises Stopped."""
+    def heeded() -> Iterator[Tensor]:
+        for image in samples.whole():
+            if stop.requested:
+                raise Stopped("stopped after the training, while the mean displacement was measured",
+                              "run the same command again to go on")
+            report.advance()
+            yield image
+
+    report.begin("mean displacement", len(samples.chosen))
+    irn.measure_mean_displacement(net, heeded())
 
 
 class _Samples:
-    """Draws windows of the images that have labels."""
+    """Draws views of the images that have labels."""
 
-    def __init__(self, index: Run, labels: list[Item], root: str | None, config: PsaConfig, net: AffinityNet) -> None:
+    def __init__(self, method: str, index: Run, labels: list[Item], root: str | None, view: SegmentationView,
+                 cell: int) -> None:
         sources = {item_id: source for source in (ImageSource(shard, root) for shard in index.shards)
                    for item_id in source.index.ids}
         self.chosen = [(sources[item.id], item) for item in labels if item.error is None]
-        jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
-        self.cell = net.stride
-        self.view = replace(
-            SegmentationView(), crop=config.crop_size, flip=0.5 if config.flip else 0.0, brightness=jitter[0],
-            contrast=jitter[1], saturation=jitter[2], hue=jitter[3], mean=net.mean, std=net.std, ignore=UNDECIDED)
+        self.sample, self.view, self.cell = METHODS[method].sample, view, cell
 
     def draw(self, position: int, generator: np.random.Generator) -> Mapping[str, Any]:
         """Return one sample: `image` (3, S, S) float32 and `label` (s, s) uint8."""
         source, item = self.chosen[position]
-        image, label = cell_view(source.image(item.id), item.datasets["label"], self.cell, generator, self.view)
+        image, label = self.sample(source.image(item.id), unpacked(item), self.cell, generator, self.view)
         return {"image": image, "label": label}
+
+    def whole(self) -> Iterator[Tensor]:
+        """Yield the images (3, H, W), normalised, cut at the right and the bottom to what the network saw at once."""
+        size = self.view.crop
+        for source, item in self.chosen:
+            yield torch.from_numpy(normalise(source.image(item.id)[:size, :size], self.view.mean, self.view.std))

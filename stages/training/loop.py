@@ -38,7 +38,8 @@ class Job:
 
     `loss(net, batch)` returns named scalars, of which "loss" is minimised, and may return "predicted", (logits,
     targets) of the batch; `draw(position, generator)` one sample of the `n_samples`; `head` are the parameters that
-    start anew; `description` is what the net's file says; `watch` judges what was predicted in each pass.
+    start anew; `description` is what the net's file says; `watch` judges what was predicted in each pass; `finish(net)`
+    measures what belongs to the trained net before it is written.
     """
 
     net: nn.Module
@@ -48,6 +49,7 @@ class Job:
     head: list[nn.Parameter]
     description: dict[str, Any]
     watch: Watch | None = None
+    finish: Callable[[nn.Module], None] | None = None
 
 
 def resolved(config: Any) -> Any:
@@ -124,6 +126,8 @@ class _Training:
         finished = False
         try:
             self._steps(self._restore(checkpoint), checkpoint)
+            if self.job.finish:
+                self._save(checkpoint, self.steps)
             if self.world.leads:
                 replace_file(self.output.path, net_bytes(self._final(), self.job.description))
                 self.report.finished(self.output.path)
@@ -257,6 +261,10 @@ class _Training:
 
     def _final(self) -> dict[str, torch.Tensor]:
         state = self.average or self.net.state_dict()
+        if self.job.finish:
+            self.net.load_state_dict(state)
+            self.job.finish(self.net)
+            state = self.net.state_dict()
         for name, tensor in state.items():
             if not torch.isfinite(tensor).all():
                 raise BadData(f"the weights {name} are not finite after the last step",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.kernels.pairs import pair_distances, pair_offsets, source_window, spread_over_map
+from stages.kernels.pairs import pair_differences, pair_distances, pair_offsets, source_window, spread_over_map
 
 
 @pytest.mark.parametrize("radius", [2, 3, 5, 10])
@@ -33,6 +33,15 @@ def test_distances_are_those_of_the_cells_and_so_is_their_gradient():
                 expected = (features[:, :, row, column] - features[:, :, row + down, column + across]).abs().mean(1)
                 torch.testing.assert_close(found[:, place, row - rows.start, column - columns.start], expected)
     assert torch.autograd.gradcheck(lambda given: pair_distances(given, 4), features.requires_grad_())
+
+
+def test_differences_keep_their_sign_and_have_a_gradient():
+    features = torch.randn(2, 3, 8, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = pair_differences(features, 4)
+    torch.testing.assert_close(found.abs().mean(1), pair_distances(features, 4))
+    place = pair_offsets(4).tolist().index([2, -1])
+    assert found[1, 2, place, 3, 4] == features[1, 2, 3, 7] - features[1, 2, 5, 6]
+    assert torch.autograd.gradcheck(lambda given: pair_differences(given, 4), features.requires_grad_())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (40, 5), (5, 8)])

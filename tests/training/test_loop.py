@@ -74,6 +74,30 @@ def test_an_interruption_without_a_word_goes_on_from_the_last_pass(tmp_path: Pat
     assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_stopped_while_the_trained_net_is_measured_it_does_not_train_again(tmp_path: Path, average: float) -> None:
+    config, seen = replace(CONFIG, average=average), []
+
+    def finish(net: torch.nn.Module) -> None:
+        seen.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+        if len(seen) == 1:
+            raise Stopped("stopped while measuring")
+        net.norm.running_mean.fill_(7)
+
+    path = tmp_path / "cut.safetensors"
+    with pytest.raises(Stopped, match="while measuring"):
+        trained(path, config, job=job_of(config, finish=finish))
+    assert part_path(path).exists() and not path.exists()
+    trained(path, config, job=job_of(config, finish=finish, loss=None))
+    trained(tmp_path / "plain.safetensors", config)
+    written, plain = load_file(path), load_file(tmp_path / "plain.safetensors")
+    assert (written.pop("norm.running_mean") == 7).all()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in written.items())
+    # What is measured is the net that is written, with its averaged weights.
+    assert all(torch.equal(tensor, plain[name]) for held in seen for name, tensor in held.items())
+    assert not part_path(path).exists()
+
+
 def test_two_batches_that_make_one_step_are_one_batch_of_twice_the_size(tmp_path: Path) -> None:
     """Without batch normalisation and dropout, which see the small batches, the weights are the same."""
     nets = {}
