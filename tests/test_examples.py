@@ -6,21 +6,25 @@ import ast
 import importlib
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import typer
 
 from stages import STAGES, errors
 from stages.flow.maps import full_size
 from stages.shards import KINDS, Contents, Item, Shard, write_shard
 from stages.shards.items import group_name
 from stages.shards.journal import frame
+from wsss_cli.app import app
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 READER = EXAMPLES / "read_shard.py"
@@ -204,3 +208,39 @@ def test_every_target_of_a_papers_makefile_can_be_planned(tmp_path, folder, sett
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr and done.stdout.count("wsss") >= len(targets)
+
+
+@pytest.mark.parametrize(("settings", "rows"), [
+    ("published", ("irn", "irn-csd", "mctformer", "mctformer-csd", "mctformer-paste")),
+    ("small", ("cam", "cam-csd", "cam-paste"))])
+def test_every_row_of_csd_can_be_planned(tmp_path, settings, rows):
+    """Each in its own: a base, then what it makes is cut out and pasted; `wsss` knows the options that are given."""
+    whole = typer.main.get_command(app)
+    single = [f"table1-{row}" for row in rows]
+    for target in (*single, "table1", "val", "table2", "figure6", "pairs"):
+        done = subprocess.run(["make", "-n", "-C", EXAMPLES / "csd", f"OUT={tmp_path / 'out'}", "WSSS=wsss",
+                               f"SETTINGS={settings}", target], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+        pasting = [line for line in done.stdout.replace("\\\n", " ").splitlines() if "train-cls csd" in line]
+        wanted = {"table2": 2, "figure6": 20, "pairs": 1, "table1": len(rows) // 2, "val": len(rows) // 2}
+        row = target.partition("-")[2]
+        assert len(pasting) == ("-" in row if row else wanted[target]), target
+        assert all("--masks" in line and ("--cooc" in line) != ("--resampling off" in line) for line in pasting)
+        for command in commands_of(done.stdout):
+            options_of(command, whole)
+
+
+def commands_of(planned: str) -> list[list[str]]:
+    """Return the words of every call of wsss among the planned lines."""
+    lines = planned.replace("\\\n", " ").splitlines()
+    calls = [part.strip() for line in lines for part in line.split("&&") if part.strip().startswith('"wsss"')]
+    return [[word for word in shlex.split(call) if word != ">/dev/null"][1:] for call in calls]
+
+
+def options_of(words: list[str], command: Any) -> None:
+    """Check that a command has all the options that it is given."""
+    while words and hasattr(command, "commands"):
+        assert words[0] in command.commands, words
+        command, words = command.commands[words[0]], words[1:]
+    known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    assert {word for word in words if word.startswith("-") and not word[1:2].isdigit()} <= known

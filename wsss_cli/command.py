@@ -17,7 +17,7 @@ from stages.flow.execution import Inputs, Output, Stop, Summary, parse_task
 from stages.flow.stream import LivePaths
 from stages.settings import checked
 from wsss_cli import options
-from wsss_cli.options import Named
+from wsss_cli.options import Named, Variants
 from wsss_cli.report import TerminalReport
 
 _FAULT = 70
@@ -45,7 +45,7 @@ def group(name: str, line: str) -> typer.Typer:
     return typer.Typer(name=name, help=line, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
 
-def add(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summary | None], config: type,
+def add(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summary | None], config: type | Variants,
         example: str, text: str, inputs: str = "INPUT...", named: tuple[Named, ...] = (),
         extra: tuple[Mapping[str, tuple[Any, Any]], ...] = ()) -> None:
     """Add a command to `app`.
@@ -69,7 +69,7 @@ def add(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summar
                 context_settings={"help_option_names": ["-h", "--help"]})(command)
 
 
-def _carry_out(stage: str, values: dict[str, Any], config: type, named: tuple[Named, ...],
+def _carry_out(stage: str, values: dict[str, Any], config: type | Variants, named: tuple[Named, ...],
                run: Callable[[Call], Summary | None]) -> int:
     _take_recipe(values, config, stage)
     settings = checked(options.build_config(config, values))
@@ -94,7 +94,7 @@ def _carry_out(stage: str, values: dict[str, Any], config: type, named: tuple[Na
     return 0
 
 
-def _take_recipe(values: dict[str, Any], config: type, stage: str) -> None:
+def _take_recipe(values: dict[str, Any], config: type | Variants, stage: str) -> None:
     """Fill in what the recipe says and the command line does not."""
     if not values.get("config_file"):
         return

@@ -18,6 +18,14 @@ from stages.settings import field_types, option_name
 
 
 @dataclass(frozen=True)
+class Variants:
+    """The Configs of one command, of which the option `choice` takes one by name."""
+
+    choice: str
+    configs: Mapping[str, type]
+
+
+@dataclass(frozen=True)
 class Named:
     """A further input of a command, such as `--net FILE`."""
 
@@ -70,6 +78,10 @@ TRAIN = {
 COLLAPSE = {
     "keep_going": _option(bool, False, "--keep-going", help="Go on where the classification has collapsed."),
 }
+PREVIEW = {
+    "preview": _option(int, 0, "--preview", min=0, metavar="N", show_default=False,
+                       help="Draw N pairs to -o FILE.png, and train nothing."),
+}
 TALK = {
     "config_file": _option(str, "", "--config", metavar="RECIPE.toml",
                            help="Settings by section [stage.method]; the command line wins."),
@@ -85,27 +97,57 @@ def named_options(named: tuple[Named, ...]) -> dict[str, tuple[Any, Any]]:
                               help=one.help) for one in named}
 
 
-def config_options(config: type) -> dict[str, tuple[Any, Any]]:
-    """Return one option per field of a Config."""
+def config_options(config: type | Variants) -> dict[str, tuple[Any, Any]]:
+    """Return one option per field of a Config; of Variants one per field of any, without a default where they differ.
+    """
+    if isinstance(config, Variants):
+        return _options_of_all(config)
     kinds = field_types(config)
     return {field.name: _config_option(field, kinds[field.name]) for field in dataclasses.fields(config)}
 
 
-def _config_option(field: dataclasses.Field, kind: Any) -> tuple[Any, Any]:
+def _options_of_all(config: Variants) -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    fields = {name: {field.name: field for field in dataclasses.fields(one)} for name, one in config.configs.items()}
+    for first in dict.fromkeys(name for one in fields.values() for name in one):
+        holders = {name: one[first] for name, one in fields.items() if first in one}
+        field, kinds = next(iter(holders.values())), field_types(config.configs[next(iter(holders))])
+        alike = len(holders) == len(fields) and len({one.default for one in holders.values()}) == 1
+        if first == config.choice:
+            found[first] = _config_option(field, kinds[first], "needed")
+        else:
+            found[first] = _config_option(field, kinds[first], "" if alike else _told_by_variant(holders))
+    return found
+
+
+def _told_by_variant(holders: Mapping[str, dataclasses.Field]) -> str:
+    """Return what each variant has as the default of a field, and where from."""
+    return "; ".join(f"{name}: {_shown(one.default) or 'none'}"
+                     + (f" ({one.metadata['source']})" if one.metadata.get("source") else "")
+                     for name, one in holders.items())
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _config_option(field: dataclasses.Field, kind: Any, instead: str = "") -> tuple[Any, Any]:
+    """Return a field's option; with the note `instead` it has no default, and no source but what that says."""
     described = field.metadata
     plain, optional, many = _plain_type(kind)
-    notes = [described["source"]] if described.get("source") else []
+    notes = [instead or described["source"]] if instead or described.get("source") else []
     if described.get("unit"):
         notes.append(f"in {described['unit']}")
     text = described["help"] + (f"  [{'; '.join(notes)}]" if notes else "")
     name = option_name(field.name)
+    default, wide = (None, True) if instead else (field.default, optional)
     if plain is bool:
-        return _option(bool, field.default, f"{name}/--no-{name[2:]}", help=text)
+        return _option(bool | None if wide else bool, default, f"{name}/--no-{name[2:]}", help=text)
     metavar = "|".join(filter(None, described["choices"])) or _METAVARS[plain] + (",..." if many else "")
     if many:
-        default = ",".join(str(one) for one in typing.cast("tuple[Any, ...]", field.default))
-        return _option(str, default, name, metavar=metavar, help=text)
-    return _option(plain | None if optional else plain, field.default, name, help=text, metavar=metavar)
+        return _option(str | None if wide else str, None if instead else _shown(field.default), name, metavar=metavar,
+                       help=text)
+    return _option(plain | None if wide else plain, default, name, help=text, metavar=metavar)
 
 
 def _plain_type(kind: Any) -> tuple[Any, bool, bool]:
@@ -118,11 +160,13 @@ def _plain_type(kind: Any) -> tuple[Any, bool, bool]:
     return kind, False, False
 
 
-def build_config(config: type, values: Mapping[str, Any]) -> Any:
+def build_config(config: type | Variants, values: Mapping[str, Any]) -> Any:
     """Return a Config from option values: comma lists still as text, those of a recipe as TOML has them.
 
-    Raises UsageError for a value of another type.
+    Raises UsageError for a value of another type, and with Variants for a setting that the chosen one does not have.
     """
+    if isinstance(config, Variants):
+        config, values = _chosen(config, values)
     kinds = field_types(config)
     built: dict[str, Any] = {}
     for field in dataclasses.fields(config):
@@ -133,6 +177,20 @@ def build_config(config: type, values: Mapping[str, Any]) -> Any:
         else:
             built[field.name] = None if value is None and optional else _typed(field.name, value, plain)
     return config(**built)
+
+
+def _chosen(config: Variants, values: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
+    """Return the Config that the values choose, and its values, with its own defaults where none was given."""
+    option, wanted = option_name(config.choice), values[config.choice]
+    if wanted not in config.configs:
+        told = f"{option} {wanted!r} is not one of" if wanted else f"{option} is missing: give one of"
+        raise UsageError(f"{told} {', '.join(config.configs)}")
+    defaults = {field.name: field.default for field in dataclasses.fields(config.configs[wanted])}
+    for name in config_options(config):
+        if name not in defaults and values[name] is not None:
+            raise UsageError(f"{option_name(name)} is no setting of {option} {wanted}", "leave it out")
+    return config.configs[wanted], {name: default if values[name] is None else values[name]
+                                    for name, default in defaults.items()}
 
 
 def _split(name: str, value: Any, plain: Callable[[str], Any]) -> tuple[Any, ...]:

@@ -110,6 +110,24 @@ def cell_view(
     return canvas, canvas_label
 
 
+def square_view(
+    image: np.ndarray, mask: np.ndarray, short_side: int, crop: int, rng: Generator, *, probability: float = 0.5,
+    fill: tuple[int, ...] = (0, 0, 0),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random window (S, S, 3) uint8 of `image` and its mask's (S, S), the short side resized to `short_side`.
+
+    S is `crop`; mirrored with `probability`; the mask is resized to the nearest pixel. Where the image is smaller than
+    the window it lies at a random place, with the colour `fill` and the mask's largest value (ignored) around it.
+    """
+    size = _rounded(image.shape[:2], short_side / min(image.shape[:2]))
+    source, target = _placement(size, crop, rng)
+    part, part_mask = flip(_resize(image, size, source), rng, _nearest(mask, size, source), probability)
+    canvas = np.full((crop, crop, 3), np.asarray(fill, dtype=np.uint8))
+    canvas_mask = np.full((crop, crop), np.iinfo(mask.dtype).max, dtype=mask.dtype)
+    canvas[target], canvas_mask[target] = part, part_mask
+    return canvas, canvas_mask
+
+
 def resize_long_side(
     image: np.ndarray, low: int, high: int, rng: Generator, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:

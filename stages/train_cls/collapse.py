@@ -69,8 +69,8 @@ class CollapseWatch:
 
 def advice_for(config: Any) -> str:
     """Return what to try, by the settings that this training has."""
-    weights = [f"--{name.replace('_', '-')}" for name in ("lambda_con", "lambda_ent", "subcategory_weight")
-               if getattr(config, name, 0)]
+    weights = [f"--{name.replace('_', '-')}" for name in ("lambda_con", "lambda_ent", "subcategory_weight", "lambda_fg",
+                                                          "lambda_bg") if getattr(config, name, 0)]
     smaller = " or ".join(["a smaller " + " or ".join([*weights, "--lr"]), *([] if config.clip else ["--clip 1"])])
     return f"try {smaller}; --keep-going trains on all the same"
 

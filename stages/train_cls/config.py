@@ -109,3 +109,62 @@ class MctformerConfig(ClassifierConfig):
                            source="MCTformer")
     colour_jitter: tuple[float, ...] = setting((), "Jitter of brightness, contrast, saturation, hue; empty for none.",
                                                source="MCTformer names 0.4, which timm drops beside RandAugment")
+
+
+def _base(default: str) -> str:
+    return setting(default, "The classifier that learns: that of train-cls cam (IRN's, PSA's), or of train-cls "
+                   "mctformer.", choices=("cam", "mctformer"))
+
+
+def _reduction(default: str, source: str) -> str:
+    return setting(default, "Sum over the cells of each pair, then mean over the pairs; or mean over all cells.",
+                   choices=("sum", "mean"), source=source)
+
+
+@dataclass(frozen=True)
+class CsdSettings:
+    """What `train-cls csd` adds to the settings of its base."""
+
+    lambda_fg: float = setting(0.01, "Weight of the consistency on pasted objects.", low=0, source="CSD: lambda_1")
+    lambda_bg: float = setting(0.1, "Weight of the consistency on pasted backgrounds.", low=0, source="CSD: lambda_2")
+    reduction: str = _reduction("sum", "CSD, eq. 3 and 5")
+    constant: float = setting(0.1, "The background's dummy score M'.", low=0, source="CSD's development code")
+    constant_of: str = setting("auto", "What M' is a share of: one, or the largest saliency of the single-label image; "
+                               "auto is one with mctformer and largest with cam, whose maps know no bounds.",
+                               choices=("auto", "one", "largest"))
+    saliency: str = setting("sum", "What the dummy score competes with: the sum of all classes' maps, or each map.",
+                            choices=("sum", "per-class"), source="CSD, eq. 4; its development code: per-class")
+    terms: str = setting("all", "Terms of the divergences: of all channels, or of the pasted class (the dummy score) "
+                         "alone.", choices=("all", "own"), source="CSD; its development code: own")
+    temperature: float = setting(1.0, "Divide the scores by this before every softmax.", low=0.001, source="CSD")
+    background_gain: float = setting(1.0, "Times the scores of pasted backgrounds before their softmax.", low=0.001,
+                                     source="CSD; its development code: 10")
+    resampling: str = setting("cooc", "Which single-label image: of a class drawn by co-occurrence; any of them alike "
+                              "(off); or of any class alike.", choices=("cooc", "off", "classes"),
+                              source="CSD, table 2: cooc and off")
+    targets: str = setting("drawn", "Into which images: a multi-label one drawn for every sample; the sample itself "
+                           "where it is one (own); or any image with a class.", choices=("drawn", "own", "any"),
+                           source="CSD; its development code: any")
+    short_side: int = setting(0, "Short side of the images that are pasted, before they are cropped; 0: 8/7 of "
+                              "--crop-size.", low=0, unit="pixels", source="CSD's development code: 256 for 224")
+    placement: str = setting("same", "Where an object is pasted: where it was, or anywhere.",
+                             choices=("same", "random"), source="CSD's development code; CDA: random")
+    paste_scale: tuple[float, ...] = setting((1.0, 1.0), "Scale pasted objects by a factor from this range.", low=0.05,
+                                             high=4, source="CSD's development code: 0.6,1 as an option; CDA: 0.7")
+    paste_rotation: float = setting(0.0, "Turn pasted objects by up to so much.", low=0, high=180, unit="degrees",
+                                    source="CDA: 90")
+
+
+@dataclass(frozen=True)
+class CsdCamConfig(CsdSettings, CamConfig):
+    """Settings of `train-cls csd --base cam`."""
+
+    base: str = _base("cam")
+    reduction: str = _reduction("mean", "measured: see stages/train_cls/csd.py; CSD, eq. 3 and 5: sum")
+
+
+@dataclass(frozen=True)
+class CsdMctformerConfig(CsdSettings, MctformerConfig):
+    """Settings of `train-cls csd --base mctformer`."""
+
+    base: str = _base("mctformer")

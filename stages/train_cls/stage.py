@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.data.augment import ClassificationView, classification_view
+from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, ClassificationView, classification_view
+from stages.data.images import encode_png
 from stages.data.source import ImageSource
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
@@ -21,8 +22,10 @@ from stages.nets.files import describe_net
 from stages.nets.mctformer import MCTformer
 from stages.nets.registry import build_backbone
 from stages.shards import Run, same_classes
+from stages.shards.disk import make_folder, replace_file
 from stages.train_cls.collapse import CollapseWatch, advice_for
 from stages.train_cls.subcategory import subcategory_labels
+from stages.train_cls.workers import PairedSamples
 from stages.training.distributed import heard
 from stages.training.loop import Job, finished_before, resolved, train
 from stages.training.start import (
@@ -36,7 +39,8 @@ from stages.training.start import (
 
 METHODS = {"cam": "stages.train_cls.cam", "mixup": "stages.train_cls.mixup", "fmix": "stages.train_cls.fmix",
            "manifold-mixup": "stages.train_cls.manifold_mixup", "subcategory": "stages.train_cls.subcategory",
-           "mctformer": "stages.train_cls.mctformer"}
+           "mctformer": "stages.train_cls.mctformer", "csd": "stages.train_cls.csd"}
+TRUTH = "truth"
 
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -44,11 +48,12 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     output.check_file()
     index = Run(inputs.paths, "index")
     report, ordinal, config = heard(report), config.device, resolved(config)
-    if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4) or len(config.crop_area) not in (0, 2):
-        raise UsageError("--long-side takes two numbers, --colour-jitter four or none, --crop-area two or none")
+    _check(config)
     weights = inputs.named.get("weights")
-    clusters = Run([inputs.require("clusters")], "clusters") if method == "subcategory" else None
-    digests = {"index": index.digest, **weights_digest(weights), **({"clusters": clusters.digest} if clusters else {})}
+    further = _further(method, config, inputs)
+    clusters = further.get("clusters")
+    digests = {"index": index.digest, **weights_digest(weights),
+               **{name: run.digest if run else TRUTH for name, run in further.items()}}
     entry = training_entry("train-cls", method, config, digests)
     done = finished_before(entry, output)
     if done or output.dry_run:
@@ -62,13 +67,69 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     if samples.skipped:
         report.tell(f"{samples.skipped} images have no known tags and are left out")
     at_least_one(samples.chosen, "has tags", str(index.first.path))
+    draw = _paired(samples, index, further, config, mean, report).draw if method == "csd" else samples.draw
     net.mean, net.std = mean, std
-    description = describe_net(net, classes=list(index.classes), initial_weights=initial,
-                               supervision=supervision_of(index), provenance=[*index.first.provenance, entry])
+    masks = further.get("masks")
+    supervision = supervision_of(index) if masks or method != "csd" else "truth (full supervision of what is pasted)"
+    description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
+                               provenance=[*(masks or index).first.provenance, entry])
     loss = partial(importlib.import_module(METHODS[method]).loss, config=config)
-    job = Job(net, loss, samples.draw, len(samples.chosen), list(net.head_parameters()), description,
+    job = Job(net, loss, draw, len(samples.chosen), list(net.head_parameters()), description,
               CollapseWatch(config.epochs, advice_for(config)))
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
+
+
+def preview(config: Any, inputs: Inputs, output: Output, count: int, *, report: Report) -> Summary:
+    """Write a picture of `count` pairs as `csd` pastes them, and train nothing. Raises as `run` does."""
+    if output.path.suffix != ".png":
+        raise UsageError(f"-o {output.path} is to be a picture with --preview", "give FILE.png")
+    output.check_file()
+    _check(config)
+    index, further = Run(inputs.paths, "index"), _further("csd", config, inputs)
+    mean = config.mean or IMAGENET_MEAN
+    samples = _Samples(index, inputs.root, config, mean, config.std or IMAGENET_STD, None)
+    at_least_one(samples.chosen, "has tags", str(index.first.path))
+    picture = _paired(samples, index, further, config, mean, report).sheet(count)
+    if output.dry_run:
+        report.tell(f"would draw {output.path}")
+        return Summary()
+    make_folder(output.path.absolute().parent)
+    replace_file(output.path, encode_png(picture))
+    report.finished(output.path)
+    return Summary(made=1)
+
+
+def _check(config: Any) -> None:
+    if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4) or len(config.crop_area) not in (0, 2):
+        raise UsageError("--long-side takes two numbers, --colour-jitter four or none, --crop-area two or none")
+    if len(getattr(config, "paste_scale", (1.0, 1.0))) != 2:
+        raise UsageError("--paste-scale takes two numbers", "give for example 0.6,1")
+
+
+def _further(method: str, config: Any, inputs: Inputs) -> dict[str, Run | None]:
+    """Return the further runs that a method reads, by name; None for masks that are the index's own."""
+    if method == "subcategory":
+        return {"clusters": Run([inputs.require("clusters")], "clusters")}
+    if method != "csd":
+        return {}
+    masks = inputs.require("masks")
+    found = {"masks": None if masks == TRUTH else Run([masks], "masks")}
+    return {**found, "cooc": Run([inputs.require("cooc")], "cooc")} if config.resampling == "cooc" else found
+
+
+def _paired(samples: _Samples, index: Run, further: dict[str, Run | None], config: Any, mean: tuple,
+            report: Report) -> PairedSamples:
+    """Return the samples with pairs, and tell what can't be paired."""
+    for one in further.values():
+        if one:
+            same_classes((str(index.first.path), index.classes), (str(one.first.path), one.classes))
+    cooc = further.get("cooc")
+    if cooc and cooc.first.index_digest != index.first.digest:
+        report.tell(f"{cooc.first.path} was counted on another index")
+    paired = PairedSamples(samples, index, further["masks"], cooc, config, mean)
+    for line in paired.told:
+        report.tell(line)
+    return paired
 
 
 def _told(done: Summary | None, output: Output, report: Report) -> Summary:
@@ -78,7 +139,7 @@ def _told(done: Summary | None, output: Output, report: Report) -> Summary:
 
 
 def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.Module:
-    if method == "mctformer":
+    if getattr(config, "base", method) == "mctformer":
         backbone = ClassTokenBackbone(config.net, n_classes, stride=config.stride or None, drop_path=config.drop_path)
         return MCTformer(backbone, config.version)
     backbone = build_backbone(config.net, stride=config.stride or None)

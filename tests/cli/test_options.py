@@ -23,10 +23,10 @@ from stages.refine.config import CrfConfig
 from stages.segment.config import NetConfig
 from stages.settings import checked, option_name, setting
 from stages.show.config import ShowConfig
-from stages.train_cls.config import CamConfig
+from stages.train_cls.config import CamConfig, CsdCamConfig, CsdMctformerConfig
 from stages.train_seg.config import SegConfig
 from wsss_cli.app import app
-from wsss_cli.options import build_config, config_options
+from wsss_cli.options import Variants, build_config, config_options
 
 COMMANDS = {
     "index voc": VocConfig, "index table": FolderConfig, "index coco": FolderConfig, "index folder": FolderConfig,
@@ -112,6 +112,32 @@ def test_none_stays_none_and_a_value_is_one():
 def test_values_out_of_range(given, told):
     with pytest.raises(UsageError, match=told):
         checked(built(**given))
+
+
+BASES = Variants("base", {"cam": CsdCamConfig, "mctformer": CsdMctformerConfig})
+
+
+def test_variants_have_the_options_of_all_and_the_defaults_of_the_chosen_one():
+    options = config_options(BASES)
+    for base, config in BASES.configs.items():
+        assert {field.name for field in dataclasses.fields(config)} <= set(options)
+        defaults = {name: default for name, (_, default) in options.items()}
+        assert build_config(BASES, {**defaults, "base": base}) == config() == checked(config())
+        given = build_config(BASES, {**defaults, "base": base, "epochs": 3, "crop_area": "0.5,1", "colour_jitter": ""})
+        assert given == dataclasses.replace(config(), epochs=3, crop_area=(0.5, 1.0), colour_jitter=())
+    told = {one.name: one for one in command_of("train-cls csd").params}
+    assert "cam: 8; mctformer: 60 (MCTformer" in told["epochs"].help and told["epochs"].default is None
+    assert "cam: none (DeiT: 0.08,1); mctformer: 0.08,1.0 (DeiT)" in told["crop_area"].help
+    assert told["lambda_fg"].default == 0.01 and "CSD: lambda_1" in told["lambda_fg"].help
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    ({}, "--base is missing: give one of cam, mctformer"), ({"base": "irn"}, "--base 'irn' is not one of cam"),
+    ({"base": "mctformer", "dropout": 0.0}, "--dropout is no setting of --base mctformer")])
+def test_variants_that_can_not_be_chosen_so(given, told):
+    defaults = {name: default for name, (_, default) in config_options(BASES).items()}
+    with pytest.raises(UsageError, match=told):
+        build_config(BASES, {**defaults, **given})
 
 
 @pytest.fixture
