@@ -19,6 +19,11 @@ def test_paths_by_hand(offset, cells):
     assert tuple(path_cells(offset)[0]) == (0, 0)
 
 
+def test_a_cell_exactly_one_away_is_not_on_the_path():
+    cells = {*map(tuple, path_cells((3, 4)).tolist())}
+    assert not {(1, 3), (2, 1)} & cells and {(1, 1), (1, 2), (2, 2), (2, 3)} <= cells
+
+
 @pytest.mark.parametrize("radius", [5, 10])
 def test_a_path_is_a_chain_with_both_ends_and_the_same_from_the_other_side(radius):
     for offset in pair_offsets(radius):

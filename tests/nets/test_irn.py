@@ -11,6 +11,7 @@ from stages.nets.files import describe_net, load_net, net_bytes
 from stages.nets.folding import fold_batch_norm
 from stages.nets.irn import IRNet
 from stages.nets.registry import build_backbone
+from stages.nets.weight_names import renamed
 from stages.nets.weights import import_weights
 
 
@@ -19,7 +20,7 @@ def test_irn_checkpoints():
     net = IRNet(build_backbone("resnet50_irn"))
     report = import_weights(net, state)
     assert set(report.loaded) == set(net.state_dict()) and not report.dropped_head
-    assert len(report.loaded) + len(report.unused) == len(table)
+    assert set(report.unused) == set(renamed(state)[2]) and len(report.loaded) + len(report.unused) == len(table)
     held = net.state_dict()
     for ours, theirs in {"edges.0.1.bias": "fc_edge1.1.bias", "edge.weight": "fc_edge6.weight",
                          "displacements.4.0.weight": "fc_dp5.0.weight", "coarse.0.weight": "fc_dp6.0.weight",
