@@ -126,7 +126,7 @@ class PairedSamples:
 
     def _targets(self, several: list[_Tagged]) -> list[_Tagged]:
         """Return the images to paste into: with a mask, and with a class that can be drawn for them."""
-        what = "image with a class" if self.config.targets == "any" else "multi-label"
+        what = "tagged" if self.config.targets == "any" else "multi-label"
         if not several:
             raise BadData("no image bears more than one class, so there is nothing to paste into",
                           "index some, or give --targets any", where=str(self.index.first.path))
@@ -147,6 +147,6 @@ class PairedSamples:
             raise BadData(f"none of the {len(images)} {what} images of the index has a mask",
                           "make masks of this index with wsss pseudo", where=where)
         if len(usable) < len(images):
-            self.told.append(f"{len(images) - len(usable)} of {len(images)} {what} images have no mask and are not "
-                             "pasted")
+            self.told.append(f"{len(images) - len(usable)} of {len(images)} {what} images have no mask and are left "
+                             "out")
         return usable

@@ -159,7 +159,7 @@ def test_images_without_a_mask_are_left_out_and_counted(given, tiny_folder, tmp_
     few = (*given[:3], "--masks", tmp_path / "few.h5")
     done = run("train-cls", "csd", *few, *SMALL, "-o", tmp_path / "csd.safetensors")
     assert done.code == 0, done.err
-    assert f"{len(cats)} of 8 single-label images have no mask and are not pasted" in done.err
+    assert f"{len(cats)} of 8 single-label images have no mask and are left out" in done.err
     assert "1 of 4 multi-label images have no mask" in done.err
     assert "1 classes have no single-label image with a mask and are never pasted: cat" in done.err
     picture = tmp_path / "pairs.png"
