@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Return {"loss", "tokens"}, with V2 and plus also "patches", with plus also "contrast".
+    """Return {"loss", "tokens", "predicted"}, with V2 and plus also "patches", with plus also "contrast".
 
     The multi-label soft margin of the class tokens' logits, plus that of the patches' logits, plus a weight times
     the contrast of the class tokens.
@@ -28,7 +28,7 @@ def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, 
     if net.version == "plus" and config.contrast:
         told["contrast"] = token_contrast(found.class_tokens[-config.contrast_layers:].float(), labels)
         total = total + config.contrast * told["contrast"]
-    return {"loss": total, **told}
+    return {"loss": total, **told, "predicted": (found.class_logits, labels)}
 
 
 def token_contrast(tokens: Tensor, labels: Tensor) -> Tensor:

@@ -75,6 +75,6 @@ def test_what_is_summed(version, layers, weight):
     if version == "plus" and weight:
         wanted["contrast"] = token_contrast(tokens_of(4)[-layers:].float(), LABELS)
         total = total + weight * wanted["contrast"]
-    assert set(told) == {"loss", *wanted}
+    assert set(told) == {"loss", "predicted", *wanted}
     for name, value in {**wanted, "loss": total}.items():
         torch.testing.assert_close(told[name], value)
