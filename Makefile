@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test demo voc920 msrc bench-clip-es bench-cluster clean
+.PHONY: help install lint types layers docs unit test demo voc920 msrc bench-clip-es bench-cluster bench-pamr bench-text clean
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -82,6 +82,12 @@ bench-clip-es: $(STAMP) ## what CLIP-ES costs beyond the bare image tower (CPU s
 
 bench-cluster: $(STAMP) ## FINCH on 50,000 points, beside finch-clust where that is (FINCH_PYTHON=FILE that has it)
 	@$(RUN) benchmarks/cluster.py $(if $(FINCH_PYTHON),--python "$(FINCH_PYTHON)")
+
+bench-pamr: $(STAMP) ## what pixel-adaptive refinement costs, beside its form with 48 channels (needs 5 GB)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/pamr.py
+
+bench-text: $(STAMP) ## what the training-free methods cost beyond the bare image tower (CPU seconds, one thread)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/dense_text.py
 
 clean: ## remove caches, build products and runs/demo; .venv and other runs stay
 	rm -rf build wsss.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo

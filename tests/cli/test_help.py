@@ -16,12 +16,15 @@ COMMANDS = [
     ("train-cls", "cam"), ("train-cls", "mixup"), ("train-cls", "fmix"), ("train-cls", "manifold-mixup"),
     ("train-cls", "subcategory"), ("train-cls", "mctformer"), ("features",), ("cluster", "finch"),
     ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"), ("cams", "clip-es"), ("cams", "mctformer"),
-    ("cams", "gradcam"), ("train-aff", "psa"), ("refine", "crf"), ("refine", "psa"), ("pseudo",), ("train-seg",),
-    ("segment", "net"), ("eval",), ("info",), ("check",), ("show",), ("export", "png"), ("export", "voc")]
+    ("cams", "gradcam"), ("train-aff", "psa"), ("refine", "crf"), ("refine", "psa"), ("refine", "pamr"), ("pseudo",),
+    ("train-seg",), ("segment", "net"), ("segment", "naclip"), ("segment", "sclip"), ("segment", "clearclip"),
+    ("segment", "maskclip"), ("segment", "proxyclip"), ("eval",), ("info",), ("check",), ("show",), ("export", "png"),
+    ("export", "voc")]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer"),
-                "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa"),
-                "train-aff": ("psa",), "segment": ("net",), "export": ("png", "voc")}
+                "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa", "pamr"),
+                "train-aff": ("psa",), "segment": ("net", "naclip", "sclip", "clearclip", "maskclip", "proxyclip"),
+                "export": ("png", "voc")}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
 
 
