@@ -128,6 +128,11 @@ def wordnet_synonyms(name: str) -> tuple[str, ...]:
     return (name, *dict.fromkeys(other for other in others if _plain(other) != _plain(name)))
 
 
+def preset_names(preset: str) -> tuple[str, ...]:
+    """Return the names of a preset's classes, in the order of the benchmark's ids."""
+    return tuple(read_words(_PRESET_FILES / f"{preset}.toml")[0])
+
+
 def _preset_of(own: Iterable[str], presets: Iterable[str]) -> str:
     wanted = set(own)
     return next((name for name in presets if wanted <= set(read_words(_PRESET_FILES / f"{name}.toml")[0])), "none")

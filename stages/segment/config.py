@@ -54,6 +54,10 @@ PROTOCOLS = {
                     (1, 2, 4, 8, 12, 24), "scores")}
 
 
+# Where the evaluation of SCLIP and NACLIP has another short side: by the preset of the classes' words.
+SHORT_SIDES = {"sclip-cityscapes": 560, "sclip-stuff": 448}
+
+
 @dataclass(frozen=True)
 class TextConfig:
     """Settings of every method that compares patches with words; what is empty or none is the protocol's."""

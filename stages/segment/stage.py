@@ -21,7 +21,7 @@ from stages.nets.clip import ClipSource, find_clip, in_pieces
 from stages.nets.files import read_net
 from stages.nets.prompts import templates_of
 from stages.nets.proxy import find_proxy
-from stages.segment.config import NetConfig, ProxyclipConfig, TextConfig, resolved
+from stages.segment.config import SHORT_SIDES, NetConfig, ProxyclipConfig, TextConfig, resolved
 from stages.settings import as_plain
 from stages.shards import Shard, expand
 
@@ -54,7 +54,7 @@ def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *,
 
     Raises UsageError, MissingInput, BadData, Unavailable.
     """
-    config = resolved(config)
+    given, config = config, resolved(config)
     if not 0 < int(config.stride or 0) <= int(config.window or 0):
         raise UsageError(f"--stride {config.stride} is above --window {config.window}",
                          "pixels between the windows would not be seen")
@@ -63,6 +63,8 @@ def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *,
         config, ProxyclipConfig) else None
     paths, files = image_files(inputs.paths)
     words, paths = _words(config, inputs.named.get("words"), paths, alone=bool(files))
+    if given.short_side is None:
+        config = replace(config, short_side=SHORT_SIDES.get(words.source, config.short_side))
     for note in (*clip.notes, *words.notes, *_doubts(words, clip)):
         report.tell(note)
     plain = {**as_plain(config), "device": resolve_device(config.device), "clip": clip.name,

@@ -12,7 +12,9 @@ from cli.runner import run
 from stages import STAGES
 
 COMMANDS = [
-    ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("index", "split"), ("cooc",),
+    ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("index", "context"),
+    ("index", "coco-stuff"), ("index", "coco-object"), ("index", "cityscapes"), ("index", "ade20k"),
+    ("index", "split"), ("cooc",),
     ("train-cls", "cam"), ("train-cls", "mixup"), ("train-cls", "fmix"), ("train-cls", "manifold-mixup"),
     ("train-cls", "subcategory"), ("train-cls", "mctformer"), ("features",), ("cluster", "finch"),
     ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"), ("cams", "clip-es"), ("cams", "mctformer"),
@@ -20,7 +22,8 @@ COMMANDS = [
     ("train-seg",), ("segment", "net"), ("segment", "naclip"), ("segment", "sclip"), ("segment", "clearclip"),
     ("segment", "maskclip"), ("segment", "proxyclip"), ("eval",), ("info",), ("check",), ("show",), ("export", "png"),
     ("export", "voc")]
-WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "split"), "cluster": ("finch", "kmeans"),
+WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "context", "coco-stuff", "coco-object", "cityscapes",
+                          "ade20k", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer"),
                 "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa", "pamr"),
                 "train-aff": ("psa",), "segment": ("net", "naclip", "sclip", "clearclip", "maskclip", "proxyclip"),

@@ -123,6 +123,34 @@ def test_a_set_without_background_has_none(tiny_folder, clip, tmp_path):
     assert set(np.unique(items(tmp_path / "out", "masks", "mask")["picture_000"])) <= {1, 2}
 
 
+def test_a_benchmark_from_its_folder_to_its_score(clip, tmp_path):
+    root, random = tmp_path / "cityscapes", np.random.default_rng(0)
+    for name in ("leftImg8bit/val/bonn/a_leftImg8bit.png", "gtFine/val/bonn/a_gtFine_labelIds.png"):
+        (root / name).parent.mkdir(parents=True)
+        shape = (30, 60, 3) if name.startswith("left") else (30, 60)
+        Image.fromarray(random.integers(0, 34, shape, dtype=np.uint8)).save(root / name)
+    good("index", "cityscapes", root, "-o", tmp_path / "val.h5")
+    # One window, so that the benchmark's own short side can be had quickly.
+    good("segment", "sclip", tmp_path / "val.h5", *clip[:6], "--template", "a {}.", "--window", "1200", "--stride",
+         "600", "-o", tmp_path / "masks")
+    written = Run([tmp_path / "masks"], "masks")
+    config = written.first.provenance[-1]["config"]
+    assert (config["short_side"], config["words"]["source"]) == (560, "sclip-cityscapes")
+    assert set(np.unique(items(tmp_path / "masks", "masks", "mask")["bonn/a"])) <= set(range(1, 20))
+    told = json.loads("\n".join(good("eval", tmp_path / "masks", "--json")))
+    assert told["protocol"].startswith("19 classes without background")
+    assert ("sclip by words (sclip): short side 560, windows of 1200 every 600, clip statistics, names "
+            "sclip-cityscapes, 1 templates, softmax at 40.0") in told["protocol"]
+
+
+def test_voc_without_background(tiny_folder, tmp_path):
+    (tmp_path / "names.txt").write_text("background\ncat\ndog\n")
+    more = ("--split", "train", "--class-names", tmp_path / "names.txt")
+    for flag, first in (("--background", "background"), ("--no-background", "")):
+        good("index", "voc", tiny_folder.root, *more, flag, "-o", tmp_path / f"{flag}.h5")
+        assert Run([tmp_path / f"{flag}.h5"], "index").classes[0] == first
+
+
 def test_a_threshold_that_nothing_reaches(clip, photo, tmp_path):
     good("segment", "sclip", photo, *clip, *WORDS, "--background", "threshold", "--threshold", "1", "-o",
          tmp_path / "out")
