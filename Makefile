@@ -2,7 +2,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test demo voc920 msrc bench-clip-es bench-cluster bench-walk clean
+.PHONY: help install lint types layers docs unit test demo voc920 msrc clean
+.PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -85,6 +86,12 @@ bench-cluster: $(STAMP) ## FINCH on 50,000 points, beside finch-clust where that
 
 bench-walk: $(STAMP) ## the random walks of PSA and IRN, sparse beside dense (FULL=1: all of IRN's squarings, minutes)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) benchmarks/walk.py $(if $(FULL),--full)
+
+bench-pamr: $(STAMP) ## what pixel-adaptive refinement costs, beside its form with 48 channels (needs 5 GB)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/pamr.py
+
+bench-text: $(STAMP) ## what the training-free methods cost beyond the bare image tower (CPU seconds, one thread)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/dense_text.py
 
 clean: ## remove caches, build products and runs/demo; .venv and other runs stay
 	rm -rf build wsss.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo

@@ -35,7 +35,7 @@ STAGES = (
     Stage("refine", "cams, images", "cams", "map", "fit maps to the borders in the image"),
     Stage("pseudo", "cams", "masks", "map", "maps to pseudo masks"),
     Stage("train-seg", "index, masks", "a net", "reduce", "train a segmentation network on masks"),
-    Stage("segment", "index, a net", "masks", "map", "segment images with a trained network"),
+    Stage("segment", "index, a net", "masks", "map", "segment images with a trained network, or with CLIP and words"),
     Stage("eval", "cams or masks, truth", "a table", "reduce", "score maps and masks against the truth"),
     Stage("info", "any shard or net", "a table", "reduce", "what a file holds and how it was made"),
     Stage("check", "any shard", "a table", "reduce", "find damaged bytes"),

@@ -1,11 +1,11 @@
-"""`wsss index voc | table | coco | folder | split`."""
+"""`wsss index voc | table | coco | folder | context | coco-stuff | coco-object | cityscapes | ade20k | split`."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from stages.flow.execution import Summary
-from stages.index.config import FolderConfig, SplitConfig, VocConfig
+from stages.index.config import BenchmarkConfig, ContextConfig, FolderConfig, SplitConfig, VocConfig
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import OUTPUT, REFUSED, REPLACE, Named
 
@@ -54,6 +54,18 @@ add(app, "coco", stage="index coco", run=partial(_run, "coco"), config=FolderCon
 add(app, "folder", stage="index folder", run=partial(_run, "folder"), config=FolderConfig, inputs="DIR",
     extra=_EXTRA, example="wsss index folder photos -o train.h5",
     text=f"A folder of photographs per class. {_WRITES}", named=(_CLASSES,))
+
+for _name, _config, _what, _place in (
+        ("context", ContextConfig, "PASCAL Context: JPEGImages, SegmentationClassContext and its lists", "VOC2010"),
+        ("coco-stuff", BenchmarkConfig, "COCO-Stuff: images/val2017 and annotations/val2017 (or stuffthingmaps)",
+         "coco"),
+        ("coco-object", BenchmarkConfig, "COCO-Object: the 80 things of COCO-Stuff's masks, all stuff is background",
+         "coco"),
+        ("cityscapes", BenchmarkConfig, "Cityscapes: leftImg8bit and gtFine", "cityscapes"),
+        ("ade20k", BenchmarkConfig, "ADE20K, the 150 classes of ADEChallengeData2016", "ADEChallengeData2016")):
+    add(app, _name, stage=f"index {_name}", run=partial(_run, _name), config=_config, inputs="ROOT", extra=_EXTRA,
+        example=f"wsss index {_name} {_place} -o val.h5",
+        text=f"{_what}. {_WRITES} Tags are unknown; what the values of the masks mean is recorded.")
 
 add(app, "split", stage="index split", run=_split, config=SplitConfig, inputs="INDEX...", extra=(OUTPUT, REPLACE),
     example="wsss index split train.h5 --single -o source.h5\nwsss index split train.h5 --multi -o target.h5",

@@ -1,9 +1,9 @@
-"""`wsss refine crf | psa | irn`."""
+"""`wsss refine crf | psa | irn | pamr`."""
 
 from __future__ import annotations
 
 from stages.flow.execution import Summary
-from stages.refine.config import CrfConfig, IrnConfig, PsaConfig
+from stages.refine.config import CrfConfig, IrnConfig, PamrConfig, PsaConfig
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
 
@@ -45,3 +45,16 @@ add(app, "irn", stage="refine irn", run=_irn, config=IrnConfig, inputs="CAMS..."
          "kind cams, and the images of their index. Writes shards of kind cams on the net's grid, divided by their "
          "joint maximum, without a background.",
     named=(Named("net", "FILE", "A net of train-aff irn."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+
+
+def _pamr(call: Call) -> Summary:
+    from stages.refine.stage import run_pamr
+    return call.run(run_pamr)
+
+
+add(app, "pamr", stage="refine pamr", run=_pamr, config=PamrConfig, inputs="CAMS...",
+    example="wsss refine pamr cams -o refined",
+    text="Pixel-adaptive mask refinement: averages over neighbours of the pixel's colour, without a net. Reads "
+         "class_ids and cam of shards of kind cams, and the images of their index. Writes shards of kind cams at the "
+         "size of the image (or at --grid-stride), divided by their joint maximum.",
+    extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))

@@ -1,13 +1,30 @@
-"""`wsss segment net`."""
+"""`wsss segment net | maskclip | sclip | clearclip | naclip | proxyclip`."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from stages.flow.execution import Summary
-from stages.segment.config import NetConfig
+from stages.segment.config import (
+    ClearclipConfig,
+    MaskclipConfig,
+    NaclipConfig,
+    NetConfig,
+    ProxyclipConfig,
+    SclipConfig,
+)
 from wsss_cli.command import Call, add, group
 from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
 
-app = group("segment", "Segment images with a trained network.")
+app = group("segment", "Segment images with a trained network, or with CLIP and words alone.")
+
+_SCORES = Named("scores", "RUN", "Also write the scores, as a cams run with background.", required=False)
+_TEXT = (
+    Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
+    Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False),
+    Named("words", "FILE|WORDS", 'The classes as phrases, "cat; dog; wet grass = grass, lawn", or a file of them '
+          "(one a line, or FILE.toml).", required=False), _SCORES)
+_EXTRA = (OUTPUT, INDEX, REPLACE, MAP, REFUSED)
 
 
 def _net(call: Call) -> Summary:
@@ -15,11 +32,33 @@ def _net(call: Call) -> Summary:
     return call.run(run_net)
 
 
+def _text(method: str, call: Call) -> Summary:
+    from stages.segment.stage import run_text
+    return call.run(partial(run_text, method))
+
+
 add(app, "net", stage="segment net", run=_net, config=NetConfig, inputs="INDEX|IMAGE...",
     example="wsss segment net photo.jpg --net seg.safetensors -o out",
     text="Masks of a network of train-seg. Reads images of shards of kind index, or image files (then a picture "
          "OUT/<id>.png is written beside). Writes shards of kind masks, and with --scores its scores as shards of "
          "kind cams.",
-    named=(Named("net", "FILE", "A net of train-seg."),
-           Named("scores", "RUN", "Also write the scores, as a cams run with background.", required=False)),
-    extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+    named=(Named("net", "FILE", "A net of train-seg."), _SCORES), extra=_EXTRA)
+
+for _name, _config, _line, _more in (
+        ("naclip", NaclipConfig, "NACLIP: patches attend to like keys nearby", ()),
+        ("sclip", SclipConfig, "SCLIP: patches attend to like queries and like keys", ()),
+        ("clearclip", ClearclipConfig, "ClearCLIP: patches attend to like queries, without the block's residual path",
+         ()),
+        ("maskclip", MaskclipConfig, "MaskCLIP: every patch sees itself alone", ()),
+        ("proxyclip", ProxyclipConfig, "ProxyCLIP: patches attend to those that another network finds alike",
+         (Named("proxy", "NAME", "The other network, such as timm:vit_base_patch8_224 or dinov2's."),
+          Named("proxy_weights", "FILE|TAG", "Its weights: a file, a tag of its library (dino), or random.")))):
+    _own = " --proxy timm:vit_base_patch8_224 --proxy-weights dino" if _more else ""
+    add(app, _name, stage=f"segment {_name}", run=partial(_text, _name), config=_config, inputs="INDEX|IMAGE...",
+        example=f'wsss segment {_name} photo.jpg --clip ViT-B-16 --weights openai{_own} --words "cat; dog; grass" '
+                "-o out",
+        text=f"{_line}. No net is trained: the last block of a frozen CLIP gets another attention, and its patches are "
+             "compared with words, in windows. Reads images of shards of kind index, or image files (then a picture "
+             "OUT/<id>.png is written beside). Writes shards of kind masks, and with --scores its scores as shards of "
+             "kind cams. On an index the classes are its own, unless --words are given.",
+        named=(*_TEXT, *_more), extra=_EXTRA)

@@ -16,6 +16,8 @@ from stages.data.tables import read_text
 from stages.errors import BadData, Unavailable, UsageError
 
 PRESETS = ("voc", "coco")
+# Of the evaluation of SCLIP and those after it; a list of classes may fit several, the first counts.
+SCLIP = ("sclip-voc", "sclip-object", "sclip-context", "sclip-cityscapes", "sclip-stuff", "sclip-ade")
 # The released code's slip, so that its numbers can be met.
 _RELEASED = {"snowboard": ("sknowboard",)}
 _PRESET_FILES = Path(__file__).parent / "words"
@@ -37,24 +39,26 @@ class ClassWords:
                 "background": list(self.background)}
 
 
-def class_words(names: str, classes: tuple[str, ...], *, as_released: bool = False) -> ClassWords:
-    """Return the words for `classes` (position 0 is the background) by `auto|voc|coco|none|wordnet|FILE.toml`.
+def class_words(names: str, classes: tuple[str, ...], *, as_released: bool = False,
+                presets: tuple[str, ...] = PRESETS) -> ClassWords:
+    """Return the words for `classes` (position 0 is the background) by `auto|none|wordnet|FILE.toml` or a preset.
 
-    `auto` is the preset whose classes include all of these, else the raw names with VOC's background words.
+    `auto` is the first of `presets` whose classes include all of these, else the raw names with VOC's background words.
     Background words that are also a class or a synonym of one are dropped, with a note. `as_released` has the
-    released code's spelling. Raises UsageError, MissingInput, BadData for a file that can't be meant so, and
-    Unavailable for WordNet without nltk's data.
+    released code's spelling, and SCLIP's presets keep those words. Raises UsageError, MissingInput, BadData for a file
+    that can't be meant so, and Unavailable for WordNet without nltk's data.
     """
     own = classes[1:]
-    source = _preset_of(own) if names == "auto" else names
+    source = _preset_of(own, presets) if names == "auto" else names
     known, background = _known(source, own, as_released)
-    notes = [f"class names: {f'preset {source}' if source in PRESETS else source}"]
+    notes = [f"class names: {f'preset {source}' if source in (*PRESETS, *SCLIP) else source}"]
     others = [name for name in known if name not in own]
     if others and source.endswith(".toml"):
         notes.append(f"{source} has words for {', '.join(others[:5])}, which are no classes here")
     words = tuple(known.get(name, (name,)) for name in own)
     taken = {_plain(word) for synonyms in words for word in synonyms} | {_plain(name) for name in own}
-    dropped = [word for word in background if _plain(word) in taken]
+    keeps = as_released and source in SCLIP
+    dropped = [] if keeps else [word for word in background if _plain(word) in taken]
     if dropped:
         notes.append(f"background words that are also classes are left out: {', '.join(dropped)}")
     kept = tuple(word for word in background if word not in dropped)
@@ -66,7 +70,7 @@ def words_alone(names: str, *, as_released: bool = False) -> ClassWords:
 
     Raises UsageError for what names no classes of its own.
     """
-    if names not in PRESETS and not names.endswith(".toml"):
+    if names not in (*PRESETS, *SCLIP) and not names.endswith(".toml"):
         raise UsageError("image files alone have no classes", "give --names voc, coco or a FILE.toml")
     known = _known(names, (), as_released)[0]
     if not known:
@@ -80,10 +84,11 @@ def _known(source: str, own: tuple[str, ...], as_released: bool) -> tuple[dict[s
     """Return (synonyms by class name, background words)."""
     if source.endswith(".toml"):
         return read_words(Path(source))
-    if source not in (*PRESETS, "none", "wordnet"):
-        raise UsageError(f"--names {source} is not auto, voc, coco, none, wordnet or a FILE.toml")
-    known, background = read_words(_PRESET_FILES / f"{source if source in PRESETS else 'voc'}.toml")
-    if source not in PRESETS:
+    presets = (*PRESETS, *SCLIP)
+    if source not in (*presets, "none", "wordnet"):
+        raise UsageError(f"--names {source} is not auto, {', '.join(presets)}, none, wordnet or a FILE.toml")
+    known, background = read_words(_PRESET_FILES / f"{source if source in presets else 'voc'}.toml")
+    if source not in presets:
         return {name: wordnet_synonyms(name) for name in own} if source == "wordnet" else {}, background
     return {**known, **(_RELEASED if as_released and source == "coco" else {})}, background
 
@@ -123,9 +128,14 @@ def wordnet_synonyms(name: str) -> tuple[str, ...]:
     return (name, *dict.fromkeys(other for other in others if _plain(other) != _plain(name)))
 
 
-def _preset_of(own: Iterable[str]) -> str:
+def preset_names(preset: str) -> tuple[str, ...]:
+    """Return the names of a preset's classes, in the order of the benchmark's ids."""
+    return tuple(read_words(_PRESET_FILES / f"{preset}.toml")[0])
+
+
+def _preset_of(own: Iterable[str], presets: Iterable[str]) -> str:
     wanted = set(own)
-    return next((name for name in PRESETS if wanted <= set(read_words(_PRESET_FILES / f"{name}.toml")[0])), "none")
+    return next((name for name in presets if wanted <= set(read_words(_PRESET_FILES / f"{name}.toml")[0])), "none")
 
 
 def _toml(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stages.data.images import MAX_PIXELS, SIXTEEN_BIT, loaded, opened, read_header, stored_size, unturned
+from stages.data.label_maps import mapped
 from stages.data.matlab_masks import decode_matlab, is_matlab
 from stages.errors import BadData
 
@@ -39,12 +40,13 @@ def decode_mask(
     n_classes: int,
     size: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    label_map: str = "",
 ) -> np.ndarray:
     """Return class ids (H, W): 0 background, 1..C, and `ignore_id(C)`; uint8, or uint16 where C > 254.
 
     Reads palette indices, grey values of 1 to 16 bits as they are, and RGB whose colours are all of the VOC
     palette, and SBD's MATLAB files. A file of 8 bits ignores 255, one of 16 bits 65535 (or 255, where that is no
-    class).
+    class). With a `label_map`, a name of `LABEL_MAPS`, the file's values are a benchmark's own.
     Raises BadData for a lossy format, other colours, ids that are no class, and a size other than `size` =
     (H, W): masks are never resized.
     """
@@ -58,6 +60,8 @@ def decode_mask(
             raise BadData(f"mask saved as {image.format}, which changes ids", "save it as PNG", where=where)
         _check_size(stored_size(image), size, where)
         ids = unturned(_ids(loaded(image, where), data, where), image, orientation)
+    if label_map:
+        ids = mapped(ids, label_map, where)
     return _checked(ids, n_classes, where)
 
 

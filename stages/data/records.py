@@ -30,7 +30,8 @@ class Listing:
     """A data set as found: `root` holds all files, `classes` names ids (position 0: background, or "").
 
     `notes` are one line each, for the user. `supervision` says where labels come from: "tags", "masks" (a
-    leak, since the ground truth supervises), "captions" or "none".
+    leak, since the ground truth supervises), "captions" or "none". `label_map` names what the values of the masks
+    mean, where they are not class ids.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Listing:
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
     supervision: str = "tags"
+    label_map: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class ImageSource:
         self.root = Path(root) if root else Path(os.path.normpath(index.path.parent / index.attribute("root")))
         self.classes = index.classes
         self._apply_exif = any(entry.get("config", {}).get("apply_exif") for entry in index.provenance)
+        maps = [entry["config"]["label_map"] for entry in index.provenance if entry.get("config", {}).get("label_map")]
+        self._label_map = str(maps[0]) if maps else ""
         self._entries: dict[str, Item] = {}
 
     def entry(self, item_id: str) -> Item:
@@ -74,7 +76,8 @@ class ImageSource:
             raise BadData("has no mask in the index", "index it with --masks", where=item_id)
         path = str(entry.attrs["mask_path"])
         size = self.size(item_id)
-        mask = decode_mask(self._bytes(item_id, "mask", path), where=path, n_classes=len(self.classes) - 1, size=size)
+        mask = decode_mask(self._bytes(item_id, "mask", path), where=path, n_classes=len(self.classes) - 1, size=size,
+                           label_map=self._label_map)
         if not self.classes[0]:
             mask[mask == 0] = np.iinfo(mask.dtype).max
         return mask

@@ -10,6 +10,7 @@ from PIL import Image
 
 from stages.data.augment import normalise
 from stages.kernels.cam_merge import scaled_size
+from stages.kernels.resample import upsample
 
 
 def scaled_views(image: np.ndarray, scales: Sequence[float], mean: Sequence[float],
@@ -45,6 +46,28 @@ def patch_views(image: np.ndarray, scales: Sequence[float], cell: int, mean: Seq
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
         views.append(normalise(np.asarray(resized), tuple(mean), tuple(std)))
     return views
+
+
+def short_side_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+    """Return (H', W') whose short side is `short`, or whose long side is `long` where it would be longer."""
+    factor = min(long / max(size), short / min(size))
+    height, width = (max(1, int(length * factor + 0.5)) for length in size)
+    return height, width
+
+
+def short_side_image(image: np.ndarray, short: int, long: int) -> np.ndarray:
+    """Return an image (H, W, 3) uint8, resized bilinearly to `short_side_size`.
+
+    Published evaluations don't smooth before they make an image smaller. Beyond a half that leaves out pixels, so there
+    we do.
+    """
+    size = short_side_size(image.shape[:2], short, long)
+    if size == image.shape[:2]:
+        return image
+    if 2 * size[0] < image.shape[0]:
+        return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    maps = upsample(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32), size, size)
+    return np.round(maps).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def squashed_view(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

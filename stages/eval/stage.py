@@ -141,13 +141,28 @@ def _result(scorer: _Scorer, config: EvalConfig, run: Run, indexes: list[Shard],
     return {
         "miou": mean, "per_class": each, "images": images - (missing if config.skip_missing else 0),
         "missing": missing, "coverage": round(coverage, 6), "rule": config.rule, "background": chosen,
-        "protocol": _protocol(config, run.classes),
+        "protocol": _protocol(config, run),
     }
 
 
-def _protocol(config: EvalConfig, classes: tuple[str, ...]) -> str:
+def _protocol(config: EvalConfig, run: Run) -> str:
+    classes = run.classes
     background = "with background" if classes[0] else "without background"
     ignored = "skipped" if config.ignore_predicted else "misses"
     absent = "left out" if config.skip_missing else "background"
     return (f"{len(classes) - (not classes[0])} classes {background}; 255 in the truth skipped, in predictions "
-            f"{ignored}; images without prediction {absent}; classes that count: {config.rule}")
+            f"{ignored}; images without prediction {absent}; classes that count: {config.rule}{_by_words(run)}")
+
+
+def _by_words(run: Run) -> str:
+    """Return how a frozen CLIP was asked, where the predictions come from one: scores differ by tens with it."""
+    entries = [entry for entry in run.first.provenance if "protocol" in entry.get("config", {})]
+    if not entries:
+        return ""
+    told, method = entries[-1]["config"], entries[-1]["method"]
+    pamr = f"PAMR {','.join(map(str, told['dilations']))} x {told['iterations']}" if told["pamr"] else "no PAMR"
+    threshold = f", threshold {told['threshold']}" if told["background"] in ("threshold", "both") else ""
+    return (f"; {method} by words ({told['protocol']}): short side {told['short_side']}, windows of {told['window']} "
+            f"every {told['stride']}, {told['statistics']} statistics, names {told['words']['source']}, "
+            f"{len(told['template'])} templates, {told['score']} at {told['scale']}, background by "
+            f"{told['background']}{threshold}, {pamr}")

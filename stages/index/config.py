@@ -25,6 +25,22 @@ class VocConfig(IndexConfig):
     split: str = setting("", "The list ImageSets/Segmentation/SPLIT.txt.")
     labels_from_masks: bool = setting(
         False, "Take the tags from the ground-truth masks. A leak of pixel labels, and recorded as such.")
+    background: bool = setting(True, "Let what is none of the classes be a class; else it does not count (VOC20).")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig(IndexConfig):
+    """Settings of `index coco-stuff`, `coco-object`, `cityscapes` and `ade20k`."""
+
+    split: str = setting("", "Which part; empty: the one that is scored (val, val2017 or validation).")
+
+
+@dataclass(frozen=True)
+class ContextConfig(BenchmarkConfig):
+    """Settings of `index context`."""
+
+    background: bool = setting(True, "Let what is none of the 59 classes be a class; else it does not count "
+                               "(Context59).")
 
 
 @dataclass(frozen=True)

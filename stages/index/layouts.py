@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stages.data.layout_benchmark import BENCHMARKS, list_benchmark
 from stages.data.layout_coco import list_coco
 from stages.data.layout_folder import list_folder
 from stages.data.layout_table import list_table
@@ -37,9 +40,10 @@ def _voc(root: Path, config: Any, named: Named) -> Listing:
     listed = _path(named, "list")
     if bool(config.split) == bool(listed):
         raise UsageError("give either --split NAME or --list FILE")
-    return list_voc(root, split=config.split or None, list_file=listed, masks=_path(named, "masks"),
-                    sbd=_path(named, "sbd"), labels=_path(named, "labels"), class_names=_path(named, "class_names"),
-                    labels_from_masks=config.labels_from_masks)
+    listing = list_voc(root, split=config.split or None, list_file=listed, masks=_path(named, "masks"),
+                       sbd=_path(named, "sbd"), labels=_path(named, "labels"), class_names=_path(named, "class_names"),
+                       labels_from_masks=config.labels_from_masks)
+    return listing if config.background else replace(listing, classes=("", *listing.classes[1:]))
 
 
 def _table(table: Path, config: Any, named: Named) -> Listing:
@@ -52,9 +56,14 @@ def _coco(annotations: Path, config: Any, named: Named) -> Listing:
     return list_coco(annotations, images=_images(named), captions=_path(named, "captions"))
 
 
+def _benchmark(name: str, root: Path, config: Any, named: Named) -> Listing:
+    return list_benchmark(name, root, split=config.split, background=getattr(config, "background", True))
+
+
 def _folder(folder: Path, config: Any, named: Named) -> Listing:
     return list_folder(folder, class_names=_path(named, "class_names"))
 
 
 _LAYOUTS: dict[str, Callable[[Path, Any, Named], Listing]] = {
-    "voc": _voc, "table": _table, "coco": _coco, "folder": _folder}
+    "voc": _voc, "table": _table, "coco": _coco, "folder": _folder,
+    **{name: partial(_benchmark, name) for name in BENCHMARKS}}

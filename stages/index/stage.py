@@ -79,7 +79,8 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
         report.tell(f"would index {len(listing.records)} images of {len(listing.classes) - 1} classes")
         return Summary()
     items = _items(_Task(listing, config), output, stop, report)
-    entry = provenance_entry("index", layout, {**as_plain(config), "supervision": listing.supervision}, {})
+    told = {"label_map": listing.label_map} if listing.label_map else {}
+    entry = provenance_entry("index", layout, {**as_plain(config), "supervision": listing.supervision, **told}, {})
     summary = _write(_Made(listing.classes, listing.root, [entry], items), config.shard_size, output, report)
     refused = [item for item in items if item.error is not None]
     if refused:
@@ -193,7 +194,8 @@ def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str
         datasets["image"] = np.frombuffer(data, dtype=np.uint8)
     if record.mask_path is not None:
         mask = read_bytes(listing.root, record.mask_path)
-        decode_mask(mask, where=record.mask_path, n_classes=len(listing.classes) - 1, size=(height, width))
+        decode_mask(mask, where=record.mask_path, n_classes=len(listing.classes) - 1, size=(height, width),
+                    label_map=listing.label_map)
         if config.pack:
             datasets["mask"] = np.frombuffer(mask, dtype=np.uint8)
 

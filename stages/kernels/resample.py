@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -52,6 +53,25 @@ def upsample(maps: Maps, covers: tuple[int, int], size: tuple[int, int]) -> Maps
     columns = interpolation_matrix(int(size[1]), width, scale=width / int(covers[1]))
     result = resample(array, rows, columns)
     return result.numpy() if isinstance(maps, np.ndarray) else result
+
+
+def upsampled_bands(maps: np.ndarray, size: tuple[int, int], band: int = 64) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield (rows, float32 (K, rows, W)): `upsample` of maps (K, h, w) to `size`, `band` rows at a time.
+
+    Many classes on a large photograph don't fit into memory at once.
+    """
+    height, width = maps.shape[-2:]
+    rows = interpolation_matrix(size[0], height, scale=height / size[0])
+    columns = interpolation_matrix(size[1], width, scale=width / size[1])
+    for start in range(0, size[0], band):
+        place = slice(start, min(start + band, size[0]))
+        if (height, width) == tuple(size):
+            yield place, maps[:, place].astype(np.float32)
+            continue
+        used = torch.nonzero(rows[place].any(dim=0)).ravel()
+        source = slice(int(used[0]), int(used[-1]) + 1)
+        part = torch.from_numpy(np.ascontiguousarray(maps[:, source]))
+        yield place, resample(part, rows[place, source], columns).numpy()
 
 
 def cell_means(maps: np.ndarray, cell: int) -> np.ndarray:

@@ -6,8 +6,10 @@ import copy
 import difflib
 import hashlib
 import json
+import re
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,11 @@ class ClipSource:
         if self.architecture is None and self.weights is not None:
             return "visual.layer1.0.conv1.weight" in _read(self.weights)
         return not isinstance((self.architecture or {}).get("vision_cfg", {}).get("layers", 12), int)
+
+    @property
+    def reads_many_languages(self) -> bool:
+        """Say whether the text tower has a tokenizer of its own, which is not OpenAI's English one."""
+        return bool((self.architecture or {}).get("text_cfg", {}).get("hf_tokenizer_name"))
 
     def digests(self) -> dict[str, str]:
         """Return what identifies the model: digests of its architecture and of its weights."""
@@ -103,20 +110,30 @@ def find_clip(clip: str, weights: str | None) -> ClipSource:
 
 
 def load_clip(source: ClipSource, *, device: torch.device, dtype: torch.dtype = torch.float32,
-              round_positions: bool = False) -> Clip:
+              round_positions: bool = False, positions: str = "bilinear") -> Clip:
     """Return the frozen model on `device`, its image tower's products in `dtype`.
 
+    An ordinary ViT takes its position embeddings to other grids as `positions` says, a key of `POSITIONS`.
     Raises BadData for weights of another network, Unavailable for a tower that can't be opened up.
     """
     model, text_config = _built(source)
     model = model.float().eval().requires_grad_(False).to(device)
-    return Clip(_tower(model.visual, dtype, round_positions), TextTower(model, _tokenizer(text_config)),
+    return Clip(_tower(model.visual, dtype, round_positions, positions), TextTower(model, _tokenizer(text_config)),
                 float(model.logit_scale.exp()), source.mean, source.std)
 
 
-def _tower(visual: Any, dtype: torch.dtype, round_positions: bool) -> Tower:
+def in_pieces(source: ClipSource, words: Sequence[str]) -> list[str]:
+    """Return the words with a part, between blanks or hyphens, that the tokenizer breaks into three pieces or more.
+
+    Common nouns are one or two pieces; more are a sign of a slip or of a word that CLIP has hardly seen.
+    """
+    encode = _tokenizer((source.architecture or {}).get("text_cfg", {})).encode
+    return [word for word in dict.fromkeys(words) if any(len(encode(part)) > 2 for part in re.split(r"[\s-]+", word))]
+
+
+def _tower(visual: Any, dtype: torch.dtype, round_positions: bool, positions: str) -> Tower:
     if is_ordinary(visual):
-        return VisionTower(visual, dtype=dtype, round_positions=round_positions)
+        return VisionTower(visual, dtype=dtype, round_positions=round_positions, positions=positions)
     if dtype != torch.float32:
         raise UsageError("this image tower runs in fp32 only", "leave --precision out")
     return ResNetTower(visual) if type(visual).__name__ == "ModifiedResNet" else WatchedTower(visual)

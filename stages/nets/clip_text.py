@@ -40,7 +40,7 @@ class TextTower:
         context = getattr(self._tokenizer, "context_length", None)
         if encode and context and (count := len(encode(prompt)) + 2) > context:
             raise BadData(f"the prompt {prompt[:60]!r}... has {count} tokens, the text tower reads {context}",
-                          "shorten the class name or its synonyms with --names FILE.toml")
+                          "shorten the class name or its words (--words, --names FILE.toml)")
         return self._tokenizer([prompt])
 
     def _encoded(self, tokens: Tensor) -> Tensor:

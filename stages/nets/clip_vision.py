@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from stages.kernels.vit_tail import Affine, TailWeights, channel_weights, run_tail
 
+# How position embeddings get to another grid: interpolation, and what is added to the sides of the grid.
+POSITIONS = {"bilinear": ("bilinear", 0.0), "bicubic": ("bicubic", 0.0), "beside": ("bicubic", 0.1)}
+
 
 class Embedded(NamedTuple):
     """A batch after the tower: B images of N = h w patches.
@@ -36,11 +39,13 @@ class VisionTower:
     `is_ordinary`.
     """
 
-    def __init__(self, visual: Any, *, dtype: torch.dtype = torch.float32, round_positions: bool = False) -> None:
+    def __init__(self, visual: Any, *, dtype: torch.dtype = torch.float32, round_positions: bool = False,
+                 positions: str = "bilinear") -> None:
         self._visual = visual.eval().requires_grad_(False)
+        self._resizing = POSITIONS[positions]
         self.cell = int(visual.patch_size[0])
         self.layers = len(visual.transformer.resblocks)
-        self._tail = tail_weights(visual)
+        self.tail = tail_weights(visual)
         self._dtype, self._round = dtype, round_positions
         for block in visual.transformer.resblocks[:-1]:
             if dtype != torch.float32:
@@ -56,6 +61,18 @@ class VisionTower:
 
         `pooling` is over the patches, or at the class token; the attention of the last `capture` blocks is kept.
         """
+        rows, grid, total = self._trunk(images, capture)
+        run = run_tail(self.tail, rows, pooling)
+        if capture:
+            total = _plus(run.attention.mean(1)[:, 1:, 1:], total).div_(min(capture, self.layers))
+        return Embedded(run.normed[:, 1:], run.embedding, total, grid, run)
+
+    def trunk(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return the tokens (B, 1 + N, D) that enter the last block, class token first, and their grid (h, w)."""
+        rows, grid, _ = self._trunk(images, 0)
+        return rows, grid
+
+    def _trunk(self, images: Tensor, capture: int) -> tuple[Tensor, tuple[int, int], Any]:
         visual = self._visual
         stem = visual.conv1(images)
         grid = (int(stem.shape[-2]), int(stem.shape[-1]))
@@ -66,29 +83,35 @@ class VisionTower:
         for place, block in enumerate(blocks):
             rows, attention = _run_block(block, rows, self._dtype, wanted=place + capture > len(blocks))
             total = _plus(total, attention)
-        run = run_tail(self._tail, rows, pooling)
-        if capture:
-            total = _plus(run.attention.mean(1)[:, 1:, 1:], total).div_(min(capture, self.layers))
-        return Embedded(run.normed[:, 1:], run.embedding, total, grid, run)
+        return rows, grid, total
 
     def channel_weights(self, embedded: Embedded, cotangents: Tensor) -> Tensor:
         """Return (B, K, D): the mean over the patches of the gradient of K scores, by their gradient (B, K, E)."""
-        return channel_weights(self._tail, embedded.run, cotangents)
+        return channel_weights(self.tail, embedded.run, cotangents)
 
     def _position_embedding(self, height: int, width: int) -> Tensor:
         if (height, width) not in self._positions:
             positions, own = self._visual.positional_embedding, self._visual.grid_size
-            resized = resized_positions(positions, own, (height, width))
+            resized = resized_positions(positions, own, (height, width), *self._resizing)
             self._positions[height, width] = resized.half().to(resized.dtype) if self._round else resized
         return self._positions[height, width]
 
 
-def resized_positions(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Return position embeddings (1 + h w, D), class token first, for `grid` (h, w), from those for the grid `own`."""
+def resized_positions(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], mode: str = "bilinear",
+                      beside: float = 0.0) -> Tensor:
+    """Return position embeddings (1 + h w, D), class token first, for `grid` (h, w), from those for the grid `own`.
+
+    With `beside` the distance of the samples is that of a grid so much larger: released code asks for factors of
+    (h + 0.1) / h0, against rounding, and so reads the positions up to 0.1 of a patch beside their places.
+    """
     if tuple(own) == tuple(grid):
         return positions
     cells = positions[1:].T.reshape(1, -1, *own)
-    resized = F.interpolate(cells, grid, mode="bilinear", align_corners=False)
+    if beside:
+        factors = [(new + beside) / old for new, old in zip(grid, own, strict=True)]
+        resized = F.interpolate(cells, scale_factor=factors, mode=mode, align_corners=False)
+    else:
+        resized = F.interpolate(cells, grid, mode=mode, align_corners=False)
     return torch.cat([positions[:1], resized.flatten(2)[0].T])
 
 

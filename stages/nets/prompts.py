@@ -13,12 +13,18 @@ from stages.errors import BadData, MissingInput
 from stages.nets.clip_text import TextTower
 
 FUSIONS = ("sentence", "feature", "cam")
+# The seven templates that OpenAI's notebook finds best on ImageNet, and two of TCL's for many of a thing.
+_TCL = ("itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.",
+        "a {} in a video game.", "art of the {}.", "a photo of the small {}.", "a photo of many {}.",
+        "a photo of {}s.")
 
 
 def templates_of(told: str) -> tuple[str, ...]:
-    """Return the templates: `told` itself where it has a {}, `imagenet` (OpenAI's 80), or a file's, one a line."""
+    """Return the templates: `told` itself where it has a {}, `imagenet` (OpenAI's 80), `tcl` (9), or a file's."""
     if "{}" in told:
         return (told,)
+    if told == "tcl":
+        return _TCL
     if told == "imagenet":
         from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 

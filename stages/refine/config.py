@@ -58,3 +58,20 @@ class PsaConfig:
     precision: str = setting("fp32", "Of the network.", choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     threads: int = setting(1, "CPU threads of each worker.", low=1)
+
+
+@dataclass(frozen=True)
+class PamrConfig:
+    """Settings of `refine pamr`."""
+
+    dilations: tuple[int, ...] = setting((1, 2, 4, 8, 12, 24), "Distances of the neighbours.", low=1, high=512,
+                                         unit="cells of the grid", source="Araslanov and Roth")
+    iterations: int = setting(10, "Rounds of averaging.", low=0, high=1000, source="Araslanov and Roth")
+    softness: float = setting(0.1, "How far colours may lie apart, in deviations of the neighbours.", low=0.001,
+                              high=100, source="Araslanov and Roth")
+    grid_stride: int = setting(1, "Stride of the refined maps; 1: the size of the image.", low=1, high=64,
+                               unit="pixels", source="Araslanov and Roth; TCL: 4")
+    background: str = setting("none", "constant:V or power:A: a row that is refined with the classes; none: the "
+                              "classes alone, and a background is chosen later.")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "CPU threads of each worker.", low=1)

@@ -12,7 +12,7 @@ from stages.flow.map_loop import run_map
 from stages.flow.packages import need_pydensecrf
 from stages.flow.work import MapWork
 from stages.nets.files import read_net
-from stages.refine.config import BACKGROUNDS, CrfConfig, IrnConfig, PsaConfig
+from stages.refine.config import BACKGROUNDS, CrfConfig, IrnConfig, PamrConfig, PsaConfig
 from stages.settings import as_plain
 
 WALKERS = {"psa": "stages.refine.workers:PsaWorker", "irn": "stages.refine.workers:IrnWorker"}
@@ -32,12 +32,7 @@ def run_crf(config: CrfConfig, inputs: Inputs, output: Output, *, stop: Stop, re
 
 def run_psa(config: PsaConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write `cams` shards after a random walk by a net of `train-aff psa`. Raises UsageError, BadData, MissingInput."""
-    recorded: object = "none"
-    if config.background != "none":
-        background, recorded = resolve_background(config.background)
-        if background.rule == "two-thresholds":
-            raise UsageError("--background two-thresholds is no row of scores", "give constant:V, power:A or none")
-    return _run_walk("psa", config, {"background": recorded}, inputs, output, stop, report)
+    return _run_walk("psa", config, {"background": _row_of_background(config.background)}, inputs, output, stop, report)
 
 
 def run_irn(config: IrnConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -59,3 +54,24 @@ def _run_walk(method: str, config: IrnConfig | PsaConfig, recorded: dict[str, ob
                    named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
                    batch_size=config.batch_size, threads=config.threads)
     return run_map(work, inputs, output, stop=stop, report=report)
+
+
+def run_pamr(config: PamrConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write `cams` shards after pixel-adaptive refinement. Raises UsageError, BadData, MissingInput."""
+    if not config.dilations:
+        raise UsageError("--dilations is empty", "give for example --dilations 1,2,4,8,12,24")
+    recorded = _row_of_background(config.background)
+    settings = replace(config, device=resolve_device(config.device))
+    work = MapWork("refine", "pamr", "cams", ("cams",), "stages.refine.workers:PamrWorker", config,
+                   {**as_plain(settings), "background": recorded}, root=inputs.root, threads=config.threads)
+    return run_map(work, inputs, output, stop=stop, report=report)
+
+
+def _row_of_background(told: str) -> object:
+    """Return what is recorded of a background that is to be a row of the maps. Raises UsageError, BadData."""
+    if told == "none":
+        return told
+    background, recorded = resolve_background(told)
+    if background.rule == "two-thresholds":
+        raise UsageError("--background two-thresholds is no row of scores", "give constant:V, power:A or none")
+    return recorded

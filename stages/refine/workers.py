@@ -15,13 +15,14 @@ from stages.flow.background import resolve_background
 from stages.flow.maps import full_size, includes_background, on_cells
 from stages.flow.parts import Part
 from stages.flow.work import MapWork
-from stages.kernels.background import Background
+from stages.kernels.background import Background, with_background
 from stages.nets.files import load_net
 from stages.nets.folding import fold_batch_norm
 from stages.nets.precision import DTYPES
 from stages.refine import irn, psa
 from stages.refine.config import BACKGROUNDS, CrfConfig
 from stages.refine.crf import refined
+from stages.refine.pamr import refined_maps, stored
 from stages.refine.psa import cells_of, padded
 from stages.shards import Item, Shard
 
@@ -198,3 +199,44 @@ class _IrnPart(_WalkPart):
         config = self.config
         cam = irn.walked(boundary, rows, radius=config.radius, beta=config.beta, steps=config.steps)
         return self.made(item, class_ids, cam)
+
+
+class PamrWorker:
+    """Holds the settings, and the device."""
+
+    def __init__(self, work: MapWork) -> None:
+        self.work, self.config = work, work.config
+        self.device = torch.device(self.config.device if ":" in self.config.device else work.plain["device"])
+        background = self.config.background
+        self.background = None if background == "none" else resolve_background(background)[0]
+
+    def open(self, part: Part, source: Shard, index: Shard) -> _PamrPart:
+        """Begin a part; UsageError when a background is given for maps that include one."""
+        if includes_background(source) and self.background:
+            raise UsageError(f"{source.path} includes the background, so --background has no meaning",
+                             "leave --background out")
+        return _PamrPart(self, source, ImageSource(index, self.work.root))
+
+
+class _PamrPart(_Part):
+    """A part of `refine pamr`."""
+
+    def __init__(self, worker: PamrWorker, source: Shard, images: ImageSource) -> None:
+        super().__init__(source, images)
+        self.worker, self.config = worker, worker.config
+        self.background = worker.background if source.classes[0] else None
+        included = includes_background(source) or self.background is not None
+        self.root_attrs = {"background": "included" if included else "none"}
+
+    def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
+        """Return the items of a batch."""
+        return [self._item(item, image) for _, (item, image) in loaded]
+
+    def _item(self, item: Item, image: np.ndarray) -> Item:
+        rows, class_ids = full_size(item, len(self.classes) - 1)
+        if self.background is not None:
+            rows = with_background(rows, self.background)
+            class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
+        cam, covers = refined_maps(torch.from_numpy(image).to(self.worker.device), torch.from_numpy(rows), self.config)
+        attrs = {"height": image.shape[0], "width": image.shape[1], "covers": np.array(covers)}
+        return Item(item.id, {"class_ids": class_ids, "cam": stored(cam, self.config.grid_stride)}, attrs)

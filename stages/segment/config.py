@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stages.settings import setting
 
@@ -23,3 +23,134 @@ class NetConfig:
     precision: str = setting("fp32", "Arithmetic of the network.", choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     threads: int = setting(1, "CPU threads of each worker.", low=1)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a family of papers shows images to CLIP and scores them; every value is a setting that can be overridden."""
+
+    names: str
+    template: str
+    statistics: str
+    short_side: int
+    window: int
+    stride: int
+    score: str
+    scale: float
+    shift: float
+    background: str
+    threshold: float
+    threshold_pamr: float
+    dilations: tuple[int, ...]
+    blend: str
+
+
+# SCLIP's evaluation (also ClearCLIP's, NACLIP's and ProxyCLIP's, with other thresholds), and TCL's, which the thesis of
+# CoDe follows.
+PROTOCOLS = {
+    "sclip": Protocol("auto", "imagenet", "clip", 336, 224, 112, "softmax", 40.0, 0.0, "both", 0.1, 0.1, (8, 16),
+                      "cosines"),
+    "tcl": Protocol("none", "tcl", "imagenet", 448, 448, 224, "sigmoid", 10.0, -2.5, "threshold", 0.5, 0.4,
+                    (1, 2, 4, 8, 12, 24), "scores")}
+
+
+# Where the evaluation of SCLIP and NACLIP has another short side: by the preset of the classes' words.
+SHORT_SIDES = {"sclip-cityscapes": 560, "sclip-stuff": 448}
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Settings of every method that compares patches with words; what is empty or none is the protocol's."""
+
+    protocol: str = setting("sclip", "Whose evaluation the values below are from: SCLIP's, or TCL's and CoDe's.",
+                            choices=tuple(PROTOCOLS))
+    names: str = setting("", "Without --words: a preset, auto, none (the raw names), wordnet or a FILE.toml; auto is "
+                         "the preset that knows all classes, else the raw names.", source="sclip: auto; tcl: none")
+    template: str = setting("", "The prompt; or imagenet (80 of them), tcl (9), or a file with one a line: their mean.",
+                            source="sclip: imagenet; tcl: tcl")
+    short_side: int | None = setting(None, "The image is resized to this short side.", low=16, high=8192,
+                                     unit="pixels", source="sclip: 336, Cityscapes 560, COCO-Stuff 448; tcl: 448")
+    long_side: int = setting(2048, "A long side beyond this is resized to it instead.", low=16, high=65536,
+                             unit="pixels", source="MMSegmentation")
+    window: int | None = setting(None, "Side of the windows in which the image is seen.", low=16, high=8192,
+                                 unit="pixels", source="sclip: 224; tcl: 448")
+    stride: int | None = setting(None, "Distance of the windows.", low=1, high=8192, unit="pixels",
+                                 source="sclip: 112; tcl: 224")
+    statistics: str = setting("", "Mean and deviation of the input: the model's own, or ImageNet's.",
+                              choices=("", "clip", "imagenet"), source="sclip: clip; tcl: imagenet")
+    score: str = setting("", "Of cosines: softmax(scale x cosine) over all words, or sigmoid(scale x cosine + shift) "
+                         "of each.", choices=("", "softmax", "sigmoid"), source="sclip: softmax; tcl: sigmoid")
+    scale: float | None = setting(None, "Factor of the cosines.", low=0.01, high=10000, source="sclip: 40; tcl: 10")
+    shift: float | None = setting(None, "Added to the scaled cosine.", low=-100, high=100, source="tcl: -2.5")
+    background: str = setting("", "Who is the background's rival: words, a threshold, both, or nobody.",
+                              choices=("", "words", "threshold", "both", "none"), source="sclip: both; tcl: threshold")
+    threshold: float | None = setting(None, "Where no class reaches this it is background.", low=0, high=1,
+                                      source="sclip: 0.1; tcl: 0.5, with --pamr 0.4")
+    pamr: bool = setting(False, "Refine by the image's colours (PAMR).", source="Araslanov and Roth; NACLIP, TCL: yes")
+    dilations: tuple[int, ...] = setting((), "Distances of PAMR's neighbours.", low=1, high=512,
+                                         source="sclip: 8,16; tcl: 1,2,4,8,12,24")
+    iterations: int = setting(10, "Rounds of PAMR.", low=0, high=1000, source="Araslanov and Roth")
+    blend: str = setting("", "What is averaged over windows: cosines (PAMR refines their mean), or scores (PAMR "
+                         "refines each window's at stride 4).", choices=("", "cosines", "scores"),
+                         source="sclip: cosines; tcl: scores")
+    grid_stride: int = setting(0, "Stride of the scores; 0: 1, for images of more than a megapixel what makes it less.",
+                               low=0, high=64, unit="pixels")
+    as_released: bool = setting(False, "As the released code: positions are read up to a tenth of a patch beside their "
+                                "places, and background words that are also classes stay.")
+    batch_size: int = setting(16, "Windows of an image computed at once.", low=1)
+    shard_size: int = setting(256, "Images in a shard.", low=1)
+    precision: str = setting("fp32", "Arithmetic of all blocks but the last, which is fp32.",
+                             choices=("fp32", "bf16", "fp16"))
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "CPU threads of each worker.", low=1)
+
+
+@dataclass(frozen=True)
+class MaskclipConfig(TextConfig):
+    """Settings of `segment maskclip`."""
+
+    whole_block: bool = setting(True, "Keep the residual path and the MLP of the last block.", source="TCL")
+
+
+@dataclass(frozen=True)
+class SclipConfig(TextConfig):
+    """Settings of `segment sclip`."""
+
+    whole_block: bool = setting(True, "Keep the residual path and the MLP of the last block.", source="SCLIP")
+
+
+@dataclass(frozen=True)
+class ClearclipConfig(TextConfig):
+    """Settings of `segment clearclip`."""
+
+    whole_block: bool = setting(False, "Keep the residual path and the MLP of the last block.", source="ClearCLIP")
+
+
+@dataclass(frozen=True)
+class NaclipConfig(TextConfig):
+    """Settings of `segment naclip`."""
+
+    whole_block: bool = setting(False, "Keep the residual path and the MLP of the last block.", source="NACLIP")
+    deviation: float = setting(5.0, "Width of the neighbourhood that is preferred; 0: none is.", low=0, high=1000,
+                               unit="patches", source="NACLIP")
+
+
+@dataclass(frozen=True)
+class ProxyclipConfig(TextConfig):
+    """Settings of `segment proxyclip`."""
+
+    beta: float = setting(1.2, "Similarities below so many times their mean are cut off.", low=0, high=100,
+                          source="ProxyCLIP")
+    gamma: float = setting(3.0, "Factor of the similarities before the softmax.", low=0.001, high=1000,
+                           source="ProxyCLIP")
+
+
+def resolved(config: TextConfig) -> TextConfig:
+    """Return the settings with the protocol's values for those that are empty or none."""
+    protocol = PROTOCOLS[config.protocol]
+    names = ("names", "template", "short_side", "window", "stride", "statistics", "score", "scale", "shift",
+             "background", "dilations", "blend")
+    chosen = {name: getattr(protocol, name) for name in names if getattr(config, name) in (None, "", ())}
+    if config.threshold is None:
+        chosen["threshold"] = protocol.threshold_pamr if config.pamr else protocol.threshold
+    return replace(config, **chosen)

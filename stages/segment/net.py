@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.kernels.dense_crf import PRESETS, dense_crf, unary_from_scores
-from stages.kernels.resample import upsample
+from stages.kernels.resample import upsample, upsampled_bands
 
 # A class that no pixel gives this much can't win one in ten steps of mean field; leaving it out saves its cost.
 _LEAST_FOR_CRF = 0.05
@@ -49,10 +49,14 @@ def mask_of_scores(scores: np.ndarray, size: tuple[int, int], *, image: np.ndarr
     Upsampled bilinearly to `size`; with `crf` refined on `image` (H, W, 3) by that preset's kernels, over the
     classes that some pixel gives 0.05 or more.
     """
-    rows = upsample(scores.astype(np.float32), size, size)
-    ids = np.arange(len(rows))
     if crf:
+        rows = upsample(scores.astype(np.float32), size, size)
         ids = np.flatnonzero(rows.max(axis=(1, 2)) >= _LEAST_FOR_CRF)
         rows = dense_crf(image, unary_from_scores(rows[ids]), PRESETS[crf])
-    mask = ids[rows.argmax(axis=0)].astype(np.uint8 if len(scores) <= 255 else np.uint16)
-    return mask, np.round(rows.max(axis=0) * 255).clip(0, 255).astype(np.uint8)
+        best, largest = ids[rows.argmax(axis=0)], rows.max(axis=0)
+    else:
+        best, largest = np.empty(size, np.int64), np.empty(size, np.float32)
+        for place, rows in upsampled_bands(scores, size):
+            best[place], largest[place] = rows.argmax(axis=0), rows.max(axis=0)
+    mask = best.astype(np.uint8 if len(scores) <= 255 else np.uint16)
+    return mask, np.round(largest * 255).clip(0, 255).astype(np.uint8)

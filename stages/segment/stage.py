@@ -1,30 +1,29 @@
-"""`segment net`: a trained network's masks of an index's images, or of image files."""
+"""`segment`: masks of an index's images, or of image files, by a trained network or by a frozen CLIP and words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
-from stages.data.source import ImageSource
-from stages.data.views import scaled_views
+from stages.data.class_words import PRESETS, SCLIP, ClassWords, class_words, words_alone
+from stages.data.free_words import free_words, other_scripts
 from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Silent, Stop, Summary
 from stages.flow.map_loop import run_map
 from stages.flow.packages import need_pydensecrf
-from stages.flow.parts import Part
 from stages.flow.pictures import image_files, index_of_files, write_pictures
+from stages.flow.stream import peeked
 from stages.flow.work import MapWork
-from stages.nets.files import load_net, read_net
-from stages.nets.precision import DTYPES
-from stages.segment.config import NetConfig
-from stages.segment.net import fused_scores, mask_of_scores
+from stages.nets.clip import ClipSource, find_clip, in_pieces
+from stages.nets.files import read_net
+from stages.nets.prompts import templates_of
+from stages.nets.proxy import find_proxy
+from stages.segment.config import SHORT_SIDES, NetConfig, ProxyclipConfig, TextConfig, resolved
 from stages.settings import as_plain
-from stages.shards import Item, Shard, same_classes
+from stages.shards import Shard, expand
 
 
 def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -40,18 +39,83 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
                       where=net)
     settings = replace(config, device=resolve_device(config.device))
     paths, files = image_files(inputs.paths)
-    if files and output.dry_run:
-        report.tell(f"would segment {len(files)} image files")
-        return Summary()
-    if files:
-        paths = [str(index_of_files(files, tuple(description["classes"]), output))]
-    inputs = replace(inputs, paths=paths)
     trained_on = description["provenance"][-1]["inputs"].get("index", "")
-    work = MapWork("segment", "net", "masks", ("index",), "stages.segment.stage:NetWorker", config,
+    work = MapWork("segment", "net", "masks", ("index",), "stages.segment.workers:NetWorker", config,
                    as_plain(settings), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on},
                    root=inputs.root, shard_size=config.shard_size, batch_size=config.batch_size,
                    threads=config.threads)
+    return _segmented(work, replace(inputs, paths=paths), files, tuple(description["classes"]), output, stop, report)
+
+
+def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *, stop: Stop,
+             report: Report) -> Summary:
+    """Write the masks that a frozen CLIP gives by words alone, and with `--scores` its scores as a `cams` run.
+
+    Raises UsageError, MissingInput, BadData, Unavailable.
+    """
+    given, config = config, resolved(config)
+    if not 0 < int(config.stride or 0) <= int(config.window or 0):
+        raise UsageError(f"--stride {config.stride} is above --window {config.window}",
+                         "pixels between the windows would not be seen")
+    clip = find_clip(inputs.require("clip"), inputs.named.get("weights"))
+    proxy = find_proxy(inputs.named.get("proxy"), inputs.named.get("proxy_weights")) if isinstance(
+        config, ProxyclipConfig) else None
+    paths, files = image_files(inputs.paths)
+    words, paths = _words(config, inputs.named.get("words"), paths, alone=bool(files))
+    if given.short_side is None:
+        config = replace(config, short_side=SHORT_SIDES.get(words.source, config.short_side))
+    for note in (*clip.notes, *words.notes, *_doubts(words, clip)):
+        report.tell(note)
+    plain = {**as_plain(config), "device": resolve_device(config.device), "clip": clip.name,
+             "words": words.as_plain(), "template": list(templates_of(config.template))}
+    work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:TextWorker", config, plain,
+                   digests={**clip.digests(), **(proxy.digests() if proxy else {})}, root=inputs.root,
+                   shard_size=config.shard_size, threads=config.threads,
+                   shared={"clip": clip, "words": words, "proxy": proxy})
+    return _segmented(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
+
+
+def _words(config: TextConfig, told: str | None, paths: Iterable[str], *,
+           alone: bool) -> tuple[ClassWords, Iterable[str]]:
+    """Return the words of the classes, and the paths again, of which the first was looked at."""
+    presets = (*SCLIP, *PRESETS) if config.protocol == "sclip" else PRESETS
+    if alone:
+        if told is None and config.names in ("auto", "none"):
+            raise UsageError("image files alone have no classes", 'give --words "cat; dog; grass", or --names '
+                             f"{', '.join(presets)} or a FILE.toml")
+        return free_words(told) if told else words_alone(config.names, as_released=config.as_released), paths
+    first, paths = peeked(paths)
+    classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
+    if told:
+        return free_words(told, classes), paths
+    return class_words(config.names, classes, as_released=config.as_released, presets=presets), paths
+
+
+def _doubts(words: ClassWords, clip: ClipSource) -> list[str]:
+    """Return what is said of words that this CLIP can't be expected to know."""
+    if clip.reads_many_languages:
+        return []
+    foreign = other_scripts(words)
+    every = [word for several in words.classes for word in several if word not in foreign]
+    broken = in_pieces(clip, every) if words.source not in (*PRESETS, *SCLIP) else []
+    told = []
+    if foreign:
+        told.append(f"{', '.join(foreign[:5])}: the text tower of {clip.name} was made for English; expect little")
+    if broken:
+        told.append(f"{', '.join(broken[:5])}: no words that the tokenizer knows, it reads them in pieces; check their "
+                    "spelling")
+    return told
+
+
+def _segmented(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[str, ...], output: Output, stop: Stop,
+               report: Report) -> Summary:
+    """Run the work on shards, or on image files, which then get a picture each."""
+    if files and output.dry_run:
+        report.tell(f"would segment {len(files)} image files")
+        return Summary()
+    if files:
+        inputs = replace(inputs, paths=[str(index_of_files(files, classes, output))])
     scores = inputs.named.get("scores")
     if scores:
         summary = _with_scores(work, inputs, output, Path(scores), stop, report)
@@ -68,8 +132,9 @@ def _with_scores(work: MapWork, inputs: Inputs, output: Output, path: Path, stop
         raise UsageError("--scores and -o name one folder", "give two")
     written = _Collecting(report)
     run_map(replace(work, kind="cams"), inputs, replace(output, path=path), stop=stop, report=written)
-    masks = replace(work, reads=("cams",), named={})
-    return run_map(masks, replace(inputs, paths=map(str, written.paths)), output, stop=stop, report=report)
+    masks: dict[str, Any] = {"reads": ("cams",), "named": {}, "worker": "stages.segment.workers:ScoredWorker"}
+    return run_map(replace(work, **masks), replace(inputs, paths=map(str, written.paths)), output, stop=stop,
+                   report=report)
 
 
 class _Collecting(Silent):
@@ -82,88 +147,3 @@ class _Collecting(Silent):
     def finished(self, path: Path) -> None:
         """Keep a finished path."""
         self.paths.append(path)
-
-
-class NetWorker:
-    """Holds the net on its device; without one it makes masks of stored scores."""
-
-    def __init__(self, work: MapWork) -> None:
-        self.work, self.config, self.net = work, work.config, None
-        if "net" in work.named:
-            net, self.description = load_net(work.named["net"])
-            self.device = torch.device(self.config.device if ":" in self.config.device else work.plain["device"])
-            self.net = net.to(self.device, memory_format=torch.channels_last)
-
-    def open(self, part: Part, source: Shard, index: Shard) -> _ScoredPart:
-        """Begin a part; BadData when the net was trained for other classes."""
-        if self.net is None:
-            return _ScoredPart(source, ImageSource(index, self.work.root), self.config)
-        same_classes((str(index.path), index.classes),
-                     (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _NetPart(self, source, ImageSource(index, self.work.root))
-
-
-class _ScoredPart:
-    """A part whose scores are there already."""
-
-    def __init__(self, source: Shard, images: ImageSource, config: NetConfig) -> None:
-        self.source, self.images, self.config = source, images, config
-        self.classes, self.root_attrs = images.classes, {}
-
-    def key(self, item_id: str) -> None:
-        """Any images make a batch."""
-
-    def load(self, item_id: str) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return the image, where the CRF needs it, and the scores."""
-        image = self.images.image(item_id) if self.config.crf else None
-        return image, self.source.item(item_id).datasets["cam"]
-
-    def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray | None, np.ndarray]]]) -> list[Item]:
-        """Return the masks of a batch."""
-        return [self.masked(item_id, scores, image) for item_id, (image, scores) in loaded]
-
-    def masked(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
-        """Return the item with the mask of `scores`."""
-        mask, confidence = mask_of_scores(scores, self.images.size(item_id), image=image, crf=self.config.crf)
-        return Item(item_id, {"mask": mask, "confidence": confidence})
-
-
-class _NetPart(_ScoredPart):
-    """A part to be computed: masks, or the scores themselves."""
-
-    def __init__(self, worker: NetWorker, source: Shard, images: ImageSource) -> None:
-        super().__init__(source, images, worker.config)
-        self.worker, self.wants_scores = worker, worker.work.kind == "cams"
-        self.root_attrs = {"background": "included"} if self.wants_scores else {}
-
-    def key(self, item_id: str) -> tuple[int, int]:
-        """Images of one size make a batch."""
-        return self.images.size(item_id)
-
-    def load(self, item_id: str) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the image and its normalised views."""
-        image, described = self.images.image(item_id), self.worker.description
-        return image, scaled_views(image, self.config.scales, described["mean"], described["std"])
-
-    def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray, list[np.ndarray]]]]) -> list[Item]:
-        """Return the masks or scores of a batch."""
-        device, config = self.worker.device, self.config
-        height, width = self.images.size(loaded[0][0])
-        grid = (-(-height // config.grid_stride), -(-width // config.grid_stride))
-        views = [torch.from_numpy(np.stack(of_scale)).to(device, memory_format=torch.channels_last)
-                 for of_scale in zip(*(views for _, (_, views) in loaded), strict=True)]
-        with torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
-            scores = fused_scores(self.worker.net, views, grid, flip=config.flip, fusion=config.fusion,
-                                  has_background=bool(self.classes[0]))
-        # Rounded as stored scores are, so that masks with and without --scores are the same.
-        stored = scores.cpu().numpy().astype(np.float16)
-        return list(self._items(loaded, stored, (height, width)))
-
-    def _items(self, loaded: Sequence, stored: np.ndarray, size: tuple[int, int]) -> Iterator[Item]:
-        for position, (item_id, (image, _)) in enumerate(loaded):
-            if self.wants_scores:
-                ids = np.arange(stored.shape[1], dtype=np.uint16)
-                yield Item(item_id, {"class_ids": ids, "cam": stored[position]},
-                           {"height": size[0], "width": size[1], "covers": np.array(size)})
-            else:
-                yield self.masked(item_id, stored[position], image)

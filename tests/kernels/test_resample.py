@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.kernels.resample import interpolation_matrix, upsample
+from stages.kernels.resample import interpolation_matrix, upsample, upsampled_bands
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,13 @@ def test_rows_sum_to_one_and_offsets_shift():
     np.testing.assert_allclose(matrix @ torch.arange(5.0), coordinates, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="0 samples"):
         interpolation_matrix(3, 0, scale=1.0)
+
+
+@pytest.mark.parametrize("shape", [(10, 13), (60, 80), (1, 1), (100, 3)])
+def test_bands_are_the_whole(shape):
+    maps = np.random.default_rng(0).random((3, *shape)).astype(np.float16)
+    whole = upsample(maps.astype(np.float32), (60, 80), (60, 80))
+    found = np.full_like(whole, np.nan)
+    for place, rows in upsampled_bands(maps, (60, 80), band=7):
+        found[:, place] = rows
+    np.testing.assert_allclose(found, whole, atol=1e-6)

@@ -1,0 +1,107 @@
+"""Images compared with words, patch by patch: windows, cosines, their mean, and the scores of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.kernels.pamr import pamr
+from stages.kernels.windows import Windows
+from stages.segment.config import TextConfig
+
+# From windows (B, 3, H, W) to the embeddings (B, E, h, w) of their patches.
+Embed = Callable[[Tensor], Tensor]
+_MOST_CELLS = 1_000_000
+_FINE = 4  # stride of a window's scores where PAMR refines these (TCL)
+
+
+class TextSide(NamedTuple):
+    """The words: unit vectors (Q, E), in the order of the classes, and how many each of the C + 1 rows has.
+
+    Row 0 is the background, which may have none; without `background` it never wins.
+    """
+
+    vectors: Tensor
+    counts: tuple[int, ...]
+    background: bool
+
+
+@torch.inference_mode()
+def image_scores(embed: Embed, view: Tensor, picture: Tensor, windows: Windows, text: TextSide, grid: tuple[int, int],
+                 config: TextConfig) -> Tensor:
+    """Return the scores (C + 1, h, w) in [0, 1] of an image on `grid`.
+
+    `view` (3, H', W') is the normalised image that `windows` cut up, `picture` (3, H, W) what PAMR looks at. `config`
+    has every setting resolved.
+    """
+    parts = windows.cut(view)
+    cosines = torch.cat([_cosines(embed(some), text.vectors) for some in parts.split(config.batch_size)])
+    if config.blend == "scores":
+        scores = torch.stack([class_scores(one, text, config) for one in cosines])
+        if config.pamr:
+            scores = _refined_windows(scores, windows, view, config)
+        blended = windows.blend(scores, grid)
+    else:
+        blended = windows.blend(cosines, grid)
+        if config.pamr:
+            colours = _on_grid(picture, grid)
+            blended = pamr(colours, blended, config.dilations, config.iterations)
+        blended = class_scores(blended, text, config)
+    return with_threshold(blended, text, config)
+
+
+def class_scores(cosines: Tensor, text: TextSide, config: TextConfig) -> Tensor:
+    """Return the scores (C + 1, h, w) of cosines (Q, h, w): of each class the best of its words.
+
+    The softmax is over all words of all classes, so a class with more words has more chances (SCLIP).
+    """
+    logits = config.scale * cosines
+    scores = logits.softmax(dim=0) if config.score == "softmax" else torch.sigmoid(logits + config.shift)
+    rows = scores.new_zeros(len(text.counts), *scores.shape[1:])
+    for row, own in zip(rows, scores.split(text.counts), strict=True):
+        if len(own):
+            torch.amax(own, dim=0, out=row)
+    return rows
+
+
+def with_threshold(scores: Tensor, text: TextSide, config: TextConfig) -> Tensor:
+    """Return scores (C + 1, h, w) whose background is the threshold at least: ties go to it (TCL)."""
+    if text.background and config.background in ("threshold", "both"):
+        scores[0].clamp_(min=float(config.threshold or 0))
+    return scores.clamp_(0, 1)
+
+
+def _cosines(embeddings: Tensor, vectors: Tensor) -> Tensor:
+    """Return (B, Q, h, w) of embeddings (B, E, h, w) and unit vectors (Q, E)."""
+    unit = F.normalize(embeddings.float(), dim=1)
+    return (vectors @ unit.flatten(2)).unflatten(-1, embeddings.shape[-2:])
+
+
+def _refined_windows(scores: Tensor, windows: Windows, view: Tensor, config: TextConfig) -> Tensor:
+    """Return the windows' scores (M, C + 1, h', w') at stride 4, repeated from the patches and refined (TCL)."""
+    parts = windows.cut(view)
+    fine = (parts.shape[-2] // _FINE, parts.shape[-1] // _FINE)
+    colours = F.interpolate(parts, fine, mode="bilinear", align_corners=True)
+    repeated = F.interpolate(scores, fine, mode="nearest")
+    return torch.stack([pamr(one, maps, config.dilations, config.iterations)
+                        for one, maps in zip(colours, repeated, strict=True)])
+
+
+def _on_grid(picture: Tensor, grid: tuple[int, int]) -> Tensor:
+    if tuple(picture.shape[1:]) == tuple(grid):
+        return picture
+    return F.interpolate(picture[None], grid, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def grid_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return (h, w): an image's `size` by `stride`, rounded up; 0 is the least stride that gives up to a megapixel."""
+    for step in (stride,) if stride else count(1):
+        grid = (-(-size[0] // step), -(-size[1] // step))
+        if stride or grid[0] * grid[1] <= _MOST_CELLS:
+            break
+    return grid

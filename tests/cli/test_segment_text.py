@@ -1,0 +1,259 @@
+"""`wsss segment naclip` and its like as users run them, on a seeded CLIP; and `refine pamr`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.runner import good, refused, run
+from seeded_clip import Recipe
+from stages.shards import Run
+
+RECIPE = Recipe(seed=11, width=32, layers=3, heads=4, embed=12, text_width=32, text_layers=1, text_heads=2,
+                scale=10.0)
+METHODS = ("naclip", "sclip", "clearclip", "maskclip")
+# One prompt and small windows: the tests look at what is done, not at how well.
+QUICK = ("--template", "a photo of a {}.", "--short-side", "48", "--window", "32", "--stride", "16")
+WORDS = ("--words", "cat; dog; grass")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> tuple[object, ...]:
+    """Return the options that name a seeded CLIP, and quick settings."""
+    config, weights = RECIPE.write(tmp_path_factory.mktemp("clip"))
+    return "--clip", config, "--weights", weights, "--device", "cpu", *QUICK
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    """Return an image file of 40 x 60 pixels."""
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def items(path: Path, kind: str, dataset: str) -> dict[str, np.ndarray]:
+    """Return a dataset of every item of a run."""
+    run_of = Run([path], kind)
+    return {name: run_of.item(name).datasets[dataset] for name in run_of.ids if name in run_of}
+
+
+def test_a_photo_and_three_words(wsss, clip, photo, tmp_path):
+    done = wsss("segment", "naclip", photo, *clip, *WORDS, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert done.out == f"{tmp_path / 'out' / 'masks-00000-of-00001.h5'}\n"
+    assert "3 classes: cat, dog, grass" in done.err
+    mask = items(tmp_path / "out", "masks", "mask")["photo"]
+    assert mask.shape == (40, 60) and set(np.unique(mask)) <= {0, 1, 2, 3}
+    assert Run([tmp_path / "out"], "masks").classes == ("background", "cat", "dog", "grass")
+    with Image.open(tmp_path / "out" / "photo.png") as picture:
+        assert picture.size == (60, 40)
+
+
+def test_every_method_and_pamr_give_other_scores(clip, photo, tmp_path):
+    found = {}
+    for name, method, more in [*((method, method, ()) for method in METHODS),
+                               ("pamr", "naclip", ("--pamr",)), ("tcl", "naclip", ("--protocol", "tcl")),
+                               ("tcl pamr", "naclip", ("--protocol", "tcl", "--pamr")),
+                               ("wide", "naclip", ("--deviation", "0")), ("whole", "naclip", ("--whole-block",)),
+                               ("threshold", "naclip", ("--background", "threshold")),
+                               ("scale", "naclip", ("--scale", "10")), ("blend", "naclip", ("--blend", "scores"))]:
+        out = tmp_path / name
+        good("segment", method, photo, *clip, *WORDS, *more, "-o", out / "masks", "--scores", out / "scores")
+        found[name] = items(out / "scores", "cams", "cam")["photo"].astype(float)
+        assert found[name].shape == (4, 40, 60)
+        assert found[name].min() >= 0 and found[name].max() <= 1
+    names = list(found)
+    for place, one in enumerate(names):
+        for other in names[place + 1:]:
+            assert np.abs(found[one] - found[other]).max() > 1e-4, (one, other)
+
+
+def test_proxyclip(clip, photo, tmp_path):
+    named = ("--proxy", "wsss:tiny", "--proxy-weights", "random")
+    good("segment", "proxyclip", photo, *clip, *WORDS, *named, "-o", tmp_path / "out")
+    good("segment", "proxyclip", photo, *clip, *WORDS, "--proxy", "timm:test_vit", "--proxy-weights", "random", "-o",
+         tmp_path / "vit")
+    assert items(tmp_path / "out", "masks", "mask")["photo"].shape == (40, 60)
+    done = run("segment", "proxyclip", photo, *clip, *WORDS, "-o", tmp_path / "x")
+    assert done.code == 2 and "'--proxy'" in done.err
+    refused(run("segment", "proxyclip", photo, *clip, *WORDS, "--proxy", "timm:vit_no", "--proxy-weights", "random",
+                "-o", tmp_path / "x"), 2, "vit_no")
+
+
+def test_masks_are_the_same_with_and_without_scores(tiny_index, clip, tmp_path):
+    for more in ((), ("--grid-stride", "4")):
+        out = tmp_path / str(len(more))
+        good("segment", "naclip", tiny_index, *clip, *more, "-o", out / "plain")
+        printed = good("segment", "naclip", tiny_index, *clip, *more, "-o", out / "masks", "--scores", out / "scores")
+        assert printed == [str(out / "masks" / "masks-00000-of-00001.h5")]
+        plain, masks = items(out / "plain", "masks", "mask"), items(out / "masks", "masks", "mask")
+        for name, mask in plain.items():
+            np.testing.assert_array_equal(masks[name], mask)
+        assert Run([out / "scores"], "cams").first.attribute("background") == "included"
+        good("pseudo", out / "scores", "-o", out / "pseudo")
+        for name, mask in items(out / "pseudo", "masks", "mask").items():
+            np.testing.assert_array_equal(plain[name], mask)
+
+
+def test_an_index_brings_its_classes(tiny_index, clip, tmp_path):
+    good("segment", "naclip", tiny_index, *clip, "-o", tmp_path / "out")
+    written, index = Run([tmp_path / "out"], "masks"), Run([tiny_index], "index")
+    assert written.classes == index.classes
+    told = json.loads("\n".join(good("eval", tmp_path / "out", "--json")))
+    assert 0 <= told["miou"] <= 1
+    config = written.first.provenance[-1]["config"]
+    assert (config["protocol"], config["short_side"], config["scale"], config["threshold"]) == ("sclip", 48, 40.0, 0.1)
+    assert config["background"] == "both" and config["words"]["background"]
+    good("segment", "naclip", tiny_index, *clip, *WORDS, "-o", tmp_path / "free")
+    assert Run([tmp_path / "free"], "masks").classes == ("background", "cat", "dog", "grass")
+    refused(run("segment", "naclip", tiny_index, *clip, *WORDS, "-o", tmp_path / "out"), 73, "words")
+
+
+def test_a_set_without_background_has_none(tiny_folder, clip, tmp_path):
+    (tmp_path / "classes.txt").write_text("void\ncat\ndog\n")
+    (tmp_path / "tags.csv").write_text("id,tags\npicture_000,cat\n")
+    good("index", "table", tmp_path / "tags.csv", "--images", tiny_folder.root / "JPEGImages", "--class-names",
+         tmp_path / "classes.txt", "-o", tmp_path / "index.h5")
+    good("segment", "sclip", tmp_path / "index.h5", *clip, "--threshold", "0.99", "-o", tmp_path / "out")
+    assert set(np.unique(items(tmp_path / "out", "masks", "mask")["picture_000"])) <= {1, 2}
+
+
+def test_a_benchmark_from_its_folder_to_its_score(clip, tmp_path):
+    root, random = tmp_path / "cityscapes", np.random.default_rng(0)
+    for name in ("leftImg8bit/val/bonn/a_leftImg8bit.png", "gtFine/val/bonn/a_gtFine_labelIds.png"):
+        (root / name).parent.mkdir(parents=True)
+        shape = (30, 60, 3) if name.startswith("left") else (30, 60)
+        Image.fromarray(random.integers(0, 34, shape, dtype=np.uint8)).save(root / name)
+    good("index", "cityscapes", root, "-o", tmp_path / "val.h5")
+    # One window, so that the benchmark's own short side can be had quickly.
+    good("segment", "sclip", tmp_path / "val.h5", *clip[:6], "--template", "a {}.", "--window", "1200", "--stride",
+         "600", "-o", tmp_path / "masks")
+    written = Run([tmp_path / "masks"], "masks")
+    config = written.first.provenance[-1]["config"]
+    assert (config["short_side"], config["words"]["source"]) == (560, "sclip-cityscapes")
+    assert set(np.unique(items(tmp_path / "masks", "masks", "mask")["bonn/a"])) <= set(range(1, 20))
+    told = json.loads("\n".join(good("eval", tmp_path / "masks", "--json")))
+    assert told["protocol"].startswith("19 classes without background")
+    assert ("sclip by words (sclip): short side 560, windows of 1200 every 600, clip statistics, names "
+            "sclip-cityscapes, 1 templates, softmax at 40.0") in told["protocol"]
+
+
+def test_voc_without_background(tiny_folder, tmp_path):
+    (tmp_path / "names.txt").write_text("background\ncat\ndog\n")
+    more = ("--split", "train", "--class-names", tmp_path / "names.txt")
+    for flag, first in (("--background", "background"), ("--no-background", "")):
+        good("index", "voc", tiny_folder.root, *more, flag, "-o", tmp_path / f"{flag}.h5")
+        assert Run([tmp_path / f"{flag}.h5"], "index").classes[0] == first
+
+
+def test_a_threshold_that_nothing_reaches(clip, photo, tmp_path):
+    good("segment", "sclip", photo, *clip, *WORDS, "--background", "threshold", "--threshold", "1", "-o",
+         tmp_path / "out")
+    assert not items(tmp_path / "out", "masks", "mask")["photo"].any()
+    good("segment", "sclip", photo, *clip, *WORDS, "--background", "none", "-o", tmp_path / "none")
+    assert items(tmp_path / "none", "masks", "mask")["photo"].all()
+
+
+def test_batches_of_windows_make_no_difference(clip, photo, tmp_path):
+    found = []
+    for size in ("1", "3", "16"):
+        out = tmp_path / size
+        good("segment", "naclip", photo, *clip, *WORDS, "--batch-size", size, "-o", out / "m", "--scores", out / "s")
+        found.append(items(out / "s", "cams", "cam")["photo"].astype(float))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-3)
+
+
+def test_four_hundred_words(clip, photo, tmp_path):
+    words = "\n".join(f"thing number {place}" for place in range(400))
+    (tmp_path / "words.txt").write_text(words)
+    good("segment", "naclip", photo, *clip, "--words", tmp_path / "words.txt", "-o", tmp_path / "out")
+    mask = items(tmp_path / "out", "masks", "mask")["photo"]
+    assert mask.dtype == np.uint16 and mask.max() <= 400
+
+
+def test_words_that_can_not_be_meant(clip, photo, tmp_path):
+    out = ("-o", tmp_path / "out")
+    refused(run("segment", "naclip", photo, *clip, *out), 2, "no classes", "--words")
+    refused(run("segment", "naclip", photo, *clip, "--words", " ; ", *out), 2, "no word", "cat; dog; grass")
+    refused(run("segment", "naclip", photo, *clip, "--words", "cat; \u200b", *out), 65, "no letter")
+    refused(run("segment", "naclip", photo, *clip, "--words", "nowhere.txt", *out), 66, "nowhere.txt")
+    refused(run("segment", "naclip", photo, *clip, "--words", "very " * 90 + "long", *out), 65, "very very", "reads 77")
+    refused(run("segment", "naclip", photo, *clip, *WORDS, "--stride", "40", *out), 2, "--stride 40", "--window 32")
+    refused(run("segment", "naclip", photo, *clip, *WORDS, "--template", "a photo", *out), 66, "a photo")
+    assert not list(tmp_path.glob("out/masks*"))
+
+
+def test_doubtful_words_are_told(clip, photo, tmp_path):
+    done = run("segment", "naclip", photo, *clip, "--words", "猫が草の上にいる; dog; qzxvbrk", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "猫が草の上にいる: the text tower of seeded was made for English" in done.err
+    assert "qzxvbrk: no words that the tokenizer knows" in done.err
+
+
+def test_towers_that_can_not_be_changed(photo, tmp_path):
+    config = {"embed_dim": 16, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+              "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}
+    (tmp_path / "resnet.json").write_text(json.dumps(config))
+    refused(run("segment", "naclip", photo, "--clip", tmp_path / "resnet.json", "--weights", "random", *WORDS, "-o",
+                tmp_path / "out"), 69, "no ordinary ViT", "ViT-B-16")
+
+
+def test_sizes_of_images(clip, tmp_path):
+    files = []
+    for name, size in {"dot": (1, 1), "line": (3, 700), "large": (1100, 1000)}.items():
+        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+        files.append(tmp_path / f"{name}.png")
+    good("segment", "naclip", *files, *clip, *WORDS, "--pamr", "-o", tmp_path / "out", "--scores", tmp_path / "scores")
+    shapes = {name: mask.shape for name, mask in items(tmp_path / "out", "masks", "mask").items()}
+    assert shapes == {"dot": (1, 1), "line": (3, 700), "large": (1100, 1000)}
+    assert items(tmp_path / "scores", "cams", "cam")["large"].shape == (4, 550, 500)
+
+
+@pytest.fixture(scope="module")
+def cams(tiny_index, tiny_net, tmp_path_factory) -> Path:
+    """Return maps of a small net."""
+    path = tmp_path_factory.mktemp("cams") / "cams"
+    good("cams", "cnn", tiny_index, "--net", tiny_net, "--device", "cpu", "--scales", "1", "-o", path)
+    return path
+
+
+def test_refine_pamr(wsss, cams, tmp_path):
+    done = wsss("refine", "pamr", cams, "--device", "cpu", "-o", tmp_path / "out")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'out' / 'cams-00000-of-00001.h5'}\n"), done.err
+    assert Run([tmp_path / "out"], "cams").first.attribute("background") == "none"
+    before = items(cams, "cams", "class_ids")
+    for name, cam in items(tmp_path / "out", "cams", "cam").items():
+        assert cam.shape == (len(before[name]), 48, 64) and cam.dtype == np.uint8
+        assert not len(cam) or cam.max() == 255
+    good("pseudo", tmp_path / "out", "-o", tmp_path / "masks")
+    assert "mIoU" in "\n".join(good("eval", tmp_path / "out"))
+
+
+def test_refine_pamr_on_a_coarser_grid_with_a_background(cams, tmp_path):
+    good("refine", "pamr", cams, "--device", "cpu", "--grid-stride", "5", "--background", "power:4", "--dilations",
+         "1,2", "-o", tmp_path / "out")
+    written = Run([tmp_path / "out"], "cams")
+    assert written.first.attribute("background") == "included"
+    item = written.item(next(iter(written.ids)))
+    assert item.datasets["class_ids"][0] == 0
+    assert item.datasets["cam"].shape[1:] == (10, 13) and item.datasets["cam"].dtype == np.float16
+    assert tuple(item.attrs["covers"]) == (50, 65)
+    good("pseudo", tmp_path / "out", "-o", tmp_path / "masks")
+    good("refine", "pamr", tmp_path / "out", "--device", "cpu", "-o", tmp_path / "again")
+    assert Run([tmp_path / "again"], "cams").first.attribute("background") == "included"
+    refused(run("refine", "pamr", tmp_path / "out", "--background", "power:4", "-o", tmp_path / "x"), 2,
+            "includes the background")
+
+
+def test_refine_pamr_that_can_not_be_meant(cams, tmp_path):
+    out = ("-o", tmp_path / "out")
+    refused(run("refine", "pamr", cams, "--dilations", "", *out), 2, "--dilations")
+    refused(run("refine", "pamr", cams, "--dilations", "0", *out), 2, "--dilations 0")
+    refused(run("refine", "pamr", cams, "--background", "two-thresholds:0.1,0.3", *out), 2, "two-thresholds")
