@@ -81,12 +81,13 @@ class VisionTower:
         return self._positions[height, width]
 
 
-def resized_positions(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def resized_positions(positions: Tensor, own: tuple[int, int], grid: tuple[int, int],
+                      mode: str = "bilinear") -> Tensor:
     """Return position embeddings (1 + h w, D), class token first, for `grid` (h, w), from those for the grid `own`."""
     if tuple(own) == tuple(grid):
         return positions
     cells = positions[1:].T.reshape(1, -1, *own)
-    resized = F.interpolate(cells, grid, mode="bilinear", align_corners=False)
+    resized = F.interpolate(cells, grid, mode=mode, align_corners=False)
     return torch.cat([positions[:1], resized.flatten(2)[0].T])
 
 

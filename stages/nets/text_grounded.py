@@ -1,0 +1,87 @@
+"""Networks that find in an image what a text names: TCL's, and CoDe's with its text segmenter and prompts.
+
+A net's file is whole: it holds the frozen CLIP, so that `segment` needs nothing besides. Papers: see
+`image_segmenter`, `text_segmenter` and `noun_prompt`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.errors import UsageError
+from stages.nets.clip import empty_model, text_tokenizer
+from stages.nets.frozen_clip import FrozenClip
+from stages.nets.image_segmenter import STRIDE_GAIN, ImageSegmenter
+from stages.nets.noun_prompt import NounPrompt
+from stages.nets.text_segmenter import TextSegmenter
+
+TASK = "text-segmentation"
+TEMPERATURE = 0.07
+_FIRST_WORDS = ("A", "photo", "of")
+
+
+class TextGrounded(nn.Module):
+    """TCL: a frozen CLIP and the image segmenter learnt on it, with the scales of its two contrasts.
+
+    `architecture` says all that is needed to build it again: `clip` (a model config of open_clip), `head` tcl or
+    code, `convolutions` a doubling; `mean` and `std` are the input's.
+    """
+
+    task = TASK
+    contrasts: tuple[str, ...] = ("image", "map")
+
+    def __init__(self, model: Any, architecture: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.architecture = dict(architecture)
+        self.clip = FrozenClip(model)
+        self.segmenter = ImageSegmenter(self.clip, architecture["convolutions"])
+        start = math.log(1 / TEMPERATURE)
+        self.log_scales = nn.ParameterDict({name: nn.Parameter(torch.tensor(start)) for name in self.contrasts})
+        self.stride = self.clip.cell // STRIDE_GAIN
+        self.mean: tuple[float, ...] = ()
+        self.std: tuple[float, ...] = ()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the text tower: texts to ids."""
+        return text_tokenizer(self.architecture["clip"])
+
+
+class CoDe(TextGrounded):
+    """CoDe: TCL with nouns in a learnt context, the text segmenter, and prompts for what is outside the masks.
+
+    `architecture` adds `n_context` and `noun_place` of the context, `text_layer` of the text segmenter and
+    `region_size`, the side of the region prompt. Prompts start at 0.
+    """
+
+    contrasts = ("image", "map", "highlighted")
+
+    def __init__(self, model: Any, architecture: Mapping[str, Any]) -> None:
+        super().__init__(model, architecture)
+        if self.clip.width != self.clip.embedding:
+            raise UsageError(f"the text tower is {self.clip.width} wide and the embedding {self.clip.embedding}: CoDe "
+                             "compares words with nouns", "give --clip a ViT of OpenAI, where both are the same")
+        count, size = architecture["n_context"], architecture["region_size"]
+        self.noun_prompt = NounPrompt(self.clip, self._first_words(count), architecture["noun_place"])
+        self.text_segmenter = TextSegmenter(self.clip.width, architecture["text_layer"])
+        self.region_prompt = nn.Parameter(torch.zeros(1, 3, size, size))
+        self.word_prompt = nn.Parameter(torch.zeros(self.clip.context, self.clip.width))
+
+    def _first_words(self, count: int) -> Tensor:
+        """Return ids (M,) of "A photo of" and letters x, the first words of the context (CoDe, released code)."""
+        words = [*_FIRST_WORDS, *["x"] * max(0, count - len(_FIRST_WORDS))][:count]
+        return torch.tensor([one for word in words for one in self.tokenizer.encode(word)], dtype=torch.long)
+
+
+KINDS: dict[str, Callable[[Any, Mapping[str, Any]], TextGrounded]] = {"tcl": TextGrounded, "code": CoDe}
+
+
+def build_grounded(architecture: Mapping[str, Any], model: Any = None) -> TextGrounded:
+    """Return the net of an architecture on `model`, a CLIP of open_clip; on one with fresh weights without it."""
+    model = empty_model(architecture["clip"]) if model is None else model
+    return KINDS[architecture["head"]](model, architecture)
