@@ -142,9 +142,9 @@ def _openai_config(state: dict[str, Tensor]) -> dict[str, Any]:
         raise UsageError("the image tower is a ResNet", "give --clip a ViT such as ViT-B-16")
     patch = state["visual.conv1.weight"].shape
     cells = len(state["visual.positional_embedding"]) - 1
-    width = len(state["ln_final.weight"])
+    width, image_layers = len(state["ln_final.weight"]), layers("visual.transformer.resblocks.")
     return {"embed_dim": state["text_projection"].shape[1], "quick_gelu": True,
-            "vision_cfg": {"image_size": round(cells**0.5) * patch[-1], "layers": layers("visual.transformer.resblocks."),
+            "vision_cfg": {"image_size": round(cells**0.5) * patch[-1], "layers": image_layers,
                            "width": patch[0], "patch_size": patch[-1]},
             "text_cfg": {"context_length": len(state["positional_embedding"]), "width": width, "heads": width // 64,
                          "vocab_size": len(state["token_embedding.weight"]),

@@ -24,13 +24,17 @@ class FrozenClip(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.text = getattr(model, "text", model)
         if not is_ordinary(model.visual) or model.visual.pool_type != "tok" or not _is_causal(self.text):
             raise UsageError("training on text takes a CLIP with OpenAI's two towers",
                              "give --clip a ViT such as ViT-B-16")
         self.cell = int(model.visual.patch_size[0])
         self.channels, self.width = int(model.visual.proj.shape[0]), int(self.text.positional_embedding.shape[1])
         self.embedding, self.context = int(model.visual.proj.shape[1]), int(self.text.positional_embedding.shape[0])
+
+    @property
+    def text(self) -> Any:
+        """The text tower, which in OpenAI's models is the model itself."""
+        return getattr(self.model, "text", self.model)
 
     def train(self, mode: bool = True) -> FrozenClip:
         """Stay in evaluation mode, whatever the net around it does."""

@@ -72,6 +72,13 @@ class CoDe(TextGrounded):
         self.region_prompt = nn.Parameter(torch.zeros(1, 3, size, size))
         self.word_prompt = nn.Parameter(torch.zeros(self.clip.context, self.clip.width))
 
+    def learn(self, *, word_prompt: bool, region_prompt: bool, text: bool) -> None:
+        """Say what of CoDe's own is learnt: the prompts, and whatever decomposes the text."""
+        self.word_prompt.requires_grad_(word_prompt)
+        self.region_prompt.requires_grad_(region_prompt)
+        self.text_segmenter.requires_grad_(text)
+        self.log_scales["highlighted"].requires_grad_(text)
+
     def _first_words(self, count: int) -> Tensor:
         """Return ids (M,) of "A photo of" and letters x, the first words of the context (CoDe, released code)."""
         words = [*_FIRST_WORDS, *["x"] * max(0, count - len(_FIRST_WORDS))][:count]

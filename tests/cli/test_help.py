@@ -17,11 +17,13 @@ COMMANDS = [
     ("train-cls", "subcategory"), ("train-cls", "mctformer"), ("features",), ("cluster", "finch"),
     ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"), ("cams", "clip-es"), ("cams", "mctformer"),
     ("cams", "gradcam"), ("train-aff", "psa"), ("refine", "crf"), ("refine", "psa"), ("pseudo",), ("train-seg",),
-    ("segment", "net"), ("eval",), ("info",), ("check",), ("show",), ("export", "png"), ("export", "voc")]
+    ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("eval",), ("info",), ("check",), ("show",),
+    ("export", "png"), ("export", "voc"), ("setup", "nltk")]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer"),
                 "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa"),
-                "train-aff": ("psa",), "segment": ("net",), "export": ("png", "voc")}
+                "train-aff": ("psa",), "train-text": ("tcl", "code"), "setup": ("nltk",),
+                "segment": ("net",), "export": ("png", "voc")}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
 
 
