@@ -24,7 +24,8 @@ RECIPES = sorted(FOLDER.glob("*.toml"))
 CONFIGS = {"train-cls cam": ("train_cls", "CamConfig"), "cams cnn": ("cams", "CnnConfig"),
            "train-cls mctformer": ("train_cls", "MctformerConfig"), "cams mctformer": ("cams", "MctformerConfig"),
            "refine crf": ("refine", "CrfConfig"), "pseudo": ("pseudo", "PseudoConfig"),
-           "train-seg": ("train_seg", "SegConfig"), "segment net": ("segment", "NetConfig")}
+           "train-seg": ("train_seg", "SegConfig"), "segment net": ("segment", "NetConfig"),
+           "train-text code": ("train_text", "CodeConfig")}
 
 
 def config_of(command: str) -> type:

@@ -1,4 +1,4 @@
-"""`wsss index voc | table | coco | folder | split`."""
+"""`wsss index voc | table | coco | folder | webdataset | split`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ add(app, "coco", stage="index coco", run=partial(_run, "coco"), config=FolderCon
 add(app, "folder", stage="index folder", run=partial(_run, "folder"), config=FolderConfig, inputs="DIR",
     extra=_EXTRA, example="wsss index folder photos -o train.h5",
     text=f"A folder of photographs per class. {_WRITES}", named=(_CLASSES,))
+
+add(app, "webdataset", stage="index webdataset", run=partial(_run, "webdataset"), config=FolderConfig,
+    inputs="TAR...", extra=_EXTRA, example="wsss index webdataset cc12m/*.tar -o captions.h5",
+    text=f"Tar archives of images and their captions (KEY.jpg with KEY.txt or KEY.json), which stay packed. {_WRITES}")
 
 add(app, "split", stage="index split", run=_split, config=SplitConfig, inputs="INDEX...", extra=(OUTPUT, REPLACE),
     example="wsss index split train.h5 --single -o source.h5\nwsss index split train.h5 --multi -o target.h5",

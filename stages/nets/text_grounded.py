@@ -7,21 +7,23 @@ A net's file is whole: it holds the frozen CLIP, so that `segment` needs nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stages.errors import UsageError
 from stages.nets.clip import empty_model, text_tokenizer
-from stages.nets.frozen_clip import FrozenClip
-from stages.nets.image_segmenter import STRIDE_GAIN, ImageSegmenter
+from stages.nets.frozen_clip import FrozenClip, ends_of
+from stages.nets.image_segmenter import STRIDE_GAIN, ImageSegmenter, similarity
 from stages.nets.noun_prompt import NounPrompt
 from stages.nets.text_segmenter import TextSegmenter
 
 TASK = "text-segmentation"
 TEMPERATURE = 0.07
+_KEPT_SCALE, _KEPT_SHIFT = 10.0, 0.25
 _FIRST_WORDS = ("A", "photo", "of")
 
 
@@ -45,6 +47,21 @@ class TextGrounded(nn.Module):
         self.stride = self.clip.cell // STRIDE_GAIN
         self.mean: tuple[float, ...] = ()
         self.std: tuple[float, ...] = ()
+
+    @torch.inference_mode()
+    def masks(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the soft masks (B, N, 4h, 4w) of normalised `images` for texts (N, E), and CLIP's map (B, E, h, w).
+
+        The trunk runs once for both.
+        """
+        rows, grid = self.clip.trunk(images)
+        return self.segmenter.logits(self.segmenter(rows, grid), texts).sigmoid(), self.clip.dense_embedding(rows, grid)
+
+    @torch.inference_mode()
+    def word_vectors(self, words: Sequence[str]) -> Tensor:
+        """Return unit vectors (N, E) of words as the training had its texts: TCL's are sentences for CLIP."""
+        tokens = self.tokenizer(list(words)).to(self.segmenter.projection.device)
+        return F.normalize(self.clip.text_embedding(self.clip.word_embedding(tokens), ends_of(tokens)), dim=-1)
 
     @property
     def tokenizer(self) -> Any:
@@ -72,6 +89,13 @@ class CoDe(TextGrounded):
         self.region_prompt = nn.Parameter(torch.zeros(1, 3, size, size))
         self.word_prompt = nn.Parameter(torch.zeros(self.clip.context, self.clip.width))
 
+    @torch.inference_mode()
+    def word_vectors(self, words: Sequence[str]) -> Tensor:
+        """Return unit vectors (N, E) of words in the learnt context."""
+        length = self.clip.context - self.architecture["n_context"]
+        tokens = self.tokenizer(list(words), context_length=length).to(self.segmenter.projection.device)
+        return self.noun_prompt(self.clip, tokens)
+
     def learn(self, *, word_prompt: bool, region_prompt: bool, text: bool) -> None:
         """Say what of CoDe's own is learnt: the prompts, and whatever decomposes the text."""
         self.word_prompt.requires_grad_(word_prompt)
@@ -83,6 +107,17 @@ class CoDe(TextGrounded):
         """Return ids (M,) of "A photo of" and letters x, the first words of the context (CoDe, released code)."""
         words = [*_FIRST_WORDS, *["x"] * max(0, count - len(_FIRST_WORDS))][:count]
         return torch.tensor([one for word in words for one in self.tokenizer.encode(word)], dtype=torch.long)
+
+
+def with_knowledge(masks: Tensor, own: Tensor, texts: Tensor, share: float) -> Tensor:
+    """Return the masks (B, N, H, W) mixed with `share` of those of CLIP's own map (B, E, h, w) and texts (N, E).
+
+    The latter are sigmoid(10 (cosine - 0.25)), resized bilinearly: what TCL and CoDe do when they are tested, with a
+    share of 0.3 (released code).
+    """
+    kept = (_KEPT_SCALE * (similarity(own, texts) - _KEPT_SHIFT)).sigmoid()
+    kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
+    return (1 - share) * masks + share * kept
 
 
 KINDS: dict[str, Callable[[Any, Mapping[str, Any]], TextGrounded]] = {"tcl": TextGrounded, "code": CoDe}

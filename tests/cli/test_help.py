@@ -12,14 +12,15 @@ from cli.runner import run
 from stages import STAGES
 
 COMMANDS = [
-    ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("index", "split"), ("cooc",),
+    ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("index", "webdataset"),
+    ("index", "split"), ("cooc",),
     ("train-cls", "cam"), ("train-cls", "mixup"), ("train-cls", "fmix"), ("train-cls", "manifold-mixup"),
     ("train-cls", "subcategory"), ("train-cls", "mctformer"), ("features",), ("cluster", "finch"),
     ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"), ("cams", "clip-es"), ("cams", "mctformer"),
     ("cams", "gradcam"), ("train-aff", "psa"), ("refine", "crf"), ("refine", "psa"), ("pseudo",), ("train-seg",),
     ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("eval",), ("info",), ("check",), ("show",),
     ("export", "png"), ("export", "voc"), ("setup", "nltk")]
-WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "split"), "cluster": ("finch", "kmeans"),
+WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "webdataset", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer"),
                 "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa"),
                 "train-aff": ("psa",), "train-text": ("tcl", "code"), "setup": ("nltk",),

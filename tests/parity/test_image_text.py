@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from stages.nets.image_segmenter import similarity, unit
+from stages.nets.text_grounded import with_knowledge
 from stages.nets.text_segmenter import word_logits, word_masks
 from stages.train_text import losses
 from stages.train_text.highlight import highlighted_images, highlighted_words, kept_words
@@ -77,7 +78,11 @@ def test_masks_at_another_size(reference):
     values = tensors(reference, "tcl_mask")
     cosines = similarity(values["image_emb"], values["text_emb"])
     torch.testing.assert_close(cosines, values["simmap"], **PROBABILITY)
-    torch.testing.assert_close((10 * cosines - 2.5).sigmoid(), values["soft"], **PROBABILITY)
+    soft = (10 * cosines - 2.5).sigmoid()
+    torch.testing.assert_close(soft, values["soft"], **PROBABILITY)
+    mixed = with_knowledge(soft, values["clip_feat_proj"], values["text_emb"], float(values["kp_w"]))
+    torch.testing.assert_close(mixed, values["kp_mixed"], **PROBABILITY)
+    torch.testing.assert_close(with_knowledge(soft, values["clip_feat_proj"], values["text_emb"], 0.0), soft)
 
 
 def test_the_knowledge_of_nouns(reference):

@@ -118,6 +118,17 @@ def test_the_context_can_stand_behind_the_noun():
     torch.testing.assert_close(prompts[1][0][0, 2:6], after.noun_prompt.context)
 
 
+@pytest.mark.parametrize("head", ["tcl", "code"])
+def test_a_trained_net_finds_words(head):
+    net = net_of(head)
+    vectors = net.word_vectors(["dog", "a red car"])
+    masks, own = net.masks(batch_of(2)["image"], vectors)
+    assert masks.shape == (2, 2, 8, 8) and own.shape == (2, 16, 2, 2)
+    assert (masks > 0).all() and (masks < 1).all()
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
+    assert torch.equal(vectors, net_of("tcl").word_vectors(["dog", "a red car"])) == (head == "tcl")
+
+
 def test_half_precision_on_a_cpu():
     net = net_of("code")
     whole = code.loss(net, batch_of(3), config=CODE)["loss"]
