@@ -35,10 +35,12 @@ STAGES = (
     Stage("refine", "cams, images", "cams", "map", "fit maps to the borders in the image"),
     Stage("pseudo", "cams", "masks", "map", "maps to pseudo masks"),
     Stage("train-seg", "index, masks", "a net", "reduce", "train a segmentation network on masks"),
+    Stage("train-text", "index, a CLIP", "a net", "reduce", "train a segmentation network on captions"),
     Stage("segment", "index, a net", "masks", "map", "segment images with a trained network, or with CLIP and words"),
     Stage("eval", "cams or masks, truth", "a table", "reduce", "score maps and masks against the truth"),
     Stage("info", "any shard or net", "a table", "reduce", "what a file holds and how it was made"),
     Stage("check", "any shard", "a table", "reduce", "find damaged bytes"),
     Stage("show", "any shard with images", "a picture", "reduce", "look at images, maps and masks"),
     Stage("export", "masks", "PNG files", "reduce", "masks for other tools"),
+    Stage("setup", "an archive", "data files", "reduce", "put data where they are found, without a network"),
 )

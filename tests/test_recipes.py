@@ -25,7 +25,8 @@ CONFIGS = {"train-cls cam": ("train_cls", "CamConfig"), "cams cnn": ("cams", "Cn
            "train-cls mctformer": ("train_cls", "MctformerConfig"), "cams mctformer": ("cams", "MctformerConfig"),
            "train-aff irn": ("train_aff", "IrnConfig"), "refine irn": ("refine", "IrnConfig"),
            "refine crf": ("refine", "CrfConfig"), "pseudo": ("pseudo", "PseudoConfig"),
-           "train-seg": ("train_seg", "SegConfig"), "segment net": ("segment", "NetConfig")}
+           "train-seg": ("train_seg", "SegConfig"), "segment net": ("segment", "NetConfig"),
+           "train-text code": ("train_text", "CodeConfig")}
 
 
 def config_of(command: str) -> type:

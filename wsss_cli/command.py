@@ -50,11 +50,11 @@ def add(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summar
         extra: tuple[Mapping[str, tuple[Any, Any]], ...] = ()) -> None:
     """Add a command to `app`.
 
-    `example` leads its help, `text` says what it reads and writes, `inputs` is the metavar of its arguments,
-    `named` are its further inputs, `extra` the groups of execution options that it takes.
+    `example` leads its help, `text` says what it reads and writes, `inputs` is the metavar of its arguments ("": it
+    has none), `named` are its further inputs, `extra` the groups of execution options that it takes.
     """
-    described = typer.Argument(metavar=inputs, show_default=False, help="Paths; - or nothing: one a line on "
-                               "standard input.")
+    described = typer.Argument(metavar=inputs or None, hidden=not inputs, show_default=False,
+                               help="Paths; - or nothing: one a line on standard input.")
     argument: dict[str, tuple[Any, Any]] = {"paths": (Annotated[list[str], described], [])}
     groups = (argument, *extra, options.named_options(named), options.config_options(config), options.TALK)
 

@@ -1,4 +1,4 @@
-"""`wsss index voc | table | coco | folder | context | coco-stuff | coco-object | cityscapes | ade20k | split`."""
+"""`wsss index voc | table | coco | folder | webdataset | context | coco-stuff | ... | split`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,10 @@ for _name, _config, _what, _place in (
     add(app, _name, stage=f"index {_name}", run=partial(_run, _name), config=_config, inputs="ROOT", extra=_EXTRA,
         example=f"wsss index {_name} {_place} -o val.h5",
         text=f"{_what}. {_WRITES} Tags are unknown; what the values of the masks mean is recorded.")
+
+add(app, "webdataset", stage="index webdataset", run=partial(_run, "webdataset"), config=FolderConfig,
+    inputs="TAR...", extra=_EXTRA, example="wsss index webdataset cc12m/*.tar -o captions.h5",
+    text=f"Tar archives of images and their captions (KEY.jpg with KEY.txt or KEY.json), which stay packed. {_WRITES}")
 
 add(app, "split", stage="index split", run=_split, config=SplitConfig, inputs="INDEX...", extra=(OUTPUT, REPLACE),
     example="wsss index split train.h5 --single -o source.h5\nwsss index split train.h5 --multi -o target.h5",

@@ -71,6 +71,11 @@ MAP = {
                     help="Shards in work at once, in processes.  [default: cores / threads, 1 on a GPU]"),
     "null": _option(bool, False, "-0", "--null", help="Paths on standard input end in NUL."),
 }
+ARCHIVE = {
+    "archive": _option(str, ..., "--from", metavar="FILE", help="The archive, as its makers give it away."),
+    "output": _option(str, "", "-o", "--output", metavar="DIR", help="Where to put it.  [default: $NLTK_DATA, or "
+                      "nltk_data beside the packages of Python]"),
+}
 TRAIN = {
     "workers": _option(int, 2, "--workers", min=0, metavar="INT", help="Threads that read and augment images."),
     "log": _option(str, "", "--log", metavar="FILE", help="A log of JSON lines.  [default: OUT.log.jsonl]"),

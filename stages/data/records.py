@@ -15,7 +15,8 @@ from stages.errors import BadData
 class Record:
     """One image: its id, its file below the root, and what is known of it.
 
-    `labels` are sorted class ids: () for known to have none, None for unknown.
+    `labels` are sorted class ids: () for known to have none, None for unknown. `span` is (offset, size) of the image's
+    bytes where `path` leads into a tar archive.
     """
 
     id: str
@@ -23,6 +24,7 @@ class Record:
     labels: tuple[int, ...] | None = None
     mask_path: str | None = None
     captions: tuple[str, ...] = ()
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

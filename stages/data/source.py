@@ -16,6 +16,8 @@ from stages.errors import BadData, MissingInput
 from stages.shards import Item, Shard
 
 _PACKED = ("image", "mask")
+# What ends the name of an archive in the path of an image within it.
+ARCHIVE = ".tar/"
 
 
 class ImageSource:
@@ -86,8 +88,10 @@ class ImageSource:
         item = self.index.item(item_id) if self._is_packed else None
         if item is not None and packed in item.datasets:
             return item.datasets[packed].tobytes()
+        attrs = self.entry(item_id).attrs
+        span = (attrs["offset"], attrs["bytes"]) if packed == "image" and "offset" in attrs else None
         try:
-            return read_bytes(self.root, path)
+            return read_bytes(self.root, path, span)
         except BadData:
             if self.root.is_dir():
                 raise
@@ -100,19 +104,31 @@ class ImageSource:
         return any(entry.get("config", {}).get("pack") for entry in self.index.provenance)
 
 
-def read_bytes(root: Path, path: str) -> bytes:
-    """Return a file's bytes; BadData when it is not there, can't be read or lies outside `root`."""
-    place = root / path
+def read_bytes(root: Path, path: str, span: tuple[int, int] | None = None) -> bytes:
+    """Return a file's bytes; BadData when it is not there, can't be read or lies outside `root`.
+
+    With `span` (offset, size) the path leads into a tar archive, and these bytes of that are meant.
+    """
+    place = root / (path[:path.index(ARCHIVE) + len(ARCHIVE) - 1] if span else path)
     if not _inside(str(root), str(place.parent)):
         raise BadData("lies outside the root of the images", "put it below --root", where=path)
     try:
         # A pipe or a device in its place could be waited for without end.
         if not stat.S_ISREG(place.stat().st_mode):
             raise BadData("is not a regular file", "put the file there, or take it off the list", where=path)
-        return place.read_bytes()
+        return _part(place, *span, path) if span else place.read_bytes()
     except OSError as error:
         do = "bring the file, or take it off the list"
         raise BadData(f"can't be read ({error.strerror})", do, where=path) from None
+
+
+def _part(archive: Path, offset: int, size: int, path: str) -> bytes:
+    with archive.open("rb") as opened:
+        opened.seek(offset)
+        data = opened.read(size)
+    if len(data) != size:
+        raise BadData("the archive is cut short", "fetch or copy it again", where=path)
+    return data
 
 
 @lru_cache(maxsize=4096)

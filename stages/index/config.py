@@ -45,7 +45,7 @@ class ContextConfig(BenchmarkConfig):
 
 @dataclass(frozen=True)
 class FolderConfig(IndexConfig):
-    """Settings of `index folder`, `index table` and `index coco`."""
+    """Settings of `index folder`, `index table`, `index coco` and `index webdataset`."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,21 @@ from stages.data.layout_coco import list_coco
 from stages.data.layout_folder import list_folder
 from stages.data.layout_table import list_table
 from stages.data.layout_voc import list_voc
+from stages.data.layout_webdataset import list_webdataset
 from stages.data.records import Listing
 from stages.errors import UsageError
 
 Named = Mapping[str, str | None]
 
 
-def read_listing(layout: str, place: Path, config: Any, named: Named) -> Listing:
-    """Return the listing of `place`; `named` are the further files and folders. Raises UsageError, MissingInput."""
-    return _LAYOUTS[layout](place, config, named)
+def read_listing(layout: str, places: list[Path], config: Any, named: Named) -> Listing:
+    """Return the listing of `places`, one but for the layouts of MANY; `named` are the further files and folders.
+
+    Raises UsageError, MissingInput.
+    """
+    if layout in MANY:
+        return MANY[layout](places)
+    return _LAYOUTS[layout](places[0], config, named)
 
 
 def _path(named: Named, name: str) -> Path | None:
@@ -67,3 +73,4 @@ def _folder(folder: Path, config: Any, named: Named) -> Listing:
 _LAYOUTS: dict[str, Callable[[Path, Any, Named], Listing]] = {
     "voc": _voc, "table": _table, "coco": _coco, "folder": _folder,
     **{name: partial(_benchmark, name) for name in BENCHMARKS}}
+MANY: dict[str, Callable[[Sequence[Path]], Listing]] = {"webdataset": list_webdataset}

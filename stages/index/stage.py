@@ -20,7 +20,7 @@ from stages.flow.device import cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
 from stages.index.config import IndexConfig, SplitConfig
-from stages.index.layouts import read_listing
+from stages.index.layouts import MANY, read_listing
 from stages.settings import as_plain
 from stages.shards import (
     Contents,
@@ -64,11 +64,12 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
     Raises MissingInput, BadData (a list or table that can't be meant so), CannotCreate (73).
     """
     places = list(inputs.paths)
-    if len(places) != 1:
-        raise UsageError(f"index {layout} takes one place, not {len(places)}", "see --help")
+    if not places or (len(places) > 1 and layout not in MANY):
+        raise UsageError(f"index {layout} takes {'archives' if layout in MANY else 'one place'}, not {len(places)}",
+                         "see --help")
     if output.is_file:
         output.check_file()
-    listing = read_listing(layout, Path(places[0]), config, inputs.named)
+    listing = read_listing(layout, [Path(place) for place in places], config, inputs.named)
     for note in listing.notes:
         report.tell(note)
     if not listing.records:
@@ -176,6 +177,8 @@ def _item(record: Record, task: _Task) -> Item:
         datasets["captions"] = strings(record.captions)
     if record.mask_path is not None:
         attrs["mask_path"] = record.mask_path
+    if record.span is not None:
+        attrs["offset"], attrs["bytes"] = record.span
     if not task.config.tags_only:
         try:
             _open(record, task, attrs, datasets)
@@ -186,7 +189,7 @@ def _item(record: Record, task: _Task) -> Item:
 
 def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str, np.ndarray]) -> None:
     config, listing = task.config, task.listing
-    data = read_bytes(listing.root, record.path)
+    data = read_bytes(listing.root, record.path, record.span)
     image = decode_image(data, where=record.path, max_pixels=config.max_pixels, apply_exif=config.apply_exif)
     height, width = image.shape[:2]
     attrs.update(height=height, width=width, bytes=len(data), crc32=zlib.crc32(data))

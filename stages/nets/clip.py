@@ -131,6 +131,43 @@ def in_pieces(source: ClipSource, words: Sequence[str]) -> list[str]:
     return [word for word in dict.fromkeys(words) if any(len(encode(part)) > 2 for part in re.split(r"[\s-]+", word))]
 
 
+def open_model(source: ClipSource) -> tuple[Any, dict[str, Any]]:
+    """Return the model of open_clip itself in float32, with its config: what a training builds upon.
+
+    Raises BadData for weights of another network.
+    """
+    model, _ = _built(source)
+    return model.float(), source.architecture or _openai_config(model.state_dict())
+
+
+def empty_model(architecture: dict[str, Any]) -> Any:
+    """Return the model of a config with seeded random weights, in float32. Raises BadData for a config that is none."""
+    return _built(ClipSource("clip", architecture, None))[0].float()
+
+
+def text_tokenizer(architecture: dict[str, Any]) -> Any:
+    """Return the tokenizer of a model config: `tokenizer(texts)` gives ids (P, T). Raises Unavailable."""
+    return _tokenizer(architecture["text_cfg"])
+
+
+def _openai_config(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the config of a ViT of OpenAI's release, whose weights tell all of it; heads are 64 channels wide."""
+    def layers(prefix: str) -> int:
+        return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
+
+    if "visual.layer1.0.conv1.weight" in state:
+        raise UsageError("the image tower is a ResNet", "give --clip a ViT such as ViT-B-16")
+    patch = state["visual.conv1.weight"].shape
+    cells = len(state["visual.positional_embedding"]) - 1
+    width, image_layers = len(state["ln_final.weight"]), layers("visual.transformer.resblocks.")
+    return {"embed_dim": state["text_projection"].shape[1], "quick_gelu": True,
+            "vision_cfg": {"image_size": round(cells**0.5) * patch[-1], "layers": image_layers,
+                           "width": patch[0], "patch_size": patch[-1]},
+            "text_cfg": {"context_length": len(state["positional_embedding"]), "width": width, "heads": width // 64,
+                         "vocab_size": len(state["token_embedding.weight"]),
+                         "layers": layers("transformer.resblocks.")}}
+
+
 def _tower(visual: Any, dtype: torch.dtype, round_positions: bool, positions: str) -> Tower:
     if is_ordinary(visual):
         return VisionTower(visual, dtype=dtype, round_positions=round_positions, positions=positions)

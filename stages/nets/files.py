@@ -27,6 +27,8 @@ from stages.nets.irn import IRNet
 from stages.nets.mctformer import MCTFORMERS, MCTformer
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
+from stages.nets.text_grounded import TASK as GROUNDED
+from stages.nets.text_grounded import build_grounded
 
 AFFINITIES = {net.head: net for net in (AffinityNet, IRNet)}
 FORMAT = "wsss-net"
@@ -111,8 +113,10 @@ def _described(text: str | None, where: str) -> dict[str, Any]:
 def architecture_of(net: nn.Module) -> dict[str, Any]:
     """Return what `build_from_description` needs to build `net` again: backbone, head, stride, outputs.
 
-    What a kind of net needs besides is its `architecture_options`.
+    What a kind of net needs besides is its `architecture_options`; a net without a backbone says all itself.
     """
+    if hasattr(net, "architecture"):
+        return net.architecture
     return {
         "backbone": net.backbone.name,
         "head": net.head,
@@ -145,6 +149,8 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
             net = build_segmenter(parts["backbone"], parts["n_outputs"], head=parts["head"], stride=parts["stride"])
         elif description["task"] == "affinity":
             net = AFFINITIES[parts["head"]](build_backbone(parts["backbone"], stride=parts["stride"]), parts["radius"])
+        elif description["task"] == GROUNDED:
+            net = build_grounded(parts)
         else:
             raise BadData(f"a net for {description['task']}", "use the version that wrote it")
         net.mean, net.std = tuple(description["mean"]), tuple(description["std"])

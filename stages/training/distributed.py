@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -70,6 +71,38 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     flat /= world.size
     for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+class _Gathered(torch.autograd.Function):
+    """The tensors of all processes, behind each other; the gradient of each comes back from all."""
+
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient)
+        return gradient.chunk(distributed.get_world_size())[distributed.get_rank()]
+
+
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensors (B, ...) of all processes as one (R B, ...), in the order of their ranks.
+
+    A loss that every process computes from it alike has, after `average_gradients`, the gradient that one process with
+    all samples would find.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return tensor
+    return _Gathered.apply(tensor)
+
+
+def rank() -> int:
+    """Return the place of this process among those that train together."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 def any_wants(flag: bool, world: World, device: torch.device) -> bool:

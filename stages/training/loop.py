@@ -23,7 +23,7 @@ from stages.nets.precision import DTYPES
 from stages.shards import differences, request_of
 from stages.shards.disk import replace_file
 from stages.training.checkpoint import Checkpoint
-from stages.training.config import TrainingConfig
+from stages.training.config import LoopConfig
 from stages.training.distributed import World, any_wants, average_gradients, joined, share_weights
 from stages.training.optimiser import build_optimiser, hold_batch_norm, set_rate
 from stages.training.order import batch_positions, batches, steps_per_epoch
@@ -39,7 +39,9 @@ class Job:
     `loss(net, batch)` returns named scalars, of which "loss" is minimised, and may return "predicted", (logits,
     targets) of the batch; `draw(position, generator)` one sample of the `n_samples`; `head` are the parameters that
     start anew; `description` is what the net's file says; `watch` judges what was predicted in each pass; `finish(net)`
-    measures what belongs to the trained net before it is written.
+    measures what belongs to the trained net before it is written. `steps` is the length of the training where it is not
+    told in passes, `report_every` the steps after which it logs and saves where a pass is too long for that;
+    `begin_step` is called with the number of each step.
     """
 
     net: nn.Module
@@ -50,6 +52,9 @@ class Job:
     description: dict[str, Any]
     watch: Watch | None = None
     finish: Callable[[nn.Module], None] | None = None
+    steps: int = 0
+    report_every: int = 0
+    begin_step: Callable[[int], None] | None = None
 
 
 def resolved(config: Any) -> Any:
@@ -78,7 +83,7 @@ def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:
     return Summary(up_to_date=1)
 
 
-def train(job: Job, config: TrainingConfig, output: Output, *, ordinal: str, stop: Stop, report: Report) -> Summary:
+def train(job: Job, config: LoopConfig, output: Output, *, ordinal: str, stop: Stop, report: Report) -> Summary:
     """Train `job` under resolved settings and write its net; resume what an interrupted run left.
 
     `ordinal` is the --device as given. Equal settings, inputs, world size, threads and versions end bit-equal
@@ -106,18 +111,19 @@ def _device(kind: str, ordinal: str, world: World) -> torch.device:
 class _Training:
     """One run of the loop."""
 
-    def __init__(self, job: Job, config: TrainingConfig, output: Output, world: World, device: torch.device,
+    def __init__(self, job: Job, config: LoopConfig, output: Output, world: World, device: torch.device,
                  stop: Stop, report: Report) -> None:
         self.job, self.config, self.output, self.world, self.device = job, config, output, world, device
         self.stop, self.report = stop, report
         self.net = job.net.to(device, memory_format=torch.channels_last)
-        hold_batch_norm(self.net, config.freeze_bn)
+        hold_batch_norm(self.net, getattr(config, "freeze_bn", "no"))
         self.optimiser = build_optimiser(self.net, job.head, config)
         self.average: dict[str, torch.Tensor] = {}
         self.predictions = Predictions(world)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         per_epoch = steps_per_epoch(job.n_samples, config.batch_size * config.accumulate, world.size)
-        self.per_epoch, self.steps = per_epoch, per_epoch * config.epochs
+        self.per_epoch, self.steps = per_epoch, job.steps or per_epoch * config.epochs
+        self.report_every = job.report_every or per_epoch
 
     def run(self) -> Summary:
         """Train from the last state to the end, and write the net."""
@@ -162,7 +168,7 @@ class _Training:
                     totals[name] = totals.get(name, 0.0) + value
                 step += 1
                 self.report.advance()
-                if step % self.per_epoch == 0:
+                if step % self.report_every == 0 or step == self.steps:
                     means = {name: value / (step - since) for name, value in totals.items()}
                     self._end_epoch(step, means, time.time() - started, checkpoint)
                     totals, started, since = {}, time.time(), step
@@ -186,6 +192,8 @@ class _Training:
         # Seeding every step makes dropout a function of the step, so no generator state has to be kept.
         torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + self.world.rank)
         rate = set_rate(self.optimiser, config, step, self.steps)
+        if self.job.begin_step:
+            self.job.begin_step(step)
         self.optimiser.zero_grad(set_to_none=True)
         told: dict[str, float] = {"lr": rate}
         share = -(-min(self.job.n_samples, config.batch_size * config.accumulate * self.world.size) // self.world.size)
@@ -208,9 +216,9 @@ class _Training:
     def _apply(self) -> None:
         parameters = [one for group in self.optimiser.param_groups for one in group["params"]]
         average_gradients(parameters, self.world)
-        if self.config.clip:
+        if self.config.largest_gradient:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(parameters, self.config.clip)
+            nn.utils.clip_grad_norm_(parameters, self.config.largest_gradient)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         for name, tensor in self.net.state_dict().items() if self.average else ():
@@ -230,8 +238,8 @@ class _Training:
                 **{name: round(value, 6) for name, value in {**means, **figures}.items()}}
         if self.world.leads:
             append_line(self.output.log_path, line)
-            self.report.tell(f"epoch {line['epoch']}/{self.config.epochs}: loss {line['loss']:.4f}, "
-                             f"{line['seconds']} s")
+            where = f"step {step}/{self.steps}" if self.job.steps else f"epoch {line['epoch']}/{self.config.epochs}"
+            self.report.tell(f"{where}: loss {line['loss']:.4f}, {line['seconds']} s")
         self._judge(count)
         if step < self.steps:
             self._save(checkpoint, step)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
-from stages.training.config import TrainingConfig
+from stages.training.config import LoopConfig
 
 _POWER = 0.9
+_FIRST_SHARE = 1e-4
 
 
-def build_optimiser(net: nn.Module, head: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimiser(net: nn.Module, head: Iterable[nn.Parameter], config: LoopConfig) -> torch.optim.Optimizer:
     """Return the optimiser of the trainable parameters of `net`; those of `head` learn faster."""
     heads = {id(parameter) for parameter in head}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
@@ -34,7 +36,7 @@ def _is_spared(net: nn.Module, name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim < 2 or name.rpartition(".")[2] in getattr(getattr(net, "backbone", net), "undecayed", ())
 
 
-def _group(members: list[nn.Parameter], is_head: bool, is_bias: bool, spared: bool, config: TrainingConfig) -> dict:
+def _group(members: list[nn.Parameter], is_head: bool, is_bias: bool, spared: bool, config: Any) -> dict:
     factor = config.head_lr_factor if is_head else 1.0
     decay = 0.0 if spared else config.weight_decay
     if is_bias and config.bias_lr_factor != 1:
@@ -42,7 +44,7 @@ def _group(members: list[nn.Parameter], is_head: bool, is_bias: bool, spared: bo
     return {"params": members, "lr": config.lr * factor, "factor": factor, "weight_decay": decay}
 
 
-def set_rate(optimiser: torch.optim.Optimizer, config: TrainingConfig, step: int, steps: int) -> float:
+def set_rate(optimiser: torch.optim.Optimizer, config: LoopConfig, step: int, steps: int) -> float:
     """Set the rates for `step` of `steps`, and return the backbone's."""
     rate = config.lr
     if config.schedule == "poly":
@@ -50,8 +52,15 @@ def set_rate(optimiser: torch.optim.Optimizer, config: TrainingConfig, step: int
     elif config.schedule == "cosine":
         # Loshchilov and Hutter, SGDR (2017), eq. 5, without restarts.
         rate = config.lr_floor + (rate - config.lr_floor) * (1 + math.cos(math.pi * step / steps)) / 2
+    elif config.schedule == "warmup-cosine":
+        # The rise comes first, from a ten-thousandth of the rate, and the half wave takes the steps that are left.
+        rest = max(1, steps - config.warmup)
+        wave = (1 + math.cos(math.pi * max(0, step - config.warmup) / rest)) / 2
+        rate = config.lr_floor + (rate - config.lr_floor) * wave
     if step < config.warmup:
-        rate *= (step + 1) / config.warmup
+        gone = step / config.warmup
+        rate = config.lr * (gone + (1 - gone) * _FIRST_SHARE) if config.schedule == "warmup-cosine" else (
+            rate * (step + 1) / config.warmup)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["factor"]
     return rate

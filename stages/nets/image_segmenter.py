@@ -1,0 +1,75 @@
+"""The image segmenter of TCL: a CLIP's last block, learnt anew, and a gated decoder to a map of stride 4.
+
+Cha et al., "Learning to Generate Text-grounded Mask for Open-world Semantic Segmentation" (TCL, CVPR 2023), section
+3.2; CoDe takes it over. At the start all gates are shut, and the map is MaskCLIP's, doubled to the nearest.
+
+Shapes: B images, N texts, D channels of the tower, E of the embedding, (h, w) patches, (4h, 4w) map.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stages.nets.frozen_clip import FrozenClip, run_block
+
+UPSAMPLINGS = 2
+STRIDE_GAIN = 2**UPSAMPLINGS
+_EPSILON = 1e-6
+_SCALE, _SHIFT = 10.0, -2.5
+
+
+class GatedConvolution(nn.Module):
+    """x + tanh(g) Conv3x3(GELU(LayerNorm(x))), with a gate g that starts at 0."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (B, D, h, w) for maps of that shape; the norm is over the channels."""
+        normed = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return maps + torch.tanh(self.gate) * self.conv(F.gelu(normed))
+
+
+class ImageSegmenter(nn.Module):
+    """What is learnt on top of a frozen trunk: the last block, the decoder, norm and projection, and the mask's line.
+
+    `convolutions` a doubling: two in TCL, one in CoDe's released code.
+    """
+
+    def __init__(self, clip: FrozenClip, convolutions: int) -> None:
+        super().__init__()
+        visual = clip.model.visual
+        self.last_block = copy.deepcopy(visual.transformer.resblocks[-1]).requires_grad_(True)
+        self.decoder = nn.ModuleList(nn.Sequential(*(GatedConvolution(clip.channels) for _ in range(convolutions)))
+                                     for _ in range(UPSAMPLINGS))
+        self.norm = copy.deepcopy(visual.ln_post).requires_grad_(True)
+        self.projection = nn.Parameter(visual.proj.detach().clone())
+        self.scale, self.shift = nn.Parameter(torch.tensor(_SCALE)), nn.Parameter(torch.tensor(_SHIFT))
+
+    def forward(self, rows: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return the dense embedding (B, E, 4h, 4w), not normalised, of tokens (B, 1 + h w, D) of the trunk."""
+        maps = run_block(self.last_block, rows, alone=True)[:, 1:].transpose(1, 2).unflatten(-1, grid)
+        for stage in self.decoder:
+            maps = stage(F.interpolate(maps, scale_factor=2, mode="nearest"))
+        return (self.norm(maps.permute(0, 2, 3, 1)) @ self.projection).permute(0, 3, 1, 2)
+
+    def logits(self, dense: Tensor, texts: Tensor) -> Tensor:
+        """Return the masks' logits (B, N, h, w): w cos(pixel, text) + b, of a dense embedding and texts (N, E)."""
+        return self.scale * similarity(dense, texts) + self.shift
+
+
+def similarity(dense: Tensor, texts: Tensor) -> Tensor:
+    """Return the cosine (B, N, h, w) of each pixel of `dense` (B, E, h, w) with each of `texts` (N, E)."""
+    return torch.einsum("behw,ne->bnhw", unit(dense, 1), unit(texts, 1))
+
+
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Return the vectors along `dim` at length 1, as TCL does it: shorter than 1e-6 stay shorter."""
+    return F.normalize(vectors, dim=dim, eps=_EPSILON)

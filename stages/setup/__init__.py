@@ -1,0 +1,1 @@
+"""Data that the package does not bring, put where they are found."""

@@ -1,0 +1,90 @@
+"""What is drawn in a training on captions: a view of an image, one of its captions, some of its nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.data.augment import ClassificationView, classification_view
+from stages.data.nouns import NounSelector
+from stages.data.source import ImageSource
+from stages.train_text.nouns import match_labels
+
+
+class Captions:
+    """The captions that can be trained on: `chosen` has (source, id, captions) of each image that has any.
+
+    `total` counts captions, `one` those with one noun, `none` those with none, which are left out;
+    `images_without` counts images without a caption.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource], selector: NounSelector | None, seen: Callable[[], None]) -> None:
+        """Read the captions of the indexes of `sources`; `seen` is called after each image."""
+        self.total = self.one = self.none = self.images_without = 0
+        self.chosen: list[tuple[ImageSource, str, tuple[str, ...]]] = []
+        for source in sources:
+            for item_id, stored in source.index.each("captions"):
+                captions = tuple(text for one in ([] if stored is None else stored.tolist())
+                                 if (text := one.decode().strip()))
+                self.images_without += not captions
+                usable = tuple(text for text in captions if self._has_nouns(selector, item_id, text))
+                if usable:
+                    self.chosen.append((source, item_id, usable))
+                seen()
+
+    def _has_nouns(self, selector: NounSelector | None, item_id: str, caption: str) -> bool:
+        self.total += 1
+        count = len(selector.nouns(item_id, caption)) if selector else -1
+        self.one += count == 1
+        self.none += count == 0
+        return count != 0
+
+
+class Samples:
+    """Draws augmented views with one of the captions of the image."""
+
+    def __init__(self, captions: Captions, words: Words, config: Any) -> None:
+        self.chosen, self.words = captions.chosen, words
+        self.view = ClassificationView(
+            crop=config.crop_size, flip=0.5 if config.flip else 0.0, brightness=0.0, contrast=0.0, saturation=0.0,
+            hue=0.0, mean=config.mean, std=config.std, area=config.crop_area, rand_augment=config.rand_augment,
+            erase=config.erase)
+
+    def draw(self, position: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return one sample: `image` (3, S, S) float32, and what `Words` makes of a caption."""
+        source, item_id, captions = self.chosen[position]
+        caption = captions[int(generator.integers(len(captions)))]
+        words = self.words(item_id, caption, generator)
+        return {"image": classification_view(source.image(item_id), generator, self.view), **words}
+
+
+class Words:
+    """Texts to what the network reads of them."""
+
+    def __init__(self, selector: NounSelector | None, tokenizer: Any, context: int, config: Any,
+                 templates: Sequence[str]) -> None:
+        self.selector, self.tokenizer, self.context = selector, tokenizer, context
+        self.config, self.templates = config, templates
+
+    def __call__(self, item_id: str, caption: str, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return `caption` (L,), and with a selector `nouns` (J, T), `guides` (J, L), `there` (J,), `labels` (L,).
+
+        A caption with fewer than J nouns repeats the first in the empty places, which `there` tells.
+        """
+        tokens = self._tokens([caption], self.context)[0]
+        if self.selector is None:
+            return {"caption": tokens}
+        every, count = self.selector.nouns(item_id, caption), self.config.n_nouns
+        chosen = [every[place] for place in generator.permutation(len(every))[:count]]
+        there = np.arange(count) < len(chosen)
+        filled = [*chosen, *[chosen[0]] * (count - len(chosen))]
+        guides = [str(generator.choice(self.templates)).replace("{}", noun) for noun in filled]
+        runs = {noun: self.tokenizer.encode(noun) for noun in every}
+        labels = match_labels(tokens, [runs[noun] for noun in chosen], list(runs.values()))
+        return {"caption": tokens, "nouns": self._tokens(filled, self.context - self.config.n_context),
+                "guides": self._tokens(guides, self.context), "there": there, "labels": labels}
+
+    def _tokens(self, texts: list[str], length: int) -> np.ndarray:
+        return self.tokenizer(texts, context_length=length).numpy()

@@ -1,0 +1,180 @@
+"""The losses of TCL and CoDe on a tiny CLIP: what they teach, what the switches leave out, several processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from stages.errors import UsageError
+from stages.train_text import code, tcl
+from stages.train_text.config import CodeConfig, TclConfig
+from train_text.small import CLIP, CODE, TCL, batch_of, changed, net_of
+
+METHODS = {"tcl": (tcl.loss, TCL), "code": (code.loss, CODE)}
+
+
+def learnt(net, loss) -> set[str]:
+    """Return the parts of the net that got a gradient which is not zero."""
+    net.zero_grad()
+    loss.backward()
+    got = [name for name, one in net.named_parameters() if one.grad is not None and one.grad.abs().sum() > 0]
+    assert not any(name.startswith("clip.") for name in got)
+    assert all(torch.isfinite(one.grad).all() for one in net.parameters() if one.grad is not None)
+    return {".".join(name.split(".")[:2]) for name in got}
+
+
+def test_what_tcl_teaches():
+    net = net_of("tcl")
+    got = learnt(net, tcl.loss(net, batch_of(3), config=TCL)["loss"])
+    assert got == {"segmenter.last_block", "segmenter.decoder", "segmenter.norm", "segmenter.projection",
+                   "segmenter.scale", "segmenter.shift", "log_scales.image", "log_scales.map"}
+
+
+def test_what_code_teaches_and_the_rows_of_its_ablation():
+    net = net_of("code")
+    whole = learnt(net, code.loss(net, batch_of(3), config=CODE)["loss"])
+    assert {"noun_prompt.context", "text_segmenter.layers", "text_segmenter.scale", "text_segmenter.shift",
+            "region_prompt", "word_prompt", "log_scales.highlighted", "segmenter.decoder"} <= whole
+    net.learn(word_prompt=True, region_prompt=False, text=True)
+    assert whole - learnt(net, code.loss(net, batch_of(3), config=CODE)["loss"]) == {"region_prompt"}
+    net.learn(word_prompt=False, region_prompt=True, text=True)
+    assert whole - learnt(net, code.loss(net, batch_of(3), config=CODE)["loss"]) == {"word_prompt"}
+    net.learn(word_prompt=True, region_prompt=True, text=True)
+    baseline = code.loss(net, batch_of(3), config=changed(CODE, co_decomposition=False))
+    assert {"words", "aligned"} & set(baseline) == set()
+    assert whole - learnt(net, baseline["loss"]) == {"text_segmenter.layers", "text_segmenter.scale",
+                                                     "text_segmenter.shift", "word_prompt", "log_scales.highlighted"}
+    nouns = code.loss(net, batch_of(3), config=changed(CODE, regions_with="nouns"))
+    assert whole - learnt(net, nouns["loss"]) == {"word_prompt"}
+
+
+def test_the_total_is_equation_3_8():
+    net, batch = net_of("code"), batch_of(3)
+    told = code.loss(net, batch, config=CODE)
+    image = 0.1 * (told["image"] + told["map"]) + 0.4 * (told["area"] + told["area_negative"]) + told["smooth"]
+    total = 8 * told["knowledge"] + image + told["words"] + 0.5 * told["aligned"]
+    torch.testing.assert_close(told["loss"], total)
+    half = code.loss(net, batch, config=changed(CODE, knowledge="cosine"))
+    torch.testing.assert_close(half["knowledge"] * 2, told["knowledge"])
+
+
+@pytest.mark.parametrize("settings", [
+    {"pairs": "all"}, {"text_labels": "match"}, {"dense": "unit"}, {"area_prior": 0.25}, {"regions_with": "nouns"},
+    {"region_mask": "hard"}])
+def test_each_setting_changes_the_loss(settings):
+    net, batch = net_of("code"), batch_of(3)
+    torch.manual_seed(3)
+    other = code.loss(net, batch, config=changed(CODE, **settings))["loss"]
+    assert torch.isfinite(other)
+    assert not torch.allclose(other, code.loss(net, batch, config=CODE)["loss"])
+
+
+@pytest.mark.parametrize("pairs", ["noun", "all"])
+def test_a_noun_that_is_not_there_has_no_say(pairs):
+    net, there = net_of("code"), [[True, True], [True, False], [True, True]]
+    batch, config = batch_of(3, there), changed(CODE, pairs=pairs)
+    other = {**batch, "nouns": batch["nouns"].clone(), "guides": batch["guides"].clone()}
+    other["nouns"][1, 1, 1], other["guides"][1, 1, 1:3] = 399, 398
+    first, second = (code.loss(net, one, config=config) for one in (batch, other))
+    assert set(first) == set(second)
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], msg=name)
+    everything = code.loss(net, {**other, "there": torch.ones(3, 2, dtype=torch.bool)}, config=config)
+    assert not torch.allclose(everything["loss"], first["loss"])
+
+
+def test_captions_of_one_noun_each():
+    net = net_of("code")
+    told = code.loss(net, batch_of(2, [[True, False]] * 2), config=CODE)
+    assert all(torch.isfinite(value) for value in told.values())
+    learnt(net, told["loss"])
+
+
+def test_words_without_a_noun_are_no_words():
+    logits = torch.tensor([[[0.0] * 5, [1, -1, 2, 3, 4.0]]])
+    assert code.own_labels(logits, torch.tensor([3])).tolist() == [[-1, 0, 1, -1, -1]]
+
+
+def test_a_text_tower_of_another_width_is_refused():
+    clip = {**CLIP, "embed_dim": 8}
+    net_of("tcl", clip=clip)
+    with pytest.raises(UsageError, match="text tower is 16 wide and the embedding 8"):
+        net_of("code", clip=clip)
+
+
+def test_the_context_can_stand_behind_the_noun():
+    before, after = (net_of("code", noun_place=place) for place in ("before", "after"))
+    tokens = batch_of(1)["nouns"][0]
+    prompts = [net.noun_prompt.prompts(net.clip, tokens) for net in (before, after)]
+    words = before.clip.word_embedding(tokens)
+    for (found, ends), first in zip(prompts, (5, 1), strict=True):
+        assert ends.tolist() == [6, 6]
+        torch.testing.assert_close(found[:, first], words[:, 1])
+        torch.testing.assert_close(found[:, 6], words[:, 2])
+    torch.testing.assert_close(prompts[1][0][0, 2:6], after.noun_prompt.context)
+
+
+@pytest.mark.parametrize("head", ["tcl", "code"])
+def test_a_trained_net_finds_words(head):
+    net = net_of(head)
+    vectors = net.word_vectors(["dog", "a red car"])
+    masks, own = net.masks(batch_of(2)["image"], vectors)
+    assert masks.shape == (2, 2, 8, 8) and own.shape == (2, 16, 2, 2)
+    assert (masks > 0).all() and (masks < 1).all()
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
+    assert torch.equal(vectors, net_of("tcl").word_vectors(["dog", "a red car"])) == (head == "tcl")
+
+
+def test_half_precision_on_a_cpu():
+    net = net_of("code")
+    whole = code.loss(net, batch_of(3), config=CODE)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = code.loss(net, batch_of(3), config=CODE)["loss"]
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, rtol=0.05, atol=0.05)
+    half.backward()
+
+
+CASES = {"tcl": ("tcl", TCL), "noun": ("code", CODE), "all": ("code", changed(CODE, pairs="all", dense="unit"))}
+
+
+def _gradients(rank: int, world: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the gradients of a process's share of a batch of four, by case and name."""
+    found = {}
+    for case, (method, config) in CASES.items():
+        net, batch, share = net_of(method), batch_of(4), 4 // world
+        own = {name: tensor[share * rank:share * (rank + 1)] for name, tensor in batch.items()}
+        METHODS[method][0](net, own, config=config)["loss"].backward()
+        found[case] = {name: one.grad for name, one in net.named_parameters() if one.grad is not None}
+    return found
+
+
+def _share(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(_gradients(rank, 2), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_gradient_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    multiprocessing.spawn(_share, (str(tmp_path),), nprocs=2)
+    first, second, alone = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt"), _gradients(0, 1)
+    for case, wanted in alone.items():
+        assert set(first[case]) == set(second[case]) == set(wanted)
+        for name, gradient in wanted.items():
+            both = (first[case][name] + second[case][name]) / 2
+            torch.testing.assert_close(both, gradient, rtol=1e-3, atol=1e-5, msg=f"{case}: {name}")
+
+
+def test_defaults_are_those_of_the_thesis():
+    config = CodeConfig()
+    assert (config.lambda_kg, config.lambda_image, config.lambda_text, config.lambda_hcl) == (8.0, 1.0, 1.0, 0.5)
+    assert (config.lr, config.steps, config.warmup, config.batch_size) == (5e-6, 50_000, 15_000, 16)
+    assert (config.weight_decay, config.n_nouns, config.crop_size) == (0.05, 2, 224)
+    assert TclConfig().area_prior == 0.4

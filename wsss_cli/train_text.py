@@ -1,0 +1,34 @@
+"""`wsss train-text tcl | code`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from stages.flow.execution import Summary
+from stages.train_text.config import CodeConfig, TclConfig
+from wsss_cli.command import Call, add, group
+from wsss_cli.options import FILE, INDEX, REPLACE, TRAIN, Named
+
+app = group("train-text", "Train a segmentation network on captions.")
+
+
+def _run(method: str, call: Call) -> Summary:
+    from stages.train_text.stage import run
+    return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
+
+
+def _add(method: str, config: type, text: str, *more: Named) -> None:
+    add(app, method, stage=f"train-text {method}", run=partial(_run, method), config=config, inputs="INDEX...",
+        example=f"wsss train-text {method} captions.h5 --clip ViT-B-16 --weights openai -o {method}.safetensors",
+        text=f"{text} Reads captions and images of shards of kind index, and a CLIP. Writes a net (.safetensors), "
+             "which holds the CLIP too.",
+        named=(Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
+               Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False),
+               *more),
+        extra=(FILE, INDEX, REPLACE, TRAIN))
+
+
+_add("tcl", TclConfig, "TCL: masks of whole captions, learnt on a frozen CLIP.")
+_add("code", CodeConfig, "CoDe: regions and word segments of the nouns of captions, learnt on a frozen CLIP.",
+     Named("nouns_file", "TABLE", "The nouns, for --nouns file: columns id and nouns, and caption where an image has "
+           "several.", required=False))
