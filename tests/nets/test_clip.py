@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from seeded_clip import Recipe
 from stages.errors import BadData, MissingInput, Unavailable, UsageError
-from stages.nets.clip import find_clip, load_clip
+from stages.nets.clip import empty_model, find_clip, load_clip, open_model, text_tokenizer
 from stages.nets.clip_text import TextTower
 from stages.nets.clip_watched import WatchedTower
 from stages.nets.prompts import class_features, templates_of, word_features
@@ -242,3 +242,17 @@ def test_fusions(clip):
     torch.testing.assert_close(cam, torch.stack([words[[0, 2]], words[[1, 2]]]))
     sentence = class_features(clip.text, synonyms, templates, "sentence")
     torch.testing.assert_close(sentence[0, 0], word_features(clip.text, ["person,people"], templates)[0])
+
+
+def test_the_config_of_an_archive_of_openai_builds_the_same_model(tmp_path):
+    recipe = Recipe(5, 64, 3, 1, 32, 64, 2, 1)
+    config, weights = recipe.write(tmp_path)
+    model, told = open_model(find_clip(str(weights), None))
+    wanted = json.loads(config.read_text())
+    # A width of one head need not be told where it is CLIP's.
+    wanted["vision_cfg"].pop("head_width")
+    assert told == wanted
+    again = empty_model(told)
+    again.load_state_dict(model.state_dict())
+    tokens = text_tokenizer(told)(["a dog"])
+    torch.testing.assert_close(again.encode_text(tokens), model.encode_text(tokens), rtol=1e-3, atol=1e-4)

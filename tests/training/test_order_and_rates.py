@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from stages.nets.segmenter import build_segmenter
+from stages.training.config import LoopConfig
 from stages.training.optimiser import build_optimiser, hold_batch_norm, set_rate
 from stages.training.order import batch_positions, batches, steps_per_epoch
 from training.small import CONFIG, Small
@@ -168,3 +169,11 @@ def test_the_batch_normalisation_of_a_head_always_learns() -> None:
     assert {module.training for module in norms if id(module) in held} == {False}
     assert {module.training for module in norms if id(module) not in held} == {True}
     assert all(parameter.requires_grad for parameter in net.head_parameters())
+
+
+def test_the_rise_comes_before_the_half_wave():
+    weight = nn.Parameter(torch.zeros(1))
+    config = LoopConfig(lr=2.0, lr_floor=0.5, warmup=4, schedule="warmup-cosine")
+    optimiser = torch.optim.SGD([{"params": [weight], "factor": 1.0}], lr=1.0)
+    rates = [set_rate(optimiser, config, step, 12) for step in (0, 2, 4, 8, 12)]
+    assert rates == pytest.approx([2e-4, 2 * (0.5 + 0.5e-4), 2.0, 1.25, 0.5])
