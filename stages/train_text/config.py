@@ -35,8 +35,9 @@ class TclConfig(LoopConfig):
     lr: float = setting(5e-6, "Learning rate.", low=0, high=1000, source="CoDe; TCL: 3.2e-4 x batch / 4096")
     optimizer: str = setting("adamw", "The optimiser.", choices=("sgd", "adamw"), source="CoDe, section 3.5")
     weight_decay: float = setting(0.05, "Weight decay.", low=0, source="CoDe, section 3.5")
-    decay: str = setting("matrices", "What decays: all, or kernels and matrices without biases, norms and scalars.",
-                         choices=("all", "matrices"), source="TCL; its code lets scalars decay")
+    decay: str = setting("but-vectors", "What decays: all, all but vectors (biases, norms), or nothing but matrices.",
+                         choices=("all", "but-vectors", "matrices"), source="TCL's code: gates and scales decay")
+    adam_epsilon: float = setting(1e-6, "Epsilon of AdamW.", low=1e-12, high=0.1, source="TCL and CoDe, released code")
     schedule: str = setting("warmup-cosine", "warmup-cosine: first the rise, then half a wave; others as elsewhere.",
                             choices=("warmup-cosine", "poly", "cosine", "constant"), source="CoDe, section 3.5")
     lr_floor: float = setting(6.25e-7, "Rate at which the cosine ends.", low=0, high=1000,

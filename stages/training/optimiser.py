@@ -13,6 +13,7 @@ from stages.training.config import LoopConfig
 
 _POWER = 0.9
 _FIRST_SHARE = 1e-4
+_EPSILON = 1e-8
 
 
 def build_optimiser(net: nn.Module, head: Iterable[nn.Parameter], config: LoopConfig) -> torch.optim.Optimizer:
@@ -22,12 +23,14 @@ def build_optimiser(net: nn.Module, head: Iterable[nn.Parameter], config: LoopCo
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             is_bias = name.rpartition(".")[2] == "bias"
-            spared = config.decay == "matrices" and _is_spared(net, name, parameter)
+            spared = (config.decay == "matrices" and _is_spared(net, name, parameter)) or (
+                config.decay == "but-vectors" and parameter.ndim == 1)
             groups.setdefault((id(parameter) in heads, is_bias, spared), []).append(parameter)
     described = [_group(members, *kind, config) for kind, members in sorted(
         groups.items(), key=lambda group: group[0])]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(described, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(described, lr=config.lr, weight_decay=config.weight_decay,
+                                 eps=getattr(config, "adam_epsilon", _EPSILON))
     return torch.optim.SGD(described, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 

@@ -12,6 +12,8 @@ from torch import distributed, multiprocessing
 from stages.errors import UsageError
 from stages.train_text import code, tcl
 from stages.train_text.config import CodeConfig, TclConfig
+from stages.training.config import LoopConfig
+from stages.training.optimiser import build_optimiser
 from train_text.small import CLIP, CODE, TCL, batch_of, changed, net_of
 
 METHODS = {"tcl": (tcl.loss, TCL), "code": (code.loss, CODE)}
@@ -170,6 +172,17 @@ def test_two_processes_find_the_gradient_of_one(tmp_path, monkeypatch):
         for name, gradient in wanted.items():
             both = (first[case][name] + second[case][name]) / 2
             torch.testing.assert_close(both, gradient, rtol=1e-3, atol=1e-5, msg=f"{case}: {name}")
+
+
+def test_gates_and_scales_decay_and_vectors_do_not():
+    net = net_of("tcl")
+    optimiser = build_optimiser(net, [], TclConfig(device="cpu"))
+    decays = {id(one): group["weight_decay"] for group in optimiser.param_groups for one in group["params"]}
+    for name, one in net.named_parameters():
+        if one.requires_grad:
+            assert decays[id(one)] == (0 if one.ndim == 1 else 0.05), name
+    assert {group["eps"] for group in optimiser.param_groups} == {1e-6}
+    assert build_optimiser(net, [], LoopConfig(optimizer="adamw")).param_groups[0]["eps"] == 1e-8
 
 
 def test_defaults_are_those_of_the_thesis():
