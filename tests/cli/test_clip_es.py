@@ -235,4 +235,6 @@ def test_gradcam_of_any_classifier(tiny_index, tmp_path):
     good("cams", "gradcam", tiny_index, *named, "--layer", "layer4", "-o", tmp_path / "grad")
     assert {cam.shape[1:] for cam in maps(tmp_path / "grad").values()} == {(2, 2)}
     refused(run("cams", "gradcam", tiny_index, *named, "-o", tmp_path / "x"), 2, "--layer is missing")
+    refused(run("cams", "gradcam", tiny_index, "--net", tmp_path / "mine.pth", "-o", tmp_path / "x"), 65,
+            "no net of wsss", "--weights")
     refused(run("cams", "gradcam", tiny_index, *named, "--layer", "layr4", "-o", tmp_path / "x"), 2, "layer4")
