@@ -24,6 +24,9 @@ sys.path[:0] = [str(ROOT), str(TESTS)]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 for _name, _value in ONE_THREAD.items():
     os.environ.setdefault(_name, _value)
+# What the caller's shell says of images, say, is not meant for the tests.
+for _name in [name for name in os.environ if name.startswith("WSSS_") and name != "WSSS_ORACLES"]:
+    del os.environ[_name]
 
 
 class Reference:
