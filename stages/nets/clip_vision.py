@@ -51,7 +51,8 @@ class VisionTower:
         self.layers = len(visual.transformer.resblocks)
         self.tail = tail_weights(visual)
         self._dtype, self._round = dtype, round_positions
-        self._blocks = [_in_half(block, dtype) if dtype != torch.float32 else _as_it_is(block)
+        half = dtype in (torch.bfloat16, torch.float16)
+        self._blocks = [_in_half(block, dtype) if half else _as_it_is(block)
                         for block in visual.transformer.resblocks[:-1]]
         self._positions: dict[tuple[int, int], Tensor] = {}
 
