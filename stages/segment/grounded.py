@@ -1,7 +1,8 @@
 """Masks of a net of `train-text`, window by window, as TCL and CoDe are tested.
 
 Cha et al., TCL (CVPR 2023), whose evaluation CoDe takes over (thesis, sections 3.5 and 4.1). In each window the net's
-masks of all words are refined by PAMR at their own stride, which is 4; CLIP's own map has a share in them after that (released code).
+masks of all words are refined by PAMR at their own stride, which is 4 for patches of 16; after that CLIP's own map has
+a share in them (released code).
 """
 
 from __future__ import annotations

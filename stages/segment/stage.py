@@ -44,6 +44,8 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
         need_pydensecrf()
     net = inputs.require("net")
     _, description = read_net(net)
+    if description["task"] == GROUNDED:
+        raise BadData(f"is a net for {GROUNDED}", f"run wsss segment {description['architecture']['head']}", where=net)
     if description["task"] != "segmentation":
         raise BadData(f"is a net for {description['task']}, not for segmentation", "give a net of train-seg",
                       where=net)
@@ -141,16 +143,17 @@ def _words(config: WordsConfig, told: str | None, paths: Iterable[str], *,
            alone: bool) -> tuple[ClassWords, Iterable[str]]:
     """Return the words of the classes, and the paths again, of which the first was looked at."""
     presets = (*SCLIP, *PRESETS) if config.protocol == "sclip" else PRESETS
+    as_released = getattr(config, "as_released", False)
     if alone:
         if told is None and config.names in ("auto", "none"):
             raise UsageError("image files alone have no classes", 'give --words "cat; dog; grass", or --names '
                              f"{', '.join(presets)} or a FILE.toml")
-        return free_words(told) if told else words_alone(config.names, as_released=config.as_released), paths
+        return free_words(told) if told else words_alone(config.names, as_released=as_released), paths
     first, paths = peeked(paths)
     classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
     if told:
         return free_words(told, classes), paths
-    return class_words(config.names, classes, as_released=config.as_released, presets=presets), paths
+    return class_words(config.names, classes, as_released=as_released, presets=presets), paths
 
 
 def _doubts(words: ClassWords, clip: ClipSource) -> list[str]:
