@@ -1,4 +1,4 @@
-"""`wsss segment tcl` and `segment code` as users run them, on nets that `train-text` has just made."""
+"""`wsss segment tcl | code` and `show --net` as users run them, on nets that `train-text` has just made."""
 
 from __future__ import annotations
 
@@ -159,3 +159,30 @@ def test_nets_of_another_kind(nets, tiny_net, photo, tmp_path):
             "is a net for text-segmentation", "wsss segment code")
     refused(run("segment", "code", photo, "--net", tmp_path / "gone.safetensors", *out), 66, "no such file")
     assert run("segment", "code", photo, *out).code == 2
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_captions_and_what_a_net_makes_of_them(nets, tmp_path):
+    index, output = nets["code"].parent / "c.h5", tmp_path / "new" / "look.png"
+    done = run("show", index, "--net", nets["code"], "--count", "2", "--cell", "100", "-o", output)
+    assert (done.code, done.out) == (0, f"{output}\n"), done.err
+    assert "nouns: the built-in rules" in done.err
+    both = pixels(output)
+    good("show", index, "--net", nets["code"], "--ids", "p1", "--cell", "100", "-o", tmp_path / "one.png")
+    one = pixels(tmp_path / "one.png")
+    # Image, two regions and words beside each other, and a row for each image.
+    assert one.shape[1] == both.shape[1] == 32 + 4 * 100 + 3 * 8 and both.shape[0] > 1.5 * one.shape[0]
+    assert np.ptp(one[60:, -100:].reshape(-1, 3), axis=0).max() > 100
+
+
+def test_captions_that_can_not_be_shown(nets, tiny_index, tmp_path):
+    index, out = nets["code"].parent / "c.h5", ("-o", tmp_path / "x.png")
+    refused(run("show", index, "--net", nets["tcl"], *out), 65, "is no net of train-text code", "tcl.safetensors")
+    refused(run("show", index, "--net", nets["code"], "--terminal"), 2, "--net", "--terminal")
+    refused(run("show", index, "--net", nets["code"], "--ids", "nobody", *out), 66, "no image nobody")
+    refused(run("show", tiny_index, "--net", nets["code"], *out), 65, "no image has a caption")
+    assert not (tmp_path / "x.png").exists()
