@@ -24,7 +24,8 @@ _WORDS = Named("words", "FILE|WORDS", 'The classes as phrases, "cat; dog; wet gr
                "(one a line, or FILE.toml).", required=False)
 _TEXT = (
     Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
-    Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False), _WORDS, _SCORES)
+    Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False), _WORDS,
+    _SCORES)
 _EXTRA = (OUTPUT, INDEX, REPLACE, MAP, REFUSED)
 
 

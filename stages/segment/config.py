@@ -127,8 +127,8 @@ class GroundedConfig(WordsConfig):
     knowledge: float | None = setting(None, "Share of CLIP's own map in the masks, sigmoid(10 x (cosine - 0.25)).",
                                       low=0, high=1, source="TCL's and CoDe's code: 0.3; with the softmax 0")
     pamr: bool = setting(True, "Refine by the image's colours (PAMR).", source="CoDe, section 3.5")
-    blend: str = setting("", "What is averaged over windows: scores (PAMR refines the masks of each window at stride 4), "
-                         "or cosines, with the net's own score its masks (PAMR refines their mean).",
+    blend: str = setting("", "What is averaged over windows: scores (PAMR refines the masks of each window at stride "
+                         "4), or cosines, with the net's own score its masks (PAMR refines their mean).",
                          choices=("", "cosines", "scores"), source="tcl: scores; sclip: cosines")
     batch_size: int = setting(4, "Windows of an image computed at once.", low=1)
     precision: str = setting("fp32", "Arithmetic of the network.", choices=("fp32", "bf16", "fp16"))

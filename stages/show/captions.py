@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ def _segments(net: CoDe, caption: str, vectors: Tensor) -> tuple[tuple[str, ...]
     # Between the start and the end, of which a caption that is too long has none of its own.
     runs = words_of(tokenizer, tokens[0, 1:int(tokens[0].argmax())].tolist())
     places = np.cumsum([1, *(len(run) for run in runs)])
-    each = [shares[:, start:end].mean(1) for start, end in zip(places, places[1:], strict=False)]
+    each = [shares[:, start:end].mean(1) for start, end in pairwise(places)]
     return tuple(tokenizer.decode(run).strip() for run in runs), torch.stack(each, dim=1).numpy()
 
 
@@ -71,21 +72,27 @@ def caption_row(image: np.ndarray, found: Decomposed, nouns: Sequence[str], name
                 cell: int) -> list[np.ndarray]:
     """Return pictures (H, W, 3) uint8: the image, the region of each noun, and the caption with the words' segments.
 
-    `names` are the places of the words that each noun is: these are underlined in its colour. Regions are shown by the
-    largest value of each, which stands behind its noun, for nets that are young are nowhere sure; words are as strong
-    as their values.
+    `names` are the places of the words that each noun is: these are underlined in its colour. Regions are stretched
+    from their least to their largest value, which stand behind the noun: nets that are young are nowhere sure. Words are
+    as strong as their values.
     """
     colours = [tuple(colour) for colour in class_colours(range(1, len(nouns) + 1)).tolist()]
-    regions = [cam_colours(region[None] / max(region.max(), 1e-6), [place], image=image)
+    regions = [cam_colours(_stretched(region)[None], [place], image=image)
                for place, region in enumerate(found.regions, 1)]
     underlined = [next((colours[noun] for noun, own in enumerate(names) if place in own), None)
                   for place in range(len(found.words))]
     lines = [[Mark(word, line=colour) for word, colour in zip(found.words, underlined, strict=True)]]
     for noun, region, shares, colour in zip(nouns, found.regions, found.segments, colours, strict=True):
-        lines.append([Mark(noun, line=colour), Mark(f"(region up to {region.max():.2f}):"),
+        lines.append([Mark(noun, line=colour), Mark(f"(region {region.min():.3f} to {region.max():.3f}):"),
                       *(Mark(word, fill=colour, share=float(share))
                         for word, share in zip(found.words, shares, strict=True))])
     return [image, *regions, marked_text(lines, (cell, cell))]
+
+
+def _stretched(region: np.ndarray) -> np.ndarray:
+    """Return values from 0 to 1; all 0 where they are all alike."""
+    least, most = float(region.min()), float(region.max())
+    return (region - least) / (most - least) if most > least else np.zeros_like(region)
 
 
 def places_of(tokenizer: Any, words: Sequence[str], noun: str) -> set[int]:

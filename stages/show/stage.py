@@ -91,8 +91,7 @@ def _captions(config: ShowConfig, index: Run, sources: dict[str, ImageSource], s
             each = [(caption, selector.nouns(item_id, caption)) for caption in told]
             caption, nouns = max(each, key=lambda one: min(len(one[1]), most), default=("", ()))
             if nouns:
-                ordered = sorted(nouns, key=lambda noun, text=caption.lower(): (text.find(noun), noun))
-                found[item_id] = (caption, tuple(ordered[:most]))
+                found[item_id] = (caption, _in_order(nouns, caption.lower())[:most])
     unknown = [item_id for item_id in config.ids if item_id not in found]
     if unknown:
         raise MissingInput(f"no image {unknown[0]} that has a caption with a noun", "see wsss info for the ids",
@@ -103,6 +102,10 @@ def _captions(config: ShowConfig, index: Run, sources: dict[str, ImageSource], s
     every = list(found)
     places = np.linspace(0, len(every) - 1, min(config.count, len(every))).round().astype(int)
     return {item_id: found[item_id] for item_id in config.ids or [every[place] for place in places]}
+
+
+def _in_order(nouns: Sequence[str], caption: str) -> tuple[str, ...]:
+    return tuple(sorted(nouns, key=lambda noun: (caption.find(noun), noun)))
 
 
 def _caption_row(net: CoDe, image: np.ndarray, caption: str, nouns: tuple[str, ...], cell: int) -> list[np.ndarray]:

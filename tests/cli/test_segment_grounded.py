@@ -29,8 +29,8 @@ def nets(tmp_path_factory) -> dict[str, Path]:
     good("index", "table", "t.csv", "--images", ".", "-o", "c.h5", cwd=folder)
     for method in ("tcl", "code"):
         good("train-text", method, "c.h5", "--clip", "seeded.json", "--weights", "seeded.pt", "--crop-size", "32",
-             "--batch-size", "2", "--threads", "1", "--device", "cpu", "--warmup", "1", "--lr", "1e-2", "--workers", "0",
-             "--steps", "2", *(("--nouns", "rules") if method == "code" else ()), "-o", f"{method}.safetensors",
+             "--batch-size", "2", "--threads", "1", "--device", "cpu", "--warmup", "1", "--lr", "1e-2", "--workers",
+             "0", "--steps", "2", *(("--nouns", "rules") if method == "code" else ()), "-o", f"{method}.safetensors",
              cwd=folder)
     return {method: folder / f"{method}.safetensors" for method in ("tcl", "code")}
 

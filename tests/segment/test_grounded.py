@@ -94,7 +94,7 @@ def test_what_the_protocols_say_of_nets():
     assert resolved(GroundedConfig(score="softmax")).scale == 40
     with pytest.raises(UsageError, match="--scale 20 is for --score softmax"):
         resolved(GroundedConfig(scale=20.0))
-    with pytest.raises(UsageError, match="--knowledge 0.1 is for --score sigmoid"):
+    with pytest.raises(UsageError, match=r"--knowledge 0\.1 is for --score sigmoid"):
         resolved(GroundedConfig(protocol="sclip", knowledge=0.1))
     assert not {"knowledge"} & set(vars(TextConfig()))
 
