@@ -73,8 +73,8 @@ def caption_row(image: np.ndarray, found: Decomposed, nouns: Sequence[str], name
     """Return pictures (H, W, 3) uint8: the image, the region of each noun, and the caption with the words' segments.
 
     `names` are the places of the words that each noun is: these are underlined in its colour. Regions are stretched
-    from their least to their largest value, which stand behind the noun: nets that are young are nowhere sure. Words are
-    as strong as their values.
+    from their least to their largest value, which stand behind the noun: young nets are nowhere sure. Words are as
+    strong as their values.
     """
     colours = [tuple(colour) for colour in class_colours(range(1, len(nouns) + 1)).tolist()]
     regions = [cam_colours(_stretched(region)[None], [place], image=image)
