@@ -63,6 +63,9 @@ def test_settings_that_change_the_masks(net, text):
     for settings in ({"knowledge": 0.0}, {"pamr": False}, {"blend": "cosines"}, {"iterations": 1}):
         other, _ = scores(net, text, replace(TCL, **settings))
         assert (other - plain).abs().max() > 1e-4, settings
+    mean, rough = (scores(net, text, replace(TCL, blend="cosines", pamr=refined))[0]
+                   for refined in (True, False))
+    assert (mean - rough).abs().max() > 1e-4
     same, _ = scores(net, text, replace(TCL, batch_size=1), side=16)
     torch.testing.assert_close(same, scores(net, text, TCL, side=16)[0], rtol=1e-4, atol=1e-5)
     assert (same - plain).abs().max() > 1e-4
