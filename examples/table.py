@@ -50,6 +50,13 @@ def cells(name: str, split: str, results: list[dict[str, Any]]) -> tuple[str, ..
     return name, split, images, score, values or "-", where or "-"
 
 
+def average(name: str, rows: dict[tuple[str, str], list[dict[str, Any]]]) -> tuple[str, ...]:
+    """Return the texts of a row with the mean of all rows, in which each counts once."""
+    each = [statistics.mean(scores) for results in rows.values()
+            if (scores := [100 * result["miou"] for result in results if result["miou"] is not None])]
+    return name, f"mean of {len(each)}", "-", f"{statistics.mean(each):.1f}" if each else "-", "-", "-"
+
+
 def aligned(table: list[tuple[str, ...]]) -> str:
     """Return the table as text, columns aligned, a rule under the header."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -69,6 +76,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="+", metavar="NAME[@SPLIT]=FILE")
     parser.add_argument("--skip-missing", action="store_true", help="leave out rows whose file is not there")
+    parser.add_argument("--average", metavar="NAME", help="add a row with the mean of all, by this name")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--tsv", action="store_true", help="columns separated by tabs")
     form.add_argument("--markdown", action="store_true", help="a table in Markdown")
@@ -79,6 +87,8 @@ def main() -> int:
         print(f"table.py: {error}", file=sys.stderr)
         return 66 if isinstance(error, FileNotFoundError) else 65
     table = [HEADER, *(cells(*key, results) for key, results in rows.items())]
+    if given.average:
+        table.append(average(given.average, rows))
     as_tsv = "\n".join("\t".join(row) for row in table)
     print(as_tsv if given.tsv else markdown(table) if given.markdown else aligned(table))
     return 0

@@ -230,6 +230,70 @@ def test_every_row_of_csd_can_be_planned(tmp_path, settings, rows):
             options_of(command, whole)
 
 
+ROWS_OF_TEXT = {
+    "table41-tcl": "train-text tcl", "table41-code": "", "table42-c-w-r": "",
+    "table42-baseline": "--no-co-decomposition --no-word-prompt --no-region-prompt",
+    "table42-c": "--no-word-prompt --no-region-prompt", "table42-c-w": "--no-region-prompt",
+    **{f"table43-{value}": f"--lambda-hcl {value}" for value in ("0.05", "0.1", "0.25", "0.75", "1.0")},
+    "table43-0.5": "", "nouns-alone": "--regions-with nouns"}
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Return what plans a target of image-text: the words of its calls of wsss, each with options that it knows."""
+    (tmp_path / "c.h5").touch()
+    whole = typer.main.get_command(app)
+
+    def plan(target: str, *more: str) -> list[list[str]]:
+        done = subprocess.run(["make", "-n", "-C", EXAMPLES / "image-text", f"OUT={tmp_path / 'out'}", "WSSS=wsss",
+                               f"CAPTIONS={tmp_path / 'c.h5'}", *more, target], capture_output=True, text=True,
+                              check=False, timeout=60)
+        assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+        calls = commands_of(done.stdout)
+        for call in calls:
+            options_of(call, whole)
+        return calls
+
+    return plan
+
+
+@pytest.mark.parametrize("target", ROWS_OF_TEXT)
+def test_a_trained_row_of_image_text(planned, target):
+    calls = planned(target)
+    names = [" ".join(call[:2]) for call in calls]
+    trained = "tcl" if target == "table41-tcl" else "code"
+    assert names.count(f"train-text {trained}") == 1 and names.count(f"segment {trained}") == 6
+    assert sum(call[0] == "eval" for call in calls) == sum(call[0] == "index" for call in calls) == 6
+    assert ROWS_OF_TEXT[target] in " ".join(next(call for call in calls if call[0] == "train-text"))
+    off = [word for call in calls for word in call if word.startswith("--no-")]
+    assert len(off) == ROWS_OF_TEXT[target].count("--no-")
+
+
+@pytest.mark.parametrize("method", ["naclip", "sclip", "clearclip", "maskclip", "proxyclip"])
+def test_a_row_of_image_text_without_training(planned, method):
+    sets = "voc context object stuff city ade voc20 context59"
+    calls = planned(f"training-free-{method}", f"SETS={sets}")
+    assert not [call for call in calls if call[0] == "train-text"]
+    segmented = [call for call in calls if call[0] == "segment"]
+    assert len(segmented) == 8 and all(call[1] == method for call in segmented)
+    assert [call[1] for call in calls if call[0] == "index"] == [
+        "voc", "context", "coco-object", "coco-stuff", "cityscapes", "ade20k", "voc", "context"]
+    assert sum("--no-background" in call for call in calls) == 2
+    thresholds = {"clearclip": ["0.5", "0.15", "0.4"], "proxyclip": ["0.2", "0.15", "0.25"]}.get(method, [])
+    assert [call[call.index("--threshold") + 1] for call in segmented if "--threshold" in call] == thresholds
+    assert all(("--pamr" in call) == (method == "naclip") for call in segmented)
+
+
+def test_the_figures_of_image_text_and_its_list(planned):
+    shown = {target: planned(target)[-1] for target in ("figure41", "figure42", "figure43")}
+    assert all(call[0] == "show" for call in shown.values())
+    assert sum("results" in word for word in shown["figure43"]) == 4
+    assert planned("figure44", "PHOTOS=a.jpg", "WORDS=cat; dog")[-1][:3] == ["segment", "code", "a.jpg"]
+    told = (EXAMPLES / "image-text" / "README.md").read_text(encoding="utf-8")
+    assert [target for target in targets_of("image-text") if f"`{target}`" not in told] == []
+    assert set(ROWS_OF_TEXT) <= set(targets_of("image-text"))
+
+
 def commands_of(planned: str) -> list[list[str]]:
     """Return the words of every call of wsss among the planned lines."""
     lines = planned.replace("\\\n", " ").splitlines()

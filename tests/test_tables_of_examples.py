@@ -34,6 +34,11 @@ def test_rows_of_equal_name_are_seeds_with_mean_and_deviation(results: Path) -> 
         "net\tval\t7\t42.0\t-\t-"]
 
 
+def test_the_mean_of_all_rows_counts_each_once(results: Path) -> None:
+    done = run("table.py", "x@voc=a.json", "x@voc=b.json", "x@city=c.json", "--average", "x", "--tsv", cwd=results)
+    assert done.stdout.splitlines()[-1] == "x\tmean of 2\t-\t42.0\t-\t-"
+
+
 def test_a_row_whose_file_is_missing(results: Path) -> None:
     assert run("table.py", "CAM=none.json", cwd=results).returncode == 66
     done = run("table.py", "CAM=none.json", "net=c.json", "--skip-missing", "--markdown", cwd=results)

@@ -1,4 +1,4 @@
-"""`wsss segment net | maskclip | sclip | clearclip | naclip | proxyclip`."""
+"""`wsss segment net | tcl | code | maskclip | sclip | clearclip | naclip | proxyclip`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from stages.flow.execution import Summary
 from stages.segment.config import (
     ClearclipConfig,
+    GroundedConfig,
     MaskclipConfig,
     NaclipConfig,
     NetConfig,
@@ -19,17 +20,23 @@ from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
 app = group("segment", "Segment images with a trained network, or with CLIP and words alone.")
 
 _SCORES = Named("scores", "RUN", "Also write the scores, as a cams run with background.", required=False)
+_WORDS = Named("words", "FILE|WORDS", 'The classes as phrases, "cat; dog; wet grass = grass, lawn", or a file of them '
+               "(one a line, or FILE.toml).", required=False)
 _TEXT = (
     Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
-    Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False),
-    Named("words", "FILE|WORDS", 'The classes as phrases, "cat; dog; wet grass = grass, lawn", or a file of them '
-          "(one a line, or FILE.toml).", required=False), _SCORES)
+    Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False), _WORDS,
+    _SCORES)
 _EXTRA = (OUTPUT, INDEX, REPLACE, MAP, REFUSED)
 
 
 def _net(call: Call) -> Summary:
     from stages.segment.stage import run_net
     return call.run(run_net)
+
+
+def _grounded(method: str, call: Call) -> Summary:
+    from stages.segment.stage import run_grounded
+    return call.run(partial(run_grounded, method))
 
 
 def _text(method: str, call: Call) -> Summary:
@@ -43,6 +50,17 @@ add(app, "net", stage="segment net", run=_net, config=NetConfig, inputs="INDEX|I
          "OUT/<id>.png is written beside). Writes shards of kind masks, and with --scores its scores as shards of "
          "kind cams.",
     named=(Named("net", "FILE", "A net of train-seg."), _SCORES), extra=_EXTRA)
+
+for _name, _line in (("tcl", "TCL: masks of a net that learnt from whole captions"),
+                     ("code", "CoDe: masks of a net that learnt from the nouns of captions")):
+    add(app, _name, stage=f"segment {_name}", run=partial(_grounded, _name), config=GroundedConfig,
+        inputs="INDEX|IMAGE...",
+        example=f'wsss segment {_name} photo.jpg --net {_name}.safetensors --words "cat; dog; grass" -o out',
+        text=f"{_line}, for any words. The net holds its CLIP, so that no other file is needed. Reads images of shards "
+             "of kind index, or image files (then a picture OUT/<id>.png is written beside). Writes shards of kind "
+             "masks, and with --scores its scores as shards of kind cams. On an index the classes are its own, unless "
+             "--words are given.",
+        named=(Named("net", "FILE", f"A net of train-text {_name}."), _WORDS, _SCORES), extra=_EXTRA)
 
 for _name, _config, _line, _more in (
         ("naclip", NaclipConfig, "NACLIP: patches attend to like keys nearby", ()),

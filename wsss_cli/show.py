@@ -6,11 +6,16 @@ from stages.flow.execution import Summary
 from stages.show.config import ShowConfig
 from wsss_cli import options
 from wsss_cli.command import Call, need_paths
+from wsss_cli.options import Named
 
 CONFIG = ShowConfig
-EXAMPLE = "wsss show cams masks --ids 2008_000144 --truth -o look.png"
+EXAMPLE = ("wsss show cams masks --ids 2008_000144 --truth -o look.png\n"
+           "wsss show captions.h5 --net code.safetensors --count 4 -o look.png")
 TEXT = ("Look at images, maps and masks. Reads shards of any kind with images (index, cams, masks) and the images of "
-        "their index; a column each. Writes one PNG, or draws in the terminal.")
+        "their index; a column each. Writes one PNG, or draws in the terminal. With --net, captions of an index and "
+        "what the net makes of them: the region and the words of each noun.")
+NAMED = (Named("net", "FILE", "A net of train-text code, of which regions and words of captions are shown.",
+               required=False),)
 EXTRA = (options.OPTIONAL_FILE, options.INDEX)
 INPUTS = "RUN..."
 
@@ -18,6 +23,11 @@ INPUTS = "RUN..."
 def run(call: Call) -> Summary:
     """Call the stage."""
     from stages.show.stage import run as stage
+    from stages.show.stage import run_captions
+    if call.inputs.named["net"]:
+        run_captions(call.config, need_paths(call, "INDEX"), call.inputs, call.values["output"], report=call.report)
+        call.report.finished(call.output.path)
+        return Summary()
     drawn = stage(call.config, need_paths(call, "RUN"), call.inputs, call.values["output"])
     if drawn is None:
         call.report.finished(call.output.path)

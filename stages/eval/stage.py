@@ -155,14 +155,19 @@ def _protocol(config: EvalConfig, run: Run) -> str:
 
 
 def _by_words(run: Run) -> str:
-    """Return how a frozen CLIP was asked, where the predictions come from one: scores differ by tens with it."""
+    """Return how a network was asked by words, where the predictions come from one: scores differ by tens with it."""
     entries = [entry for entry in run.first.provenance if "protocol" in entry.get("config", {})]
     if not entries:
         return ""
     told, method = entries[-1]["config"], entries[-1]["method"]
     pamr = f"PAMR {','.join(map(str, told['dilations']))} x {told['iterations']}" if told["pamr"] else "no PAMR"
     threshold = f", threshold {told['threshold']}" if told["background"] in ("threshold", "both") else ""
+    score = f"{told['score']} at {told['scale']}"
+    if told.get("knowledge"):
+        score = f"the net's masks with {told['knowledge']} of CLIP's own"
+    elif told["scale"] is None:
+        score = "the net's masks"
     return (f"; {method} by words ({told['protocol']}): short side {told['short_side']}, windows of {told['window']} "
-            f"every {told['stride']}, {told['statistics']} statistics, names {told['words']['source']}, "
-            f"{len(told['template'])} templates, {told['score']} at {told['scale']}, background by "
+            f"every {told['stride']}, {told.get('statistics', 'net')} statistics, names {told['words']['source']}, "
+            f"{len(told['template'])} templates, {score}, background by "
             f"{told['background']}{threshold}, {pamr}")

@@ -22,17 +22,21 @@ class TextTower:
         self._tower = getattr(model, "text", model)
         self._known: dict[str, Tensor] = {}
 
-    @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Return unit vectors (P, E). Raises BadData for a prompt that is longer than the tower can read."""
+        return F.normalize(self.features(prompts), dim=-1)
+
+    @torch.inference_mode()
+    def features(self, prompts: Sequence[str]) -> Tensor:
+        """Return the vectors (P, E) as the tower gives them, not normalised. Raises as `encode` does."""
         wanted = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
         # Prompts of like length are encoded together: what is behind the end of a prompt does not reach it.
         tokens = {prompt: self._tokens(prompt) for prompt in wanted}
         wanted.sort(key=lambda prompt: _length(tokens[prompt]))
         for start in range(0, len(wanted), _BATCH):
             some = wanted[start:start + _BATCH]
-            features = self._encoded(torch.cat([tokens[prompt] for prompt in some]))
-            self._known.update(zip(some, F.normalize(features.float(), dim=-1), strict=True))
+            found = self._encoded(torch.cat([tokens[prompt] for prompt in some]))
+            self._known.update(zip(some, found.float(), strict=True))
         return torch.stack([self._known[prompt] for prompt in prompts])
 
     def _tokens(self, prompt: str) -> Tensor:

@@ -42,11 +42,15 @@ def templates_of(told: str) -> tuple[str, ...]:
     return templates
 
 
-def word_features(tower: TextTower, words: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Return unit vectors (W, E): of each word the mean over the templates."""
+def word_features(tower: TextTower, words: Sequence[str], templates: Sequence[str], *, unit: bool = True) -> Tensor:
+    """Return unit vectors (W, E): of each word the mean over the templates.
+
+    The mean is of unit vectors; without `unit` of vectors as long as the tower gives them, as in TCL's released code.
+    """
     if not words:
         return torch.zeros(0, 0)
-    encoded = tower.encode([template.replace("{}", word) for word in words for template in templates])
+    prompts = [template.replace("{}", word) for word in words for template in templates]
+    encoded = tower.encode(prompts) if unit else tower.features(prompts)
     return F.normalize(encoded.unflatten(0, (len(words), len(templates))).mean(1), dim=-1)
 
 

@@ -14,17 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.errors import UsageError
+from stages.errors import BadData, UsageError
 from stages.nets.clip import empty_model, text_tokenizer
-from stages.nets.frozen_clip import FrozenClip, ends_of
+from stages.nets.clip_text import TextTower
+from stages.nets.frozen_clip import FrozenClip
 from stages.nets.image_segmenter import STRIDE_GAIN, ImageSegmenter, similarity
 from stages.nets.noun_prompt import NounPrompt
+from stages.nets.prompts import word_features
 from stages.nets.text_segmenter import TextSegmenter
 
 TASK = "text-segmentation"
 TEMPERATURE = 0.07
 _KEPT_SCALE, _KEPT_SHIFT = 10.0, 0.25
 _FIRST_WORDS = ("A", "photo", "of")
+_BATCH = 256
 
 
 class TextGrounded(nn.Module):
@@ -49,24 +52,36 @@ class TextGrounded(nn.Module):
         self.std: tuple[float, ...] = ()
 
     @torch.inference_mode()
-    def masks(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the soft masks (B, N, 4h, 4w) of normalised `images` for texts (N, E), and CLIP's map (B, E, h, w).
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the learnt dense embedding (B, E, 4h, 4w) of normalised `images`, and CLIP's own (B, E, h, w).
 
         The trunk runs once for both.
         """
         rows, grid = self.clip.trunk(images)
-        return self.segmenter.logits(self.segmenter(rows, grid), texts).sigmoid(), self.clip.dense_embedding(rows, grid)
+        return self.segmenter(rows, grid), self.clip.dense_embedding(rows, grid)
 
     @torch.inference_mode()
-    def word_vectors(self, words: Sequence[str]) -> Tensor:
-        """Return unit vectors (N, E) of words as the training had its texts: TCL's are sentences for CLIP."""
-        tokens = self.tokenizer(list(words)).to(self.segmenter.projection.device)
-        return F.normalize(self.clip.text_embedding(self.clip.word_embedding(tokens), ends_of(tokens)), dim=-1)
+    def masks(self, dense: Tensor, texts: Tensor) -> Tensor:
+        """Return the soft masks (B, N, 4h, 4w) of a learnt embedding (B, E, 4h, 4w) for texts (N, E)."""
+        return self.segmenter.logits(dense, texts).sigmoid()
+
+    def word_vectors(self, words: Sequence[str], templates: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return unit vectors (N, E) of words for the learnt map, and for CLIP's own.
+
+        Both are means over `templates`, of vectors that are not normalised (TCL's released code). Raises BadData for
+        words that are too long.
+        """
+        found = word_features(self._tower, words, templates, unit=False)
+        return found, found
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer of the text tower: texts to ids."""
         return text_tokenizer(self.architecture["clip"])
+
+    @property
+    def _tower(self) -> TextTower:
+        return TextTower(self.clip.model, self.tokenizer)
 
 
 class CoDe(TextGrounded):
@@ -89,12 +104,23 @@ class CoDe(TextGrounded):
         self.region_prompt = nn.Parameter(torch.zeros(1, 3, size, size))
         self.word_prompt = nn.Parameter(torch.zeros(self.clip.context, self.clip.width))
 
+    def word_vectors(self, words: Sequence[str], templates: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return unit vectors (N, E) of words in the learnt context, for the learnt map, and means over `templates`.
+
+        The mean is of unit vectors (CoDe's released code). Raises BadData for words that are too long.
+        """
+        return self.noun_vectors(words), word_features(self._tower, words, templates)
+
     @torch.inference_mode()
-    def word_vectors(self, words: Sequence[str]) -> Tensor:
-        """Return unit vectors (N, E) of words in the learnt context."""
-        length = self.clip.context - self.architecture["n_context"]
-        tokens = self.tokenizer(list(words), context_length=length).to(self.segmenter.projection.device)
-        return self.noun_prompt(self.clip, tokens)
+    def noun_vectors(self, words: Sequence[str]) -> Tensor:
+        """Return unit vectors (N, E) of words in the learnt context. Raises BadData for words that are too long."""
+        tokenizer, length = self.tokenizer, self.clip.context - self.architecture["n_context"]
+        for word in words:
+            if (count := len(tokenizer.encode(word)) + 2) > length:
+                raise BadData(f"the words {word[:60]!r}... have {count} tokens, the net reads {length} in its context",
+                              "shorten the class name or its words (--words, --names FILE.toml)")
+        tokens = tokenizer(list(words), context_length=length).to(self.segmenter.projection.device)
+        return torch.cat([self.noun_prompt(self.clip, some) for some in tokens.split(_BATCH)])
 
     def learn(self, *, word_prompt: bool, region_prompt: bool, text: bool) -> None:
         """Say what of CoDe's own is learnt: the prompts, and whatever decomposes the text."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
+from stages.errors import UsageError
 from stages.settings import setting
 
 
@@ -59,8 +61,8 @@ SHORT_SIDES = {"sclip-cityscapes": 560, "sclip-stuff": 448}
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """Settings of every method that compares patches with words; what is empty or none is the protocol's."""
+class WordsConfig:
+    """Settings of every method that compares images with words; what is empty or none is the protocol's."""
 
     protocol: str = setting("sclip", "Whose evaluation the values below are from: SCLIP's, or TCL's and CoDe's.",
                             choices=tuple(PROTOCOLS))
@@ -76,12 +78,9 @@ class TextConfig:
                                  unit="pixels", source="sclip: 224; tcl: 448")
     stride: int | None = setting(None, "Distance of the windows.", low=1, high=8192, unit="pixels",
                                  source="sclip: 112; tcl: 224")
-    statistics: str = setting("", "Mean and deviation of the input: the model's own, or ImageNet's.",
-                              choices=("", "clip", "imagenet"), source="sclip: clip; tcl: imagenet")
     score: str = setting("", "Of cosines: softmax(scale x cosine) over all words, or sigmoid(scale x cosine + shift) "
                          "of each.", choices=("", "softmax", "sigmoid"), source="sclip: softmax; tcl: sigmoid")
     scale: float | None = setting(None, "Factor of the cosines.", low=0.01, high=10000, source="sclip: 40; tcl: 10")
-    shift: float | None = setting(None, "Added to the scaled cosine.", low=-100, high=100, source="tcl: -2.5")
     background: str = setting("", "Who is the background's rival: words, a threshold, both, or nobody.",
                               choices=("", "words", "threshold", "both", "none"), source="sclip: both; tcl: threshold")
     threshold: float | None = setting(None, "Where no class reaches this it is background.", low=0, high=1,
@@ -95,14 +94,44 @@ class TextConfig:
                          source="sclip: cosines; tcl: scores")
     grid_stride: int = setting(0, "Stride of the scores; 0: 1, for images of more than a megapixel what makes it less.",
                                low=0, high=64, unit="pixels")
-    as_released: bool = setting(False, "As the released code: positions are read up to a tenth of a patch beside their "
-                                "places, and background words that are also classes stay.")
     batch_size: int = setting(16, "Windows of an image computed at once.", low=1)
     shard_size: int = setting(256, "Images in a shard.", low=1)
     precision: str = setting("fp32", "Arithmetic of all blocks but the last, which is fp32.",
                              choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     threads: int = setting(1, "CPU threads of each worker.", low=1)
+
+
+@dataclass(frozen=True)
+class TextConfig(WordsConfig):
+    """Settings of every method that compares the patches of a frozen CLIP with words."""
+
+    statistics: str = setting("", "Mean and deviation of the input: the model's own, or ImageNet's.",
+                              choices=("", "clip", "imagenet"), source="sclip: clip; tcl: imagenet")
+    shift: float | None = setting(None, "Added to the scaled cosine.", low=-100, high=100, source="tcl: -2.5")
+    as_released: bool = setting(False, "As the released code: positions are read up to a tenth of a patch beside their "
+                                "places, and background words that are also classes stay.")
+
+
+@dataclass(frozen=True)
+class GroundedConfig(WordsConfig):
+    """Settings of `segment tcl` and `segment code`: a net of `train-text`, with the masks that it has learnt."""
+
+    protocol: str = setting("tcl", "Whose evaluation the values below are from: TCL's and CoDe's, or SCLIP's.",
+                            choices=tuple(PROTOCOLS), source="CoDe, section 4.1")
+    score: str = setting("", "sigmoid: the net's own masks, with the scale and shift that it has learnt; softmax(scale "
+                         "x cosine) over all words in their place.", choices=("", "softmax", "sigmoid"),
+                         source="tcl: sigmoid; sclip: softmax")
+    scale: float | None = setting(None, "Factor of the cosines, for the softmax alone.", low=0.01, high=10000,
+                                  source="sclip: 40")
+    knowledge: float | None = setting(None, "Share of CLIP's own map in the masks, sigmoid(10 x (cosine - 0.25)).",
+                                      low=0, high=1, source="TCL's and CoDe's code: 0.3; with the softmax 0")
+    pamr: bool = setting(True, "Refine by the image's colours (PAMR).", source="CoDe, section 3.5")
+    blend: str = setting("", "What is averaged over windows: scores (PAMR refines the masks of each window at stride "
+                         "4), or cosines, with the net's own score its masks (PAMR refines their mean).",
+                         choices=("", "cosines", "scores"), source="tcl: scores; sclip: cosines")
+    batch_size: int = setting(4, "Windows of an image computed at once.", low=1)
+    precision: str = setting("fp32", "Arithmetic of the network.", choices=("fp32", "bf16", "fp16"))
 
 
 @dataclass(frozen=True)
@@ -145,12 +174,35 @@ class ProxyclipConfig(TextConfig):
                            source="ProxyCLIP")
 
 
-def resolved(config: TextConfig) -> TextConfig:
-    """Return the settings with the protocol's values for those that are empty or none."""
+AnyWords = TypeVar("AnyWords", bound=WordsConfig)
+_KNOWLEDGE = 0.3
+
+
+def resolved(config: AnyWords) -> AnyWords:
+    """Return the settings with the protocol's values for those that are empty or none.
+
+    A net has its own scale where its score is the sigmoid; UsageError for one that is given, and for a share of
+    CLIP's map where there are no masks to mix it into.
+    """
     protocol = PROTOCOLS[config.protocol]
-    names = ("names", "template", "short_side", "window", "stride", "statistics", "score", "scale", "shift",
-             "background", "dilations", "blend")
-    chosen = {name: getattr(protocol, name) for name in names if getattr(config, name) in (None, "", ())}
+    empty = [field.name for field in fields(config) if getattr(config, field.name) in (None, "", ())]
+    chosen = {name: getattr(protocol, name) for name in empty if hasattr(protocol, name)}
     if config.threshold is None:
         chosen["threshold"] = protocol.threshold_pamr if config.pamr else protocol.threshold
+    if isinstance(config, GroundedConfig):
+        chosen |= _of_masks(config, chosen.get("score", config.score))
     return replace(config, **chosen)
+
+
+def _of_masks(config: GroundedConfig, score: str) -> dict[str, float | None]:
+    """Return the scale and the knowledge that go with a net's score."""
+    if score == "sigmoid":
+        if config.scale is not None:
+            raise UsageError(f"--scale {config.scale:g} is for --score softmax: the masks have the scale that the net "
+                             "has learnt", "leave it out")
+        return {"scale": None, "knowledge": _KNOWLEDGE if config.knowledge is None else config.knowledge}
+    if config.knowledge:
+        raise UsageError(f"--knowledge {config.knowledge:g} is for --score sigmoid: it is mixed into masks",
+                         "leave it out")
+    scale = PROTOCOLS["sclip"].scale if config.scale is None else config.scale
+    return {"scale": scale, "knowledge": 0.0}

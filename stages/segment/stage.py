@@ -1,8 +1,8 @@
-"""`segment`: masks of an index's images, or of image files, by a trained network or by a frozen CLIP and words."""
+"""`segment`: masks of an index's images, or of image files, by a trained network, or by words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,17 @@ from stages.nets.clip import ClipSource, find_clip, in_pieces
 from stages.nets.files import read_net
 from stages.nets.prompts import templates_of
 from stages.nets.proxy import find_proxy
-from stages.segment.config import SHORT_SIDES, NetConfig, ProxyclipConfig, TextConfig, resolved
+from stages.nets.text_grounded import TASK as GROUNDED
+from stages.segment.config import (
+    SHORT_SIDES,
+    AnyWords,
+    GroundedConfig,
+    NetConfig,
+    ProxyclipConfig,
+    TextConfig,
+    WordsConfig,
+    resolved,
+)
 from stages.settings import as_plain
 from stages.shards import Shard, expand
 
@@ -34,6 +44,8 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
         need_pydensecrf()
     net = inputs.require("net")
     _, description = read_net(net)
+    if description["task"] == GROUNDED:
+        raise BadData(f"is a net for {GROUNDED}", f"run wsss segment {description['architecture']['head']}", where=net)
     if description["task"] != "segmentation":
         raise BadData(f"is a net for {description['task']}, not for segmentation", "give a net of train-seg",
                       where=net)
@@ -54,21 +66,16 @@ def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *,
 
     Raises UsageError, MissingInput, BadData, Unavailable.
     """
-    given, config = config, resolved(config)
-    if not 0 < int(config.stride or 0) <= int(config.window or 0):
-        raise UsageError(f"--stride {config.stride} is above --window {config.window}",
-                         "pixels between the windows would not be seen")
+    given, config = config, _resolved(config)
     clip = find_clip(inputs.require("clip"), inputs.named.get("weights"))
     proxy = find_proxy(inputs.named.get("proxy"), inputs.named.get("proxy_weights")) if isinstance(
         config, ProxyclipConfig) else None
     paths, files = image_files(inputs.paths)
     words, paths = _words(config, inputs.named.get("words"), paths, alone=bool(files))
-    if given.short_side is None:
-        config = replace(config, short_side=SHORT_SIDES.get(words.source, config.short_side))
+    config = _with_short_side(config, given, words)
     for note in (*clip.notes, *words.notes, *_doubts(words, clip)):
         report.tell(note)
-    plain = {**as_plain(config), "device": resolve_device(config.device), "clip": clip.name,
-             "words": words.as_plain(), "template": list(templates_of(config.template))}
+    plain = {**_plain(config, words), "clip": clip.name}
     work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:TextWorker", config, plain,
                    digests={**clip.digests(), **(proxy.digests() if proxy else {})}, root=inputs.root,
                    shard_size=config.shard_size, threads=config.threads,
@@ -76,20 +83,77 @@ def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *,
     return _segmented(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
 
 
-def _words(config: TextConfig, told: str | None, paths: Iterable[str], *,
+def run_grounded(method: str, config: GroundedConfig, inputs: Inputs, output: Output, *, stop: Stop,
+                 report: Report) -> Summary:
+    """Write the masks that a net of `train-text` gives by words, and with `--scores` its scores as a `cams` run.
+
+    Raises UsageError, MissingInput, BadData.
+    """
+    given, config = config, _resolved(config)
+    net = inputs.require("net")
+    _, description = read_net(net)
+    _check_kind(method, description, net)
+    paths, files = image_files(inputs.paths)
+    words, paths = _words(config, inputs.named.get("words"), paths, alone=bool(files))
+    config = _with_short_side(config, given, words)
+    clip = ClipSource(description["initial_weights"]["name"], description["architecture"]["clip"], None)
+    for note in (*words.notes, *_doubts(words, clip)):
+        report.tell(note)
+    trained_on = description["provenance"][-1]["inputs"].get("index", "")
+    work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:GroundedWorker", config,
+                   _plain(config, words), named={"net": net},
+                   digests={"net": description["sha256"], "net_index": trained_on}, root=inputs.root,
+                   shard_size=config.shard_size, threads=config.threads, shared={"words": words})
+    return _segmented(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
+
+
+def _check_kind(method: str, description: Mapping[str, Any], net: str) -> None:
+    """Raise BadData for a net of another task, or of the other method of `train-text`."""
+    if description["task"] != GROUNDED:
+        raise BadData(f"is a net for {description['task']}, not for {GROUNDED}", f"give a net of train-text {method}",
+                      where=net)
+    head = description["architecture"]["head"]
+    if head != method:
+        raise BadData(f"is a net of train-text {head}, not of {method}", f"run wsss segment {head}", where=net)
+
+
+def _resolved(config: AnyWords) -> AnyWords:
+    """Return the settings with the protocol's. Raises UsageError for windows that leave pixels unseen."""
+    config = resolved(config)
+    if not 0 < int(config.stride or 0) <= int(config.window or 0):
+        raise UsageError(f"--stride {config.stride} is above --window {config.window}",
+                         "pixels between the windows would not be seen")
+    return config
+
+
+def _with_short_side(config: AnyWords, given: WordsConfig, words: ClassWords) -> AnyWords:
+    """Return the settings with the short side that goes with the classes' words, unless one was given."""
+    if given.short_side is not None:
+        return config
+    return replace(config, short_side=SHORT_SIDES.get(words.source, config.short_side))
+
+
+def _plain(config: WordsConfig, words: ClassWords) -> dict[str, Any]:
+    """Return what the provenance records of settings and words."""
+    return {**as_plain(config), "device": resolve_device(config.device), "words": words.as_plain(),
+            "template": list(templates_of(config.template))}
+
+
+def _words(config: WordsConfig, told: str | None, paths: Iterable[str], *,
            alone: bool) -> tuple[ClassWords, Iterable[str]]:
     """Return the words of the classes, and the paths again, of which the first was looked at."""
     presets = (*SCLIP, *PRESETS) if config.protocol == "sclip" else PRESETS
+    as_released = getattr(config, "as_released", False)
     if alone:
         if told is None and config.names in ("auto", "none"):
             raise UsageError("image files alone have no classes", 'give --words "cat; dog; grass", or --names '
                              f"{', '.join(presets)} or a FILE.toml")
-        return free_words(told) if told else words_alone(config.names, as_released=config.as_released), paths
+        return free_words(told) if told else words_alone(config.names, as_released=as_released), paths
     first, paths = peeked(paths)
     classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
     if told:
         return free_words(told, classes), paths
-    return class_words(config.names, classes, as_released=config.as_released, presets=presets), paths
+    return class_words(config.names, classes, as_released=as_released, presets=presets), paths
 
 
 def _doubts(words: ClassWords, clip: ClipSource) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
+from stages.data.class_words import ClassWords
 from stages.data.source import ImageSource
 from stages.data.views import scaled_views, short_side_image
 from stages.errors import Unavailable
@@ -24,12 +25,13 @@ from stages.nets.files import load_net
 from stages.nets.precision import DTYPES
 from stages.nets.prompts import templates_of, word_features
 from stages.nets.proxy import Proxy, load_proxy
-from stages.segment import clearclip, maskclip, naclip, proxyclip, sclip
-from stages.segment.config import ProxyclipConfig, TextConfig
+from stages.segment import clearclip, grounded, maskclip, naclip, proxyclip, sclip
+from stages.segment.config import GroundedConfig, ProxyclipConfig, TextConfig, WordsConfig
 from stages.segment.dense_text import Embed, TextSide, grid_of, image_scores
 from stages.segment.net import fused_scores, mask_of_scores
 from stages.shards import Item, Shard, same_classes
 
+Vectors = tuple[Tensor, Tensor | None]
 # Which attention replaces that of CLIP's last block.
 METHODS: dict[str, Callable[[Any], Attend]] = {
     "maskclip": lambda config: maskclip.context, "sclip": lambda config: sclip.context,
@@ -134,8 +136,26 @@ class _NetPart(_ScoredPart):
         return [self.made(item_id, one, image) for (item_id, (image, _)), one in zip(loaded, stored, strict=True)]
 
 
+class WordSides:
+    """The vectors of the words, which are encoded once: with those of the background where there is one."""
+
+    def __init__(self, words: ClassWords, config: WordsConfig, encode: Callable[[list[str]], Vectors]) -> None:
+        """`encode` gives unit vectors (Q, E) of words, and those for CLIP's own map or None."""
+        self.words, self._encode = words, encode
+        self._rivals = config.background in ("words", "both")
+        self._known: dict[bool, TextSide] = {}
+
+    def __call__(self, background: bool) -> TextSide:
+        """Return the words' vectors, those of the background among them where there is one and they compete."""
+        if background not in self._known:
+            groups = [self.words.background if background and self._rivals else (), *self.words.classes]
+            vectors, kept = self._encode([word for words in groups for word in words])
+            self._known[background] = TextSide(vectors, tuple(map(len, groups)), background, kept)
+        return self._known[background]
+
+
 class TextWorker:
-    """Holds a frozen CLIP with the method's attention, and the vectors of the words, which are encoded once."""
+    """Holds a frozen CLIP with the method's attention, and the vectors of the words."""
 
     def __init__(self, work: MapWork) -> None:
         self.work, self.device = work, _device(work)
@@ -148,9 +168,11 @@ class TextWorker:
                               "changed", "give --clip a ViT such as ViT-B-16")
         named = self.config.statistics == "imagenet"
         self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if named else (self.clip.mean, self.clip.std)
-        self.embed = self._embedding(self.clip.vision)
-        self.words = work.shared["words"]
-        self._sides: dict[bool, TextSide] = {}
+        self.cell = self.clip.vision.cell
+        self.scores = partial(image_scores, self._embedding(self.clip.vision), config=self.config)
+        templates = templates_of(self.config.template)
+        self.text = WordSides(work.shared["words"], self.config,
+                              lambda words: (word_features(self.clip.text, words, templates), None))
 
     def _embedding(self, tower: VisionTower) -> Embed:
         config = self.config
@@ -159,15 +181,28 @@ class TextWorker:
             return partial(by_proxy, tower, proxy, config)
         return partial(by_itself, tower, METHODS[self.work.method](config), getattr(config, "whole_block", True))
 
-    def text(self, background: bool) -> TextSide:
-        """Return the words' vectors, those of the background among them where there is one and they compete."""
-        if background not in self._sides:
-            rivals = background and self.config.background in ("words", "both")
-            groups = [self.words.background if rivals else (), *self.words.classes]
-            vectors = word_features(self.clip.text, [word for words in groups for word in words],
-                                    templates_of(self.config.template))
-            self._sides[background] = TextSide(vectors, tuple(map(len, groups)), background)
-        return self._sides[background]
+    def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
+        """Begin a part."""
+        return _TextPart(self, source, ImageSource(index, self.work.root))
+
+
+class GroundedWorker:
+    """Holds a net of `train-text` on its device, and the vectors of the words."""
+
+    def __init__(self, work: MapWork) -> None:
+        self.work, self.device = work, _device(work)
+        self.config: GroundedConfig = work.config
+        net, _ = load_net(work.named["net"])
+        net = net.to(self.device)
+        self.mean, self.std, self.cell = net.mean, net.std, net.clip.cell
+        precision = self.config.precision
+        cast = torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32")
+        if self.config.score == "softmax":
+            self.scores = partial(image_scores, partial(grounded.embed, net, cast), config=self.config)
+        else:
+            self.scores = partial(grounded.mask_scores, net, config=self.config, cast=cast)
+        templates = templates_of(self.config.template)
+        self.text = WordSides(work.shared["words"], self.config, lambda words: net.word_vectors(words, templates))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Begin a part."""
@@ -193,8 +228,8 @@ def by_proxy(tower: VisionTower, proxy: Proxy, config: ProxyclipConfig, windows:
 class _TextPart(_ScoredPart):
     """A part to be compared with words."""
 
-    def __init__(self, worker: TextWorker, source: Shard, images: ImageSource) -> None:
-        super().__init__(source, images, (images.classes[0], *worker.words.names), worker.work)
+    def __init__(self, worker: TextWorker | GroundedWorker, source: Shard, images: ImageSource) -> None:
+        super().__init__(source, images, (images.classes[0], *worker.text.words.names), worker.work)
         self.worker = worker
         # Here and not at the first image: words that can't be encoded are no fault of an image.
         self.text = worker.text(bool(self.classes[0]))
@@ -212,8 +247,8 @@ class _TextPart(_ScoredPart):
 
     def _item(self, item_id: str, image: np.ndarray, view: np.ndarray) -> Item:
         worker, config = self.worker, self.worker.config
-        windows = Windows((view.shape[1], view.shape[2]), config.window, config.stride, worker.clip.vision.cell)
+        windows = Windows((view.shape[1], view.shape[2]), config.window, config.stride, worker.cell)
         picture = torch.from_numpy(image).permute(2, 0, 1).to(worker.device, torch.float32)
-        scores = image_scores(worker.embed, torch.from_numpy(view).to(worker.device), picture, windows,
-                              self.text, grid_of(image.shape[:2], config.grid_stride), config)
+        scores = worker.scores(torch.from_numpy(view).to(worker.device), picture, windows, self.text,
+                               grid_of(image.shape[:2], config.grid_stride))
         return self.made(item_id, scores.cpu().numpy().astype(np.float16), None)

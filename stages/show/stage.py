@@ -10,16 +10,20 @@ import numpy as np
 from stages.data.draw import cam_colours, half_blocks, overlay
 from stages.data.images import encode_png
 from stages.data.masks import voc_palette
+from stages.data.nouns import NounSelector, noun_selector
 from stages.data.sheet import contact_sheet
 from stages.data.source import ImageSource
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.background import resolve_background
-from stages.flow.execution import Inputs
+from stages.flow.execution import Inputs, Report
 from stages.flow.maps import full_size, includes_background
 from stages.flow.parts import find_index
 from stages.kernels.background import mask_of_maps, mask_of_rows
+from stages.nets.files import load_net
+from stages.nets.text_grounded import CoDe
 from stages.shards import Run, Shard
 from stages.shards.disk import make_folder, replace_file
+from stages.show.captions import caption_row, decomposed, places_of
 from stages.show.config import ShowConfig
 
 
@@ -45,6 +49,69 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -
     make_folder(Path(output).absolute().parent)
     replace_file(Path(output), encode_png(picture))
     return None
+
+
+def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str, *, report: Report) -> None:
+    """Write a PNG of what a net of `train-text code` makes of the captions of an index, a row an image.
+
+    Raises UsageError, MissingInput (an id that the index lacks), BadData (another net, no caption with a noun).
+    """
+    if not output or config.terminal or config.truth or config.background:
+        raise UsageError("--net draws captions to -o FILE.png", "leave --terminal, --truth and --background out")
+    path = inputs.require("net")
+    net, description = load_net(path)
+    if not isinstance(net, CoDe):
+        raise BadData("is no net of train-text code, and has no text segmenter", "give one of those", where=path)
+    trained = description["provenance"][-1]
+    selector = noun_selector("rules" if trained["inputs"]["selector"] == "rules" else "auto",
+                             picture_words=trained["config"]["picture_words"])
+    for note in selector.notes:
+        report.tell(note)
+    index = Run(paths, "index", whole=False)
+    sources = _sources(index, inputs)
+    captions = _captions(config, index, sources, selector, trained["config"]["n_nouns"])
+    rows = [_caption_row(net, sources[item_id].image(item_id), caption, nouns, config.cell)
+            for item_id, (caption, nouns) in captions.items()]
+    titles = [f"{item_id}: {', '.join(nouns)}" for item_id, (_, nouns) in captions.items()]
+    columns = max(map(len, rows)) - 2
+    rows = [[*row[:-1], *[None] * (columns + 2 - len(row)), row[-1]] for row in rows]
+    names = ["image", *(f"region {place}" for place in range(1, columns + 1)), "word segments"]
+    picture = contact_sheet(rows, column_titles=names, row_titles=titles, cell=(config.cell, config.cell))
+    make_folder(Path(output).absolute().parent)
+    replace_file(Path(output), encode_png(picture))
+
+
+def _captions(config: ShowConfig, index: Run, sources: dict[str, ImageSource], selector: NounSelector,
+              most: int) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return of the chosen images the caption with the most nouns, and up to `most` of these as they come in it."""
+    found = {}
+    for source in {id(one): one for one in sources.values()}.values():
+        for item_id, stored in source.index.each("captions"):
+            told = [one.decode().strip() for one in ([] if stored is None else stored.tolist())]
+            each = [(caption, selector.nouns(item_id, caption)) for caption in told]
+            caption, nouns = max(each, key=lambda one: min(len(one[1]), most), default=("", ()))
+            if nouns:
+                found[item_id] = (caption, _in_order(nouns, caption.lower())[:most])
+    unknown = [item_id for item_id in config.ids if item_id not in found]
+    if unknown:
+        raise MissingInput(f"no image {unknown[0]} that has a caption with a noun", "see wsss info for the ids",
+                           where=str(index.first.path))
+    if not found:
+        raise BadData("no image has a caption with a noun", "index a table with a column caption, or a captions file",
+                      where=str(index.first.path))
+    every = list(found)
+    places = np.linspace(0, len(every) - 1, min(config.count, len(every))).round().astype(int)
+    return {item_id: found[item_id] for item_id in config.ids or [every[place] for place in places]}
+
+
+def _in_order(nouns: Sequence[str], caption: str) -> tuple[str, ...]:
+    return tuple(sorted(nouns, key=lambda noun: (caption.find(noun), noun)))
+
+
+def _caption_row(net: CoDe, image: np.ndarray, caption: str, nouns: tuple[str, ...], cell: int) -> list[np.ndarray]:
+    found = decomposed(net, image, caption, nouns)
+    tokenizer = net.tokenizer
+    return caption_row(image, found, nouns, [places_of(tokenizer, found.words, noun) for noun in nouns], cell)
 
 
 def _title(path: str) -> str:

@@ -20,15 +20,16 @@ COMMANDS = [
     ("train-cls", "csd"), ("features",), ("cluster", "finch"), ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"),
     ("cams", "clip-es"), ("cams", "mctformer"), ("cams", "gradcam"), ("train-aff", "psa"), ("train-aff", "irn"),
     ("refine", "crf"), ("refine", "psa"), ("refine", "irn"), ("refine", "pamr"), ("pseudo",), ("train-seg",),
-    ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("segment", "naclip"), ("segment", "sclip"),
-    ("segment", "clearclip"), ("segment", "maskclip"), ("segment", "proxyclip"), ("eval",), ("info",), ("check",),
-    ("show",), ("export", "png"), ("export", "voc"), ("setup", "nltk")]
+    ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("segment", "tcl"), ("segment", "code"),
+    ("segment", "naclip"), ("segment", "sclip"), ("segment", "clearclip"), ("segment", "maskclip"),
+    ("segment", "proxyclip"), ("eval",), ("info",), ("check",), ("show",), ("export", "png"), ("export", "voc"),
+    ("setup", "nltk")]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "webdataset", "context", "coco-stuff", "coco-object",
                           "cityscapes", "ade20k", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer", "csd"),
                 "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa", "irn", "pamr"),
                 "train-aff": ("psa", "irn"), "train-text": ("tcl", "code"), "setup": ("nltk",),
-                "segment": ("net", "naclip", "sclip", "clearclip", "maskclip", "proxyclip"),
+                "segment": ("net", "tcl", "code", "naclip", "sclip", "clearclip", "maskclip", "proxyclip"),
                 "export": ("png", "voc")}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
 

@@ -20,7 +20,7 @@ from stages.index.config import FolderConfig, SplitConfig, VocConfig
 from stages.info.config import InfoConfig
 from stages.pseudo.config import PseudoConfig
 from stages.refine.config import CrfConfig
-from stages.segment.config import NetConfig
+from stages.segment.config import GroundedConfig, NetConfig
 from stages.settings import checked, option_name, setting
 from stages.show.config import ShowConfig
 from stages.train_cls.config import CamConfig, CsdCamConfig, CsdMctformerConfig
@@ -32,7 +32,8 @@ COMMANDS = {
     "index voc": VocConfig, "index table": FolderConfig, "index coco": FolderConfig, "index folder": FolderConfig,
     "index split": SplitConfig, "cooc": CoocConfig,
     "train-cls cam": CamConfig, "cams cnn": CnnConfig, "refine crf": CrfConfig, "pseudo": PseudoConfig,
-    "train-seg": SegConfig, "segment net": NetConfig, "eval": EvalConfig, "info": InfoConfig, "check": CheckConfig,
+    "train-seg": SegConfig, "segment net": NetConfig, "segment code": GroundedConfig,
+    "eval": EvalConfig, "info": InfoConfig, "check": CheckConfig,
     "show": ShowConfig, "export png": PngConfig, "export voc": ExportVocConfig}
 
 

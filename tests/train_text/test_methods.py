@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 from torch import distributed, multiprocessing
+from torch.nn import functional as F
 
-from stages.errors import UsageError
+from stages.errors import BadData, UsageError
 from stages.train_text import code, tcl
 from stages.train_text.config import CodeConfig, TclConfig
 from stages.training.config import LoopConfig
@@ -123,12 +124,31 @@ def test_the_context_can_stand_behind_the_noun():
 @pytest.mark.parametrize("head", ["tcl", "code"])
 def test_a_trained_net_finds_words(head):
     net = net_of(head)
-    vectors = net.word_vectors(["dog", "a red car"])
-    masks, own = net.masks(batch_of(2)["image"], vectors)
-    assert masks.shape == (2, 2, 8, 8) and own.shape == (2, 16, 2, 2)
+    own, kept = net.word_vectors(["dog", "a red car"], ["{}", "two {}"])
+    dense, map_of_clip = net.maps(batch_of(2)["image"])
+    masks = net.masks(dense, own)
+    assert masks.shape == (2, 2, 8, 8) and map_of_clip.shape == (2, 16, 2, 2)
     assert (masks > 0).all() and (masks < 1).all()
-    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
-    assert torch.equal(vectors, net_of("tcl").word_vectors(["dog", "a red car"])) == (head == "tcl")
+    torch.testing.assert_close(own.norm(dim=-1), torch.ones(2))
+    assert torch.equal(own, kept) == (head == "tcl")
+
+
+def test_templates_are_averaged_as_each_released_code_has_it():
+    tcl, code_net = net_of("tcl"), net_of("code")
+    tokens = tcl.tokenizer(["dog", "two dog"])
+    plain = tcl.clip.text_embedding(tcl.clip.word_embedding(tokens), tokens.argmax(-1))
+    wanted = {"tcl": plain.mean(0), "code": F.normalize(plain, dim=-1).mean(0)}
+    for name, net in (("tcl", tcl), ("code", code_net)):
+        _, kept = net.word_vectors(["dog"], ["{}", "two {}"])
+        torch.testing.assert_close(kept[0], F.normalize(wanted[name], dim=-1), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(F.normalize(wanted["tcl"], dim=-1), F.normalize(wanted["code"], dim=-1), atol=1e-4)
+
+
+def test_words_that_do_not_fit_behind_the_context():
+    net = net_of("code")
+    assert net.noun_vectors(["one two three four five six seven eight"]).shape == (1, 16)
+    with pytest.raises(BadData, match="have 11 tokens, the net reads 10"):
+        net.noun_vectors(["dog", "one two three four five six seven eight nine"])
 
 
 def test_half_precision_on_a_cpu():
