@@ -153,7 +153,7 @@ class Cluster:
         return {0 if number == "N/A" else int(number): Task(state, int(code) >> 8, int(restarts), reason)
                 for number, state, code, restarts, reason in rows}
 
-    def wait(self, job: str, seconds: float = 120) -> dict[int, Task]:
+    def wait(self, job: str, seconds: float = 300) -> dict[int, Task]:
         """Wait until all tasks of a job have ended, and return them."""
         until(lambda: all(task.state in ENDED for task in self.tasks(job).values()), seconds)
         return self.tasks(job)

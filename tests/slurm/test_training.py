@@ -23,18 +23,18 @@ def start(site: Site, name: str) -> str:
 
 def test_two_processes_stopped_and_resumed_end_as_if_they_had_not_been(site: Site) -> None:
     whole, job = start(site, "whole"), start(site, "cut")
-    until(lambda: passes(site, "cut") >= 3, 90)
+    until(lambda: passes(site, "cut") >= 3, 240)
     site.cluster.call("scancel", "--signal=USR1", "--batch", job)
-    until(lambda: site.cluster.tasks(job)[0].restarts == 1 and not site.cluster.processes(job), 40)
+    until(lambda: site.cluster.tasks(job)[0].restarts == 1 and not site.cluster.processes(job), 60)
     net = site.folder / "cut.safetensors"
     assert net.with_name("cut.safetensors.part").exists() and not net.exists()
     assert site.log(job).count("run the same command again to go on") == 2, "both processes stopped in good order"
     told = passes(site, "cut")
 
-    until(lambda: passes(site, "cut") >= told + 3, 90)
+    until(lambda: passes(site, "cut") >= told + 3, 240)
     assert "goes on after step" in site.log(job)
     site.cluster.call("scancel", job)
-    until(lambda: site.cluster.tasks(job)[0].state == "CANCELLED" and not site.cluster.processes(job), 40)
+    until(lambda: site.cluster.tasks(job)[0].state == "CANCELLED" and not site.cluster.processes(job), 60)
     assert not net.exists() and site.cluster.tasks(job)[0].restarts == 1
 
     again = start(site, "cut")
