@@ -11,14 +11,19 @@ CONFIG = ShowConfig
 EXAMPLE = "wsss show cams masks --ids 2008_000144 --truth -o look.png"
 TEXT = ("Look at images, maps and masks. Reads shards of any kind with images (index, cams, masks) and the images of "
         "their index; a column each. Writes one PNG, or draws in the terminal.")
-EXTRA = (options.OPTIONAL_FILE, options.INDEX)
+EXTRA = (options.OPTIONAL_FILE, options.INDEX, options.DRY_RUN)
 INPUTS = "RUN..."
 
 
 def run(call: Call) -> Summary:
     """Call the stage."""
+    from stages.show.stage import plan
     from stages.show.stage import run as stage
-    drawn = stage(call.config, need_paths(call, "RUN"), call.inputs, call.values["output"])
+    given = (call.config, need_paths(call, "RUN"), call.inputs, call.values["output"])
+    if call.output.dry_run:
+        call.report.tell(f"would {plan(*given)}")
+        return Summary()
+    drawn = stage(*given)
     if drawn is None:
         call.report.finished(call.output.path)
     else:

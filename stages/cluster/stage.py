@@ -58,9 +58,11 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     features = Run(inputs.paths, "features")
     entry = provenance_entry("cluster", method, as_plain(config), {"features": features.digest})
     summary = _there(output, entry, len(list(features.ids)))
-    if not summary and output.dry_run:
-        report.tell(f"would write {output.path}")
-        return Summary()
+    if output.dry_run:
+        report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
+        if summary:
+            report.finished(output.path)
+        return summary or Summary()
     if not summary:
         table = _clustered(method, config, features, stop, report)
         _write(output, features, entry, table)
@@ -87,7 +89,8 @@ def _there(output: Output, entry: dict[str, Any], count: int) -> Summary | None:
     if changed:
         raise CannotCreate(f"exists with other settings ({changed})", "give another -o, or --force to replace it",
                            where=str(output.path))
-    os.utime(output.path)
+    if not output.dry_run:
+        os.utime(output.path)
     return Summary(up_to_date=1, items=count)
 
 

@@ -28,11 +28,7 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -
 
     Raises UsageError, MissingInput (an id that no run has), BadData.
     """
-    if not output and not config.terminal:
-        raise UsageError("-o is missing", "give -o FILE.png, or --terminal")
-    runs = [Run([path], ("index", "cams", "masks"), whole=False) for path in paths]
-    sources = _sources(runs[0], inputs)
-    ids = _chosen(config, runs[0], sources)
+    runs, sources, ids = _opened(config, paths, inputs, output)
     shown = [run for run in runs if run.kind != "index"]
     rows = [_row(item_id, sources, shown, config) for item_id in ids]
     if config.terminal:
@@ -45,6 +41,22 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -
     make_folder(Path(output).absolute().parent)
     replace_file(Path(output), encode_png(picture))
     return None
+
+
+def plan(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -> str:
+    """Return what `run` would do, in words. Raises as that does."""
+    _, _, ids = _opened(config, paths, inputs, output)
+    return f"draw {', '.join(ids)} {'in the terminal' if config.terminal else f'to {output}'}"
+
+
+def _opened(config: ShowConfig, paths: Sequence[str], inputs: Inputs,
+            output: str) -> tuple[list[Run], dict[str, ImageSource], list[str]]:
+    """Return the runs, where their images are, and the ids that are to be drawn."""
+    if not output and not config.terminal:
+        raise UsageError("-o is missing", "give -o FILE.png, or --terminal")
+    runs = [Run([path], ("index", "cams", "masks"), whole=False) for path in paths]
+    sources = _sources(runs[0], inputs)
+    return runs, sources, _chosen(config, runs[0], sources)
 
 
 def _title(path: str) -> str:
