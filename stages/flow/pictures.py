@@ -38,8 +38,8 @@ def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
 def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) -> Path | None:
     """Write an index of image files beside the output, and return its path. Ids are the names without suffix.
 
-    None in a dry run where there is none yet. Raises MissingInput, BadData for two files of one name, UsageError for an output that is no folder,
-    CannotCreate when an index of other images is there.
+    None in a dry run where there is none yet. Raises MissingInput, BadData for two files of one name, UsageError for an
+    output that is no folder, CannotCreate when an index of other images is there.
     """
     if output.is_file:
         raise UsageError(f"-o {output.path} is one file, but image files also get a picture each", "give a folder")

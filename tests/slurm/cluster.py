@@ -96,7 +96,7 @@ class Cluster:
         return socket.gethostname().split(".")[0]
 
     def start(self) -> None:
-        """Start munged, slurmctld and slurmd, and wait for the node; RuntimeError with their logs when it won't come."""
+        """Start the daemons and wait for the node; RuntimeError with their logs when it won't come."""
         # munged wants a key that only its user reads, and a socket that everybody reaches.
         self.folder.chmod(0o755)
         for below in ("munge", "state", "spool", "log"):

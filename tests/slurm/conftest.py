@@ -51,7 +51,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 def _install() -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip(f"SLURM can't be installed: that needs root and apt-get (Debian: apt-get install {' '.join(PACKAGES)})")
+        pytest.skip(f"SLURM can't be installed: that needs root and apt-get install {' '.join(PACKAGES)}")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for words in (("update", "-qq"), ("install", "-qq", "-y", "--no-install-recommends", *PACKAGES)):
         done = subprocess.run(["apt-get", *words], env=env, capture_output=True, text=True, timeout=180)

@@ -97,7 +97,8 @@ def test_tasks_3_and_17_of_64_alone_do_exactly_those(site: Site) -> None:
 @pytest.mark.parametrize(("options", "env", "told"), [
     ((), {"TASKS": 64}, "submit an array"), (("--array=3",), {}, "export TASKS=64"),
     (("--array=3",), {"TASKS": 3}, "--task 3/3")], ids=["no array", "of how many", "too few"])
-def test_an_array_that_can_not_be_meant_so(site: Site, options: tuple[str, ...], env: dict[str, int], told: str) -> None:
+def test_an_array_that_can_not_be_meant_so(site: Site, options: tuple[str, ...], env: dict[str, int],
+                                           told: str) -> None:
     job = site.submit("map.sbatch", "pseudo", "serial/crf", "-o", "nothing/masks", options=options, **env)
     [task] = site.cluster.wait(job).values()
     assert task.state == "FAILED" and task.code in (1, 2)

@@ -6,8 +6,7 @@ from cli.runner import TRAINING
 from slurm.cluster import until
 from slurm.conftest import Site
 
-COMMAND = ("train-cls", "cam", "train.h5", *TRAINING[:-6], "--long-side", "32,48", "--batch-size", "2", "--epochs", "60",
-           "--threads", "1", "--device", "cpu")
+COMMAND = ("train-cls", "cam", "train.h5", *TRAINING, "--long-side", "32,48", "--batch-size", "2", "--epochs", "60")
 
 
 def passes(site: Site, name: str) -> int:
