@@ -24,10 +24,16 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    counts: tuple[int, ...] = (),
+    ascending: bool = False,
 ) -> Any:
-    """Return a dataclass field: `default`, one sentence of `help`, where the default comes from, its range."""
+    """Return a dataclass field: `default`, one sentence of `help`, where the default comes from, its range.
+
+    `counts` are the lengths that a comma list may have, empty for any; `ascending` lists are ranges.
+    """
     described = {
-        "help": help, "source": source, "unit": unit, "low": low, "high": high, "choices": choices,
+        "help": help, "source": source, "unit": unit, "low": low, "high": high, "choices": choices, "counts": counts,
+        "ascending": ascending,
     }
     return dataclasses.field(default=default, metadata=described)
 
@@ -46,9 +52,20 @@ def checked(config: Any) -> Any:
     """Return `config` when every value is within its range; else raise UsageError naming the option."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.metadata.get("counts"):
+            _check_list(option_name(field.name), value, field.metadata)
         for one in value if isinstance(value, tuple) else (value,):
             _check(option_name(field.name), one, field.metadata)
     return config
+
+
+def _check_list(option: str, value: tuple[float, ...], described: Mapping[str, Any]) -> None:
+    if len(value) not in described["counts"]:
+        wanted = " or ".join(str(count) for count in described["counts"] if count)
+        none = " or none" if 0 in described["counts"] else ""
+        raise UsageError(f"{option} takes {wanted} numbers{none}, not {len(value)}", "separate them by commas")
+    if described["ascending"] and list(value) != sorted(value):
+        raise UsageError(f"{option} {','.join(map(str, value))} is no range", "give the smaller number first")
 
 
 def _check(option: str, value: Any, described: Mapping[str, Any]) -> None:

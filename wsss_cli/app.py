@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,15 +14,39 @@ from stages import STAGES, VERSION
 from wsss_cli.command import add
 
 
-class _InOrder(TyperGroup):
-    """Lists the stages in the order of the work, not by their kind of command."""
+class _Stages(TyperGroup):
+    """The stages in the order of the work; what the parser refuses is told in one line, as everything else is."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+             standalone_mode: bool = True, windows_expand_args: bool = True, **extra: Any) -> Any:
+        """Run the command line, and end the process unless `standalone_mode` is off."""
+        try:
+            ended = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            ended = _refused(error)
+        if standalone_mode:
+            sys.exit(ended if isinstance(ended, int) else 0)
+        return ended
 
     def list_commands(self, ctx: object) -> list[str]:
         """Return the names in the order of the table of stages."""
         return [stage.name for stage in STAGES]
 
 
-app = typer.Typer(name="wsss", cls=_InOrder, no_args_is_help=True, rich_markup_mode=None, add_completion=False,
+def _refused(error: Any) -> int:
+    """Tell what the parser refuses; it has a page of help to tell where nothing was given."""
+    told = error.format_message()
+    if "\n" in told:
+        error.show()
+    else:
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "wsss"
+        print(f"{command}: {told[:1].lower()}{told[1:].rstrip('.')}; see {command} --help", file=sys.stderr)
+    return int(error.exit_code)
+
+
+app = typer.Typer(name="wsss", cls=_Stages, no_args_is_help=True, rich_markup_mode=None, add_completion=False,
                   pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 

@@ -7,10 +7,11 @@ from functools import partial
 from stages.cluster.config import FinchConfig, KmeansConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import FILE, INDEX, REPLACE, Named
+from wsss_cli.options import FILE, INDEX, REFUSED, REPLACE, Named
 
 app = group("cluster", "Sub-categories of every class.")
 SHEET = Named("sheet", "FILE.png", "Also draw a contact sheet of the clusters.", required=False)
+EXTRA = (FILE, INDEX, REPLACE, {"allow_errors": REFUSED["allow_errors"]})
 
 
 def _run(method: str, call: Call) -> Summary:
@@ -23,9 +24,9 @@ add(app, "finch", stage="cluster finch", run=partial(_run, "finch"), config=Finc
     text="First neighbours (FINCH), without a number of clusters. Reads shards of kind features. Writes one shard of "
          "kind clusters: assignment and n_clusters of the chosen partition, and all partitions. Holds all features, "
          "and a block of their distances.",
-    named=(SHEET,), extra=(FILE, INDEX, REPLACE))
+    named=(SHEET,), extra=EXTRA)
 add(app, "kmeans", stage="cluster kmeans", run=partial(_run, "kmeans"), config=KmeansConfig, inputs="FEATURES...",
     example="wsss cluster kmeans features --clusters 10 -o clusters.h5",
     text="K-means. Reads shards of kind features. Writes one shard of kind clusters: assignment and n_clusters. "
          "Holds all features.",
-    named=(SHEET,), extra=(FILE, INDEX, REPLACE))
+    named=(SHEET,), extra=EXTRA)

@@ -25,6 +25,11 @@ def _irn(call: Call) -> Summary:
     return call.run(run_irn)
 
 
+def _pamr(call: Call) -> Summary:
+    from stages.refine.stage import run_pamr
+    return call.run(run_pamr)
+
+
 add(app, "crf", stage="refine crf", run=_crf, config=CrfConfig, inputs="CAMS...",
     example="wsss refine crf cams --preset irn --background constant:0.27 -o crf",
     text="Dense CRF over the background and the classes present. Reads class_ids and cam of shards of kind cams, and "
@@ -45,12 +50,6 @@ add(app, "irn", stage="refine irn", run=_irn, config=IrnConfig, inputs="CAMS..."
          "kind cams, and the images of their index. Writes shards of kind cams on the net's grid, divided by their "
          "joint maximum, without a background.",
     named=(Named("net", "FILE", "A net of train-aff irn."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
-
-
-def _pamr(call: Call) -> Summary:
-    from stages.refine.stage import run_pamr
-    return call.run(run_pamr)
-
 
 add(app, "pamr", stage="refine pamr", run=_pamr, config=PamrConfig, inputs="CAMS...",
     example="wsss refine pamr cams -o refined",

@@ -43,7 +43,8 @@ def class_maps(net: torch.nn.Module, views: Sequence[Tensor], *, flip: bool,
 
 def merged(maps: Sequence[Tensor], position: int, class_ids: np.ndarray, size: tuple[int, int], *,
            scales: Sequence[float], flip: bool, grid_stride: int, stride: int,
-           alignment: str, n_subcategories: Sequence[int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+           alignment: str, first_centre: float = 0.0,
+           n_subcategories: Sequence[int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """Return (cam (K, h, w) float16 in [0, 1], covers) of one image of the batch, for `class_ids` (K,) from 1.
 
     `maps` are those of `class_maps`; each class is divided by its maximum. `n_subcategories` (C,) where the maps are
@@ -55,7 +56,7 @@ def merged(maps: Sequence[Tensor], position: int, class_ids: np.ndarray, size: t
     sides = (False, True) if flip else (False,)
     cam, covers = merge_scales(
         [one[position].index_select(0, chosen) for one in maps], size, grid_stride=grid_stride, stride=stride,
-        alignment=alignment, scales=[scale for scale in scales for _ in sides],
+        alignment=alignment, first_centre=first_centre, scales=[scale for scale in scales for _ in sides],
         mirrored=[side for _ in scales for side in sides], members=members)
     return cam.cpu().numpy().astype(np.float16), covers
 

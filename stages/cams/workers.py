@@ -98,7 +98,7 @@ class _CnnPart(_Part):
         cam, covers = cnn.merged(
             maps, position, class_ids, size, scales=config.scales, flip=config.flip, grid_stride=config.grid_stride,
             stride=self.worker.description["stride"], alignment=config.alignment,
-            n_subcategories=self.worker.n_subcategories)
+            first_centre=self.worker.net.backbone.first_centre, n_subcategories=self.worker.n_subcategories)
         datasets: dict[str, Any] = {"class_ids": class_ids, "cam": cam,
                                     "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
         return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(covers)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import numpy as np
 from stages.data.images import encode_png
 from stages.data.sheet import contact_sheet
 from stages.data.source import ImageSource
-from stages.errors import BadData, CannotCreate, Stopped, UsageError
+from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.flow.make_part import write_log
+from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
 from stages.flow.parts import find_index
 from stages.settings import as_plain
-from stages.shards import Contents, Run, Shard, differences, provenance_entry, request_of, write_shard
+from stages.shards import Contents, Run, Shard, provenance_entry
 from stages.shards.disk import make_folder, replace_file
 
 METHODS = {"finch": "stages.cluster.finch", "kmeans": "stages.cluster.kmeans"}
@@ -51,13 +50,11 @@ class _Table:
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the clusters of every class. Raises UsageError, MissingInput, BadData, CannotCreate."""
-    if not output.is_file:
-        raise UsageError(f"-o {output.path} is to be one file", "give FILE.h5")
-    output.check_file()
+    check_one_file(output)
     _check(config)
     features = Run(inputs.paths, "features")
     entry = provenance_entry("cluster", method, as_plain(config), {"features": features.digest})
-    summary = _there(output, entry, len(list(features.ids)))
+    summary = shard_before(output, "clusters", entry)
     if output.dry_run:
         report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
         if summary:
@@ -65,8 +62,11 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
         return summary or Summary()
     if not summary:
         table = _clustered(method, config, features, stop, report)
-        _write(output, features, entry, table)
-        summary = Summary(made=1, items=len(table.assignment))
+        contents = Contents("clusters", features.classes, ids=list(features.ids),
+                            provenance=[*features.first.provenance, entry], root_datasets=table.datasets())
+        refused = [one for shard in features.shards for one in shard.errors.items()]
+        summary = write_one_shard(output, contents, (features.first.index_digest, find_index(features.first, None)),
+                                  refused)
     if inputs.named.get("sheet"):
         _write_sheet(Path(str(inputs.named["sheet"])), output.path, features, inputs)
         report.tell(str(inputs.named["sheet"]))
@@ -80,18 +80,6 @@ def _check(config: Any) -> None:
         raise UsageError(f"--partition {partition} is neither last nor a number from 0")
     if partition != "last" and config.clusters:
         raise UsageError("--partition and --clusters exclude each other", "give one of them")
-
-
-def _there(output: Output, entry: dict[str, Any], count: int) -> Summary | None:
-    if output.force or not output.path.exists():
-        return None
-    changed = differences(request_of(Shard(output.path).provenance[-1]), request_of(entry))
-    if changed:
-        raise CannotCreate(f"exists with other settings ({changed})", "give another -o, or --force to replace it",
-                           where=str(output.path))
-    if not output.dry_run:
-        os.utime(output.path)
-    return Summary(up_to_date=1, items=count)
 
 
 def _clustered(method: str, config: Any, features: Run, stop: Stop, report: Report) -> _Table:
@@ -120,18 +108,6 @@ def _clustered(method: str, config: Any, features: Run, stop: Stop, report: Repo
                     + (f" (partitions of {counts})" if counts else ""))
         report.advance()
     return table
-
-
-def _write(output: Output, features: Run, entry: dict[str, Any], table: _Table) -> None:
-    folder = Path(os.path.abspath(output.path.parent))
-    make_folder(folder)
-    index_path = find_index(features.first, None)
-    contents = Contents(
-        "clusters", features.classes, ids=list(features.ids), provenance=[*features.first.provenance, entry],
-        index_digest=features.first.index_digest, index_path=os.path.relpath(os.path.abspath(index_path), folder),
-        root_datasets=table.datasets())
-    digest = write_shard(output.path, contents)
-    write_log(output, {"path": output.path.name, "digest": digest, "items": len(table.assignment), "errors": 0})
 
 
 def _write_sheet(path: Path, clusters: Path, features: Run, inputs: Inputs) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from stages.cooc.config import CoocConfig
 from stages.cooc.matrix import counts_of, probability_of
 from stages.data.heat_table import heat_table
 from stages.data.images import encode_png
-from stages.errors import BadData, CannotCreate, Stopped, UsageError, WsssError
+from stages.errors import BadData, Stopped
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.flow.make_part import write_log
+from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
 from stages.settings import as_plain
-from stages.shards import Contents, Item, Run, Shard, differences, provenance_entry, request_of, write_shard
+from stages.shards import Contents, Run, Shard, provenance_entry
 from stages.shards.disk import make_folder, replace_file
 
 
@@ -36,12 +35,10 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
 
     Memory: the labels of all images.
     """
-    if not output.is_file:
-        raise UsageError(f"-o {output.path} is to be one file", "give FILE.h5")
-    output.check_file()
+    check_one_file(output)
     index = Run(inputs.paths, "index")
     entry = provenance_entry("cooc", "", as_plain(config), {"index": index.digest})
-    summary = _there(output, entry)
+    summary = shard_before(output, "cooc", entry)
     if output.dry_run:
         report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
         return summary or Summary()
@@ -68,32 +65,15 @@ def describe(path: Path) -> dict[str, Any]:
             "refused": len(shard.errors), "single_label": by_name(shard.root("single_label")), **tables}
 
 
-def _there(output: Output, entry: dict[str, Any]) -> Summary | None:
-    """Return the summary of a finished shard that is the one asked for, touched; CannotCreate when it is another."""
-    if output.force or not output.path.exists():
-        return None
-    try:
-        there = Shard(output.path, "cooc")
-        changed = differences(request_of(there.provenance[-1] if there.provenance else {}), request_of(entry))
-    except WsssError as error:
-        raise CannotCreate(f"exists, and {error.what}", "give another -o, or --force to replace it",
-                           where=str(output.path)) from None
-    if changed:
-        raise CannotCreate(f"exists with other settings ({changed})", "give another -o, or --force to replace it",
-                           where=str(output.path))
-    if not output.dry_run:
-        os.utime(output.path)
-    return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
-
-
 def _counted(config: CoocConfig, index: Run, entry: dict[str, Any], output: Output, stop: Stop,
              report: Report) -> Summary:
     tags = _tags(index, stop, report)
     counts, single = counts_of(tags.class_ids, tags.per_image, len(index.classes) - 1, config.diagonal)
     _tell(index, tags, single, report)
-    _write(output, index, entry, tags, {"counts": counts, "probability": probability_of(counts),
-                                        "single_label": single})
-    return Summary(made=1, items=len(list(index.ids)), errors=len(tags.refused))
+    contents = Contents(
+        "cooc", index.classes, ids=list(index.ids), provenance=[*index.first.provenance, entry],
+        root_datasets={"counts": counts, "probability": probability_of(counts), "single_label": single})
+    return write_one_shard(output, contents, (index.first.digest, index.first.path), tags.refused.items())
 
 
 def _tags(index: Run, stop: Stop, report: Report) -> _Tags:
@@ -144,23 +124,10 @@ def _tell(index: Run, tags: _Tags, single: np.ndarray, report: Report) -> None:
     elif not several:
         report.tell("no image bears more than one class, so nothing appears together")
     borne = np.bincount(tags.class_ids - 1, minlength=len(single)) > 0
-    for chosen, what in ((~borne, "are in no image at all"), (borne & (single == 0), "have no single-label image")):
+    for chosen, what in ((~borne, "in no image at all"), (borne & (single == 0), "without a single-label image")):
         names = [index.classes[place + 1] for place in np.flatnonzero(chosen)]
         if names:
-            report.tell(f"{len(names)} classes {what}: {', '.join(names)}")
-
-
-def _write(output: Output, index: Run, entry: dict[str, Any], tags: _Tags, tables: dict[str, np.ndarray]) -> None:
-    folder = Path(os.path.abspath(output.path.parent))
-    make_folder(folder)
-    refused = [Item(item_id, error=told) for item_id, told in tags.refused.items()]
-    contents = Contents(
-        "cooc", index.classes, refused, ids=list(index.ids), provenance=[*index.first.provenance, entry],
-        index_digest=index.first.digest, index_path=os.path.relpath(os.path.abspath(index.first.path), folder),
-        root_datasets=tables)
-    digest = write_shard(output.path, contents)
-    write_log(output, {"path": output.path.name, "digest": digest, "items": len(list(index.ids)),
-                       "errors": len(refused)})
+            report.tell(f"classes {what}: {len(names)} ({', '.join(names)})")
 
 
 def _draw(shard_path: Path, path: Path, diagonal: str) -> None:

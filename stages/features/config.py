@@ -15,8 +15,8 @@ class FeaturesConfig:
                          "pools itself, or its last map.")
     size: int = setting(0, "Squash the image to a square of this side; 0: keep its size, rounded up to whole cells.",
                         low=0, unit="pixels", source="Sub-category Teaching: 224")
-    mean: tuple[float, ...] = setting((), "Mean of the input, in [0, 1]; empty: what the network wants.")
-    std: tuple[float, ...] = setting((), "Standard deviation of the input; empty as for --mean.")
+    mean: tuple[float, ...] = setting((), "Mean of the input, in [0, 1]; empty: what the network wants.", counts=(0, 3))
+    std: tuple[float, ...] = setting((), "Standard deviation of the input; empty as for --mean.", counts=(0, 3))
     batch_size: int = setting(8, "Images of equal size computed at once.", low=1)
     shard_size: int = setting(4096, "Images in a shard.", low=1)
     precision: str = setting("fp32", "Arithmetic of the network.", choices=("fp32", "bf16", "fp16"))

@@ -10,7 +10,7 @@ import torch
 
 from stages.data.source import ImageSource
 from stages.data.views import patch_size, patch_views, squashed_view
-from stages.errors import BadData, UsageError
+from stages.errors import BadData
 from stages.features.config import FeaturesConfig
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
@@ -27,8 +27,6 @@ from stages.shards import Item, Shard
 
 def run(config: FeaturesConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write pooled features. Raises UsageError, MissingInput, BadData, Unavailable."""
-    if len(config.mean) not in (0, 3) or len(config.std) not in (0, 3):
-        raise UsageError("--mean and --std take three numbers each", "give for example --mean 0.5,0.5,0.5")
     net, weights = inputs.require("net"), inputs.named.get("weights")
     ours = weights is None and net.endswith(".safetensors")
     digests = {"net": read_net(net)[1]["sha256"]} if ours else {"net": net, **weights_digest(weights)}

@@ -7,7 +7,8 @@ Where a cell of a map lies is read in two ways.
 
 `cells`: as IRN does it, the whole map is stretched over the whole image, as if cell i covered pixels
 i * stride to (i + 1) * stride. `centres`: as stride-2 convolutions with padding 1 make it, cell i is centred on
-pixel i * stride of the scaled image. The two differ by up to half a cell (7.5 pixels at stride 16).
+pixel i * stride of the scaled image; networks that cut it into patches have another first centre. The two differ by
+up to half a cell (7.5 pixels at stride 16).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def merge_scales(
     grid_stride: int = 4,
     stride: int = 16,
     alignment: str = "centres",
+    first_centre: float = 0.0,
     mirrored: Sequence[bool] | None = None,
     members: Sequence[int] | None = None,
 ) -> tuple[Tensor, tuple[int, int]]:
@@ -54,7 +56,7 @@ def merge_scales(
     grid. As places in the photograph they are off by 7.4 pixels per axis (mean over sizes of 200 to 500 pixels
     and scales .5 to 2; grid_stride * (h, w) would be off by 5.0): "centres" is the cure for that.
     Raises ValueError for an unknown alignment and for lists of different length, RuntimeError for `members` that
-    are not all maps.
+    are not all maps. `first_centre` is the pixel of the scaled image that the first cell is centred on.
     """
     if alignment not in ALIGNMENTS:
         raise ValueError(f"alignment {alignment!r} is not one of {', '.join(ALIGNMENTS)}")
@@ -65,7 +67,7 @@ def merge_scales(
         if alignment == "cells":
             total += _stretched(one, grid, grid)
         else:
-            total += _centred(one, grid, size, scaled_size(size, scale), grid_stride, stride, flipped)
+            total += _centred(one, grid, size, scaled_size(size, scale), grid_stride, stride, first_centre, flipped)
     if members is not None:
         total = _largest(total, members)
     span, cells = (stride, _cells(size, stride)) if alignment == "cells" else (grid_stride, grid)
@@ -100,13 +102,14 @@ def _centred(
     scaled: tuple[int, int],
     grid_stride: int,
     stride: int,
+    first_centre: float,
     flipped: bool,
 ) -> Tensor:
     # Grid cell j is scaled pixel p = (j + .5) * grid_stride * s - .5, with s as rounded, and reads cell
-    # p / stride; of a mirrored image it reads (p - (W_s - 1)) / stride + w_s - 1.
-    centre = 0.5 - 0.5 / stride
+    # (p - c) / stride, c the first centre; of a mirrored image it reads (p + c - (W_s - 1)) / stride + w_s - 1.
+    centre = 0.5 - (0.5 + first_centre) / stride
     height, width = one.shape[-2:]
-    from_right = width - 1 - (scaled[1] - 1) / stride if flipped else 0.0
+    from_right = width - 1 - (scaled[1] - 1 - 2 * first_centre) / stride if flipped else 0.0
     row_scale = grid_stride * scaled[0] / (size[0] * stride)
     column_scale = grid_stride * scaled[1] / (size[1] * stride)
     rows = interpolation_matrix(grid[0], height, scale=row_scale, offset=centre)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,12 +18,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """A network without its classification layer.
 
-    `blocks` lists the freezable stages in order; `block_prefixes` says which modules belong to each.
+    `blocks` lists the freezable stages in order; `block_prefixes` says which modules belong to each; `first_centre` is
+    the pixel, from 0 in each axis, that the first cell of the final map is centred on.
     """
 
     name: str
     channels: int
     stride: int
+    first_centre: float = 0.0
     level_channels: tuple[int, ...]
     level_strides: tuple[int, ...]
     blocks: tuple[str, ...]
@@ -103,6 +108,42 @@ class Backbone(nn.Module):
                 if under(name, self.frozen_prefixes):
                     module.training = False
         return self
+
+
+@torch.no_grad()
+def centre_of(net: nn.Module, pass_through: Callable[[], object], stride: int) -> float:
+    """Return the pixel that the first cell of a network's map is centred on, for its `stride`.
+
+    `pass_through` puts an image through `net`. A layer of kernel k and padding p moves the centre by (k - 1) / 2 - p of
+    its input's cells; where there are several ways it is their mean. What no layer is seen to do of the stride is taken
+    to join cells that lie side by side, as Swin does.
+    """
+    seen: dict[int, list[float]] = {}  # by the width of the input
+    steps: dict[int, int] = {}
+
+    def watch(layer: Any, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        step = _of_columns(layer.stride)
+        if step > 1:
+            moved = (_of_columns(layer.kernel_size) - 1) / 2 - _of_columns(layer.padding)
+            seen.setdefault(inputs[0].shape[-1], []).append(moved)
+            steps.setdefault(inputs[0].shape[-1], step)
+
+    layers = [one for one in net.modules() if isinstance(one, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
+    handles = [one.register_forward_hook(watch) for one in layers]
+    try:
+        pass_through()
+    finally:
+        for handle in handles:
+            handle.remove()
+    jump, centre = 1, 0.0
+    for width, moves in seen.items():
+        centre += jump * sum(moves) / len(moves)
+        jump *= steps[width]
+    return centre + jump * (stride / jump - 1) / 2 if jump <= stride else centre
+
+
+def _of_columns(value: Any) -> int:
+    return int(value[-1] if isinstance(value, tuple) else value)
 
 
 class FixedBatchNorm2d(nn.BatchNorm2d):

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stages.errors import UsageError
 from stages.nets.backbone import only_stride
+from stages.nets.positions import resized_cells
 from stages.nets.registry import resolve
 from stages.nets.timm_backbone import TimmBackbone
 from stages.nets.weight_names import bare
@@ -185,17 +185,9 @@ class ClassTokenBackbone(TimmBackbone):
 
 
 def resized_positions(patches: Tensor, old: tuple[int, int], new: tuple[int, int], *, beside: float = 0.0) -> Tensor:
-    """Return positions (1, h * w, D) of a grid `new` from those of the grid `old`, bicubically.
-
-    `beside` is what is added to the new sides when the distance of the samples is computed (released code: 0.1).
-    """
+    """Return positions (1, h * w, D) of a grid `new` from those of the grid `old`; `beside` as in `resized_cells`."""
     maps = patches.transpose(1, 2).unflatten(-1, old)
-    if beside:
-        factors = [(new[axis] + beside) / old[axis] for axis in (0, 1)]
-        maps = F.interpolate(maps, scale_factor=factors, mode="bicubic", align_corners=False)
-    else:
-        maps = F.interpolate(maps, new, mode="bicubic", align_corners=False)
-    return maps.flatten(2).transpose(1, 2)
+    return resized_cells(maps, new, "bicubic", beside).flatten(2).transpose(1, 2)
 
 
 def _fits(model: Any) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from stages.errors import UsageError
-from stages.nets.backbone import Backbone, stride_of
+from stages.nets.backbone import Backbone, centre_of, stride_of
 
 PROBE = 128  # pixels: stride 32 leaves 4 cells
 # Containers whose children are the blocks that can be frozen one by one.
@@ -72,6 +72,8 @@ class TimmBackbone(Backbone):
         self.channels = final.shape[1]
         self.stride = self._patch()[1] if self.gives_tokens else stride_of(PROBE, final.shape[-1])
         self._measure_levels(images)
+        self.first_centre = centre_of(
+            self.model, lambda: self.model.forward_features(self._padded(images)), self.stride)
         self.train()
 
     def _measure_levels(self, images: Tensor) -> None:

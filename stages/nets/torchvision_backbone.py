@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from stages.errors import UsageError
-from stages.nets.backbone import Backbone, stride_of
+from stages.nets.backbone import Backbone, centre_of, stride_of
 
 PROBE = 128  # pixels: stride 32 leaves 4 cells, enough to tell strides apart
 RESNET_STEM = ("conv1", "bn1", "relu", "maxpool")
@@ -72,8 +72,8 @@ class TorchvisionBackbone(Backbone):
     def _measure(self) -> None:
         """Find the stride and channels of every block's map by a pass over an empty picture."""
         self.eval()
-        maps = self._block_maps(torch.zeros(1, 3, PROBE, PROBE))
-        self.train()
+        images = torch.zeros(1, 3, PROBE, PROBE)
+        maps = self._block_maps(images)
         self.block_strides = tuple(stride_of(PROBE, found.shape[-1]) for found in maps)
         self.channels, self.stride = maps[-1].shape[1], self.block_strides[-1]
         self.block_channels = tuple(found.shape[1] for found in maps)
@@ -81,6 +81,8 @@ class TorchvisionBackbone(Backbone):
         self.level_blocks = tuple(last.values()) or (len(maps) - 1,)
         self.level_strides = tuple(self.block_strides[index] for index in self.level_blocks)
         self.level_channels = tuple(self.block_channels[index] for index in self.level_blocks)
+        self.first_centre = centre_of(self, lambda: self._block_maps(images), self.stride)
+        self.train()
 
     def _stages(self) -> tuple[int, ...]:
         """Return the last block of each stage from stride 2 on; a ResNet's blocks are its stages."""

@@ -65,13 +65,15 @@ def _read_pickle(file: Path) -> object:
     try:
         return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"[Uu]nsupported \w+ (\S+)", str(error))
+        # Of a file that is no pickle at all the unpickler refuses its first letters by their number.
+        refused = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"[Uu]nsupported \w+ ([^\d\s]\S*)", str(error))
         if refused:
             what = f"refused, because it holds {refused[1]}, not only tensors"
             raise BadData(what, "save its state_dict alone, best as .safetensors", where=str(file)) from error
-        first = str(error).strip().splitlines()[:1]
-        what = f"no weight file that can be read ({first[0][:120] if first else type(error).__name__})"
-        raise BadData(what, "fetch or copy it again", where=str(file)) from error
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        told = "" if first.startswith("Weights only load failed") else f" ({first[:120]})"
+        raise BadData(f"no weight file that can be read{told}", "give a .safetensors, or a .pth or .pt of tensors",
+                      where=str(file)) from error
 
 
 def _tensors(content: object, file: Path) -> dict[str, Tensor]:

@@ -41,9 +41,9 @@ class IrnConfig(TrainingConfig):
     crop_size: int = setting(256, "Side of the square that the network sees, a multiple of the stride of its "
                              "boundaries.", low=16, unit="pixels", source="IRN: 512")
     scale_range: tuple[float, ...] = setting((0.5, 1.5), "Resize by a factor drawn from this range.", low=0.1,
-                                             high=4, source="IRN")
+                                             high=4, source="IRN", counts=(2,), ascending=True)
     colour_jitter: tuple[float, ...] = setting((), "Jitter of brightness, contrast, saturation, hue; empty for none.",
-                                               source="IRN")
+                                               source="IRN", counts=(0, 4))
     class_threshold: float = setting(0.3, "Where a map is above it, and the CRF agrees, a class is sure.", low=0,
                                      high=1, source="IRN")
     background_threshold: float = setting(0.05, "Where no map is above it, and the CRF agrees, the background is sure.",

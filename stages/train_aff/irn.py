@@ -6,7 +6,6 @@ Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Int
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from stages.kernels.pairs import pair_differences, pair_offsets
 from stages.kernels.paths import path_affinities
 from stages.nets.irn import IRNet
 from stages.train_aff.config import IrnConfig
-from stages.train_aff.labels import agreed_areas, label_at, pair_labels
+from stages.train_aff.labels import UNDECIDED, agreed_areas, label_at, pair_labels
 from stages.train_aff.psa import affinity_loss
 
 NET = IRNet
@@ -40,11 +39,9 @@ def label_of(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any]) -
                           for threshold in ("class_threshold", "background_threshold")))
 
 
-def settled(view: SegmentationView, config: IrnConfig) -> SegmentationView:
-    """Return the settings of the views with IRN's scales. Raises UsageError unless there are two."""
-    if len(config.scale_range) != 2 or config.scale_range[0] > config.scale_range[1]:
-        raise UsageError("--scale-range takes two numbers, the smaller first")
-    return replace(view, scale=(config.scale_range[0], config.scale_range[1]))
+def view_of(config: IrnConfig) -> SegmentationView:
+    """Return the settings of the views."""
+    return SegmentationView(**config.view, scale=config.scale_range, ignore=UNDECIDED)
 
 
 def sample(image: np.ndarray, label: np.ndarray, cell: int, generator: np.random.Generator,
@@ -109,3 +106,6 @@ def measure_mean_displacement(net: IRNet, images: Iterable[Tensor]) -> None:
         total += displacement.double().mean((0, 2, 3)).cpu()
         count += 1
     net.mean_displacement.copy_(total / max(count, 1))
+
+
+MEASURE = measure_mean_displacement

@@ -13,9 +13,10 @@ from stages.data.augment import SegmentationView, cell_view
 from stages.kernels.pairs import pair_distances
 from stages.nets.affinity import AffinityNet
 from stages.train_aff.config import PsaConfig
-from stages.train_aff.labels import confident_areas, pair_labels, scores_at
+from stages.train_aff.labels import UNDECIDED, confident_areas, pair_labels, scores_at
 
 NET = AffinityNet
+MEASURE = None  # nothing of the trained net is measured on the images
 
 _EPSILON = 1e-5
 
@@ -31,9 +32,9 @@ def label_of(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any]) -
                              for alpha in ("low_alpha", "high_alpha")))
 
 
-def settled(view: SegmentationView, config: PsaConfig) -> SegmentationView:
-    """Return the settings of the views as they are: PSA scales nothing."""
-    return view
+def view_of(config: PsaConfig) -> SegmentationView:
+    """Return the settings of the views: PSA scales nothing."""
+    return SegmentationView(**config.view, ignore=UNDECIDED)
 
 
 def sample(image: np.ndarray, label: np.ndarray, cell: int, generator: np.random.Generator,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,12 +21,10 @@ from stages.flow.prepared import Preparation, kept_at, prepared
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Item, Run, request_of, same_classes
-from stages.train_aff import irn
 from stages.train_aff.config import IrnConfig, PsaConfig
-from stages.train_aff.labels import UNDECIDED
 from stages.train_aff.workers import METHODS, LabelWork, unpacked
 from stages.training.distributed import heard
-from stages.training.loop import Job, finished_before, resolved, train
+from stages.training.loop import Job, resolved, train, without_training
 from stages.training.start import (
     at_least_one,
     input_statistics,
@@ -59,19 +57,13 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
     weights = inputs.named.get("weights")
     entry = training_entry("train-aff", method, config,
                            {"index": index.digest, "cams": cams.digest, **weights_digest(weights)})
-    done = finished_before(entry, output)
-    if done or output.dry_run:
-        report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
-        if done:
-            report.finished(output.path)
-        return done or Summary()
+    if answer := without_training(entry, output, report):
+        return answer
     torch.manual_seed(config.seed)
     net = METHODS[method].NET(build_backbone(config.net, stride=config.stride or None), config.radius)
-    if len(config.colour_jitter) not in (0, 4):
-        raise UsageError("--colour-jitter takes four numbers or none")
     if config.crop_size % net.stride:
         raise UsageError(f"--crop-size {config.crop_size} is no multiple of {net.stride}, the stride of the affinities")
-    view = METHODS[method].settled(_view(config), config)
+    view = METHODS[method].view_of(config)
     initial = start_from(net, config, weights, report)
     net.mean, net.std = input_statistics(net, config, weights)
     view = replace(view, mean=net.mean, std=net.std)
@@ -83,16 +75,10 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
                                supervision=supervision_of(index), provenance=[*cams.first.provenance, entry])
     job = Job(net, partial(METHODS[method].loss, config=config), samples.draw, len(samples.chosen),
               METHODS[method].fast_parameters(net), description,
-              finish=partial(_measure, samples, stop, report) if method == "irn" else None)
+              finish=_measuring(METHODS[method].MEASURE, samples, stop, report))
     summary = train(job, config, output, ordinal=ordinal, stop=stop, report=report)
     kept_at(output).unlink(missing_ok=True)
     return summary
-
-
-def _view(config: Any) -> SegmentationView:
-    jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
-    return replace(SegmentationView(), crop=config.crop_size, flip=0.5 if config.flip else 0.0, brightness=jitter[0],
-                   contrast=jitter[1], saturation=jitter[2], hue=jitter[3], ignore=UNDECIDED)
 
 
 def _labels(method: str, settings: dict[str, Any], index: Run, cams: Run, inputs: Inputs, jobs: int, output: Output,
@@ -110,18 +96,22 @@ def _labels(method: str, settings: dict[str, Any], index: Run, cams: Run, inputs
                     stop=stop, report=report)
 
 
-def _measure(samples: _Samples, stop: Stop, report: Report, net: nn.Module) -> None:
-    """Measure what is common to all displacements. Raises Stopped."""
+def _measuring(measure: Callable | None, samples: _Samples, stop: Stop,
+               report: Report) -> Callable[[nn.Module], None] | None:
+    """Return what a method does with the trained net and the images, where it does anything; it raises Stopped."""
     def heeded() -> Iterator[Tensor]:
         for image in samples.whole():
             if stop.requested:
-                raise Stopped("stopped after the training, while the mean displacement was measured",
+                raise Stopped("stopped after the training, while the network was measured on the images",
                               "run the same command again to go on")
             report.advance()
             yield image
 
-    report.begin("mean displacement", len(samples.chosen))
-    irn.measure_mean_displacement(net, heeded())
+    def measured(net: nn.Module) -> None:
+        report.begin("measured images", len(samples.chosen))
+        measure(net, heeded())
+
+    return measured if measure else None
 
 
 class _Samples:

@@ -13,10 +13,11 @@ class ClassifierConfig(TrainingConfig):
     """Settings of every classifier."""
 
     long_side: tuple[int, ...] = setting((224, 400), "Resize the long side to a size drawn from this range.",
-                                         unit="pixels", source="PSA: 256,512; IRN: 320,640")
+                                         unit="pixels", source="PSA: 256,512; IRN: 320,640",
+                                         counts=(2,), ascending=True)
     crop_area: tuple[float, ...] = setting((), "Resize a part of so large a share of the image, drawn from this range, "
                                            "to the crop, whatever --long-side says; empty: do not.", low=0.001, high=1,
-                                           source="DeiT: 0.08,1")
+                                           source="DeiT: 0.08,1", counts=(0, 2), ascending=True)
     rand_augment: float = setting(0.0, "Magnitude of RandAugment; 0: none.", low=0, high=10, source="DeiT: 9")
     erase: float = setting(0.0, "Share of the views in which a rectangle is erased.", low=0, high=1,
                            source="DeiT: 0.25")
@@ -103,12 +104,13 @@ class MctformerConfig(ClassifierConfig):
                              source="MCTformer; plus: 448")
     crop_area: tuple[float, ...] = setting((0.08, 1.0), "Resize a part of so large a share of the image, drawn from "
                                            "this range, to the crop, whatever --long-side says; empty: do not.",
-                                           low=0.001, high=1, source="DeiT")
+                                           low=0.001, high=1, source="DeiT", counts=(0, 2), ascending=True)
     rand_augment: float = setting(9.0, "Magnitude of RandAugment; 0: none.", low=0, high=10, source="MCTformer")
     erase: float = setting(0.25, "Share of the views in which a rectangle is erased.", low=0, high=1,
                            source="MCTformer")
     colour_jitter: tuple[float, ...] = setting((), "Jitter of brightness, contrast, saturation, hue; empty for none.",
-                                               source="MCTformer names 0.4, which timm drops beside RandAugment")
+                                               source="MCTformer names 0.4, which timm drops beside RandAugment",
+                                               counts=(0, 4))
 
 
 def _base(default: str) -> str:
@@ -150,7 +152,8 @@ class CsdSettings:
     placement: str = setting("same", "Where an object is pasted: where it was, or anywhere.",
                              choices=("same", "random"), source="CSD's development code; CDA: random")
     paste_scale: tuple[float, ...] = setting((1.0, 1.0), "Scale pasted objects by a factor from this range.", low=0.05,
-                                             high=4, source="CSD's development code: 0.6,1 as an option; CDA: 0.7")
+                                             high=4, source="CSD's development code: 0.6,1 as an option; CDA: 0.7",
+                                             counts=(2,), ascending=True)
     paste_rotation: float = setting(0.0, "Turn pasted objects by up to so much.", low=0, high=180, unit="degrees",
                                     source="CDA: 90")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +26,7 @@ from stages.train_cls.collapse import CollapseWatch, advice_for
 from stages.train_cls.subcategory import subcategory_labels
 from stages.train_cls.workers import PairedSamples
 from stages.training.distributed import heard
-from stages.training.loop import Job, finished_before, resolved, train
+from stages.training.loop import Job, resolved, train, without_training
 from stages.training.start import (
     at_least_one,
     input_statistics,
@@ -48,17 +47,14 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     output.check_file()
     index = Run(inputs.paths, "index")
     report, ordinal, config = heard(report), config.device, resolved(config)
-    _check(config)
     weights = inputs.named.get("weights")
     further = _further(method, config, inputs)
     clusters = further.get("clusters")
     digests = {"index": index.digest, **weights_digest(weights),
                **{name: run.digest if run else TRUTH for name, run in further.items()}}
     entry = training_entry("train-cls", method, config, digests)
-    done = finished_before(entry, output)
-    if done or output.dry_run:
-        report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
-        return _told(done, output, report)
+    if answer := without_training(entry, output, report):
+        return answer
     torch.manual_seed(config.seed)
     net = _net(method, config, len(index.classes) - 1, clusters)
     initial = start_from(net, config, weights, report)
@@ -84,7 +80,6 @@ def preview(config: Any, inputs: Inputs, output: Output, count: int, *, report: 
     if output.path.suffix != ".png":
         raise UsageError(f"-o {output.path} is to be a picture with --preview", "give FILE.png")
     output.check_file()
-    _check(config)
     index, further = Run(inputs.paths, "index"), _further("csd", config, inputs)
     mean = config.mean or IMAGENET_MEAN
     samples = _Samples(index, inputs.root, config, mean, config.std or IMAGENET_STD, None)
@@ -97,13 +92,6 @@ def preview(config: Any, inputs: Inputs, output: Output, count: int, *, report: 
     replace_file(output.path, encode_png(picture))
     report.finished(output.path)
     return Summary(made=1)
-
-
-def _check(config: Any) -> None:
-    if len(config.long_side) != 2 or len(config.colour_jitter) not in (0, 4) or len(config.crop_area) not in (0, 2):
-        raise UsageError("--long-side takes two numbers, --colour-jitter four or none, --crop-area two or none")
-    if len(getattr(config, "paste_scale", (1.0, 1.0))) != 2:
-        raise UsageError("--paste-scale takes two numbers", "give for example 0.6,1")
 
 
 def _further(method: str, config: Any, inputs: Inputs) -> dict[str, Run | None]:
@@ -130,12 +118,6 @@ def _paired(samples: _Samples, index: Run, further: dict[str, Run | None], confi
     for line in paired.told:
         report.tell(line)
     return paired
-
-
-def _told(done: Summary | None, output: Output, report: Report) -> Summary:
-    if done:
-        report.finished(output.path)
-    return done or Summary()
 
 
 def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.Module:
@@ -173,11 +155,8 @@ class _Samples:
             raise BadData("is not among the clusters", "make features and clusters of this index",
                           where=f"{clusters.first.path}: {lost}")
         self.n_classes = len(index.classes) - 1
-        jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
-        self.view = replace(
-            ClassificationView(), crop=config.crop_size, long_side=config.long_side, flip=0.5 if config.flip else 0.0,
-            brightness=jitter[0], contrast=jitter[1], saturation=jitter[2], hue=jitter[3], mean=mean, std=std,
-            area=config.crop_area, rand_augment=config.rand_augment, erase=config.erase)
+        self.view = ClassificationView(**config.view, long_side=config.long_side, mean=mean, std=std,
+                                       area=config.crop_area, rand_augment=config.rand_augment, erase=config.erase)
 
     def draw(self, position: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """Return one sample: `image` (3, S, S) float32, `labels` (C,) in {0, 1}, and those of its sub-categories."""

@@ -119,8 +119,8 @@ class PairedSamples:
                     for class_id in range(1, len(classes))}
         lost = [classes[class_id] for class_id, images in of_class.items() if not images]
         if lost:
-            self.told.append(f"{len(lost)} classes have no single-label image with a mask and are never pasted: "
-                             f"{', '.join(lost)}")
+            self.told.append(f"classes without a single-label image with a mask, never pasted: {len(lost)} "
+                             f"({', '.join(lost)})")
         probability = cooc.first.root("probability") if cooc else None
         return Sources(of_class, len(classes) - 1, self.config.resampling, probability)
 

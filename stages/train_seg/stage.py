@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stages.data.augment import SegmentationView, segmentation_view
 from stages.data.source import ImageSource
-from stages.errors import BadData, UsageError
+from stages.errors import BadData
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import mask_ids
 from stages.nets.files import describe_net
@@ -21,7 +21,7 @@ from stages.shards import Run, same_classes
 from stages.train_seg.config import SegConfig
 from stages.train_seg.losses import LOSSES, at_size, confident, small_mask
 from stages.training.distributed import heard
-from stages.training.loop import Job, finished_before, resolved, train
+from stages.training.loop import Job, resolved, train, without_training
 from stages.training.start import (
     at_least_one,
     input_statistics,
@@ -38,17 +38,11 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     index, masks_given = Run(inputs.paths, "index"), inputs.require("masks")
     masks = None if masks_given == "truth" else Run([masks_given], "masks")
     report, ordinal, config = heard(report), config.device, resolved(config)
-    if len(config.scale_range) != 2 or len(config.colour_jitter) not in (0, 4):
-        raise UsageError("--scale-range takes two numbers and --colour-jitter four or none")
     weights = inputs.named.get("weights")
     digests = {"index": index.digest, "masks": masks.digest if masks else "truth", **weights_digest(weights)}
     entry = training_entry("train-seg", "", config, digests)
-    done = finished_before(entry, output)
-    if done or output.dry_run:
-        report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
-        if done:
-            report.finished(output.path)
-        return done or Summary()
+    if answer := without_training(entry, output, report):
+        return answer
     samples = _Samples(index, masks, inputs.root, config)
     at_least_one(samples.chosen, f"has a mask in {masks_given}", str(index.first.path))
     if samples.skipped:
@@ -96,11 +90,8 @@ class _Samples:
         self.chosen = [(source, item_id) for source, item_id in usable
                        if (item_id in masks if masks else source.has_mask(item_id))]
         self.skipped = len(usable) - len(self.chosen)
-        jitter = config.colour_jitter or (0.0, 0.0, 0.0, 0.0)
-        self.view = replace(
-            SegmentationView(), crop=config.crop_size, scale=config.scale_range, flip=0.5 if config.flip else 0.0,
-            brightness=jitter[0], contrast=jitter[1], saturation=jitter[2], hue=jitter[3],
-            ignore=255 if len(index.classes) <= 255 else 65535)
+        self.view = SegmentationView(**config.view, scale=config.scale_range,
+                                     ignore=255 if len(index.classes) <= 255 else 65535)
 
     def draw(self, position: int, generator: np.random.Generator) -> dict[str, Any]:
         """Return one sample: `image` (3, S, S) float32 and `mask` (S, S) int32."""

@@ -16,13 +16,14 @@ class TclConfig(LoopConfig):
     """Settings of `train-text tcl`: an image segmenter learnt from whole captions."""
 
     mean: tuple[float, ...] = setting((0.485, 0.456, 0.406), "Mean of the input, in [0, 1].", low=0, high=1,
-                                      source="TCL and CoDe, released code: ImageNet's, not CLIP's")
+                                      source="TCL and CoDe, released code: ImageNet's, not CLIP's", counts=(3,))
     std: tuple[float, ...] = setting((0.229, 0.224, 0.225), "Standard deviation of the input.", low=0.001, high=1,
-                                     source="as for --mean")
+                                     source="as for --mean", counts=(3,))
     crop_size: int = setting(224, "Side of the square that the network sees.", low=16, unit="pixels",
                              source="CoDe, section 3.5")
     crop_area: tuple[float, ...] = setting((0.08, 1.0), "The share of the image that is seen is drawn from this range.",
-                                           low=0.001, high=1, source="TCL; CoDe's code: 0.9,1")
+                                           low=0.001, high=1, source="TCL; CoDe's code: 0.9,1",
+                                           counts=(2,), ascending=True)
     rand_augment: float = setting(9.0, "Magnitude of RandAugment; 0: none.", low=0, high=10,
                                   source="TCL; CoDe's code: 0")
     erase: float = setting(0.25, "Share of the views in which a rectangle is erased.", low=0, high=1,
@@ -73,7 +74,8 @@ class CodeConfig(TclConfig):
     """Settings of `train-text code`: image and text are decomposed together, noun by noun."""
 
     crop_area: tuple[float, ...] = setting((0.9, 1.0), "The share of the image that is seen is drawn from this range.",
-                                           low=0.001, high=1, source="CoDe's code (the thesis is silent); TCL: 0.08,1")
+                                           low=0.001, high=1, source="CoDe's code (the thesis is silent); TCL: 0.08,1",
+                                           counts=(2,), ascending=True)
     rand_augment: float = setting(0.0, "Magnitude of RandAugment; 0: none.", low=0, high=10,
                                   source="CoDe's code; TCL: 9")
     erase: float = setting(0.0, "Share of the views in which a rectangle is erased.", low=0, high=1,

@@ -19,7 +19,7 @@ from stages.nets.text_grounded import CoDe, TextGrounded, build_grounded
 from stages.shards import Run
 from stages.train_text.samples import Captions, Samples, Words
 from stages.training.distributed import heard
-from stages.training.loop import Job, finished_before, resolved, train
+from stages.training.loop import Job, resolved, train, without_training
 from stages.training.start import training_entry
 
 METHODS = {"tcl": "stages.train_text.tcl", "code": "stages.train_text.code"}
@@ -34,17 +34,12 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     output.check_file()
     index = Run(inputs.paths, "index")
     report, ordinal, config = heard(report), config.device, resolved(config)
-    _check(config)
     source = find_clip(inputs.require("clip"), inputs.named.get("weights"))
     selector = _selector(method, config, inputs)
     digests = {"index": index.digest, **source.digests(), **(selector.recorded if selector else {})}
     entry = training_entry("train-text", method, config, digests)
-    done = finished_before(entry, output)
-    if done or output.dry_run:
-        report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
-        if done:
-            report.finished(output.path)
-        return done or Summary()
+    if answer := without_training(entry, output, report):
+        return answer
     for note in (*source.notes, *(selector.notes if selector else ())):
         report.tell(note)
     captions = _captions(index, inputs.root, selector, report, stop)
@@ -60,11 +55,6 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
               report_every=config.save_every if config.steps else 0,
               begin_step=lambda step: _unfreeze(net, step >= config.unfreeze_at))
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
-
-
-def _check(config: Any) -> None:
-    if len(config.mean) != 3 or len(config.std) != 3 or len(config.crop_area) != 2:
-        raise UsageError("--mean and --std take three numbers each, --crop-area two")
 
 
 def _selector(method: str, config: Any, inputs: Inputs) -> NounSelector | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from stages.settings import setting
 
@@ -45,8 +46,9 @@ class TrainingConfig(LoopConfig):
     """Settings common to the trainings of a backbone on images and their labels."""
 
     net: str = setting("torchvision:mobilenet_v2", "The network, as [timm:|torchvision:|wsss:]NAME.")
-    mean: tuple[float, ...] = setting((), "Mean of the input, in [0, 1]; empty: what the network's weights want.")
-    std: tuple[float, ...] = setting((), "Standard deviation of the input; empty as for --mean.")
+    mean: tuple[float, ...] = setting((), "Mean of the input, in [0, 1]; empty: what the network's weights want.",
+                                      counts=(0, 3))
+    std: tuple[float, ...] = setting((), "Standard deviation of the input; empty as for --mean.", counts=(0, 3))
     stride: int = setting(0, "Output stride of the backbone; 0 is its own.", low=0, high=64)
     freeze: str = setting("", "Freeze the backbone up to and including this block (its name, or a count).")
     freeze_bn: str = setting("statistics", "Of the backbone's batch normalisation, keep fixed the statistics, or all.",
@@ -55,10 +57,17 @@ class TrainingConfig(LoopConfig):
     clip: float = setting(0.0, "Clip the gradient to this norm; 0: do not.", low=0)
     crop_size: int = setting(257, "Side of the square that the network sees.", low=16, unit="pixels")
     colour_jitter: tuple[float, ...] = setting((0.3, 0.3, 0.3, 0.1), "Jitter of brightness, contrast, saturation, "
-                                               "hue; empty for none.", source="PSA")
+                                               "hue; empty for none.", source="PSA", counts=(0, 4))
     flip: bool = setting(True, "Mirror half of the images.")
 
     @property
     def largest_gradient(self) -> float:
         """The norm that gradients are clipped to; 0: they are not."""
         return self.clip
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """What every view of an image (data.augment) takes from the settings."""
+        jitter = self.colour_jitter or (0.0, 0.0, 0.0, 0.0)
+        return {"crop": self.crop_size, "flip": 0.5 if self.flip else 0.0,
+                **dict(zip(("brightness", "contrast", "saturation", "hue"), jitter, strict=True))}

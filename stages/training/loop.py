@@ -84,6 +84,20 @@ def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:
     return Summary(up_to_date=1)
 
 
+def without_training(entry: Mapping[str, Any], output: Output, report: Report) -> Summary | None:
+    """Return the answer where nothing is to be trained: the net is there as wanted, or --dry-run; else None.
+
+    Raises as `finished_before`.
+    """
+    done = finished_before(entry, output)
+    if done:
+        report.tell(f"{output.path} is up to date")
+        report.finished(output.path)
+    elif output.dry_run:
+        report.tell(f"would train {output.path}")
+    return done or (Summary() if output.dry_run else None)
+
+
 def train(job: Job, config: LoopConfig, output: Output, *, ordinal: str, stop: Stop, report: Report) -> Summary:
     """Train `job` under resolved settings and write its net; resume what an interrupted run left.
 

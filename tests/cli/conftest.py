@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.runner import SMALL
 from conftest import CommandLine
 from pictures import Folder, make_folder
 
@@ -32,6 +33,12 @@ def tiny_index(tiny_folder: Folder) -> Path:
 def tiny_net(tiny_index: Path) -> Path:
     """Return a classifier trained for one pass over `tiny_index`. Not to be changed."""
     return _made(tiny_index.parent, tiny_index.parent / "cam.safetensors", "train-cls", "cam", tiny_index, *TRAINING)
+
+
+@pytest.fixture(scope="session")
+def maps(tiny_index: Path, tiny_net: Path) -> Path:
+    """Return a run of class activation maps of `tiny_index`. Not to be changed."""
+    return _made(tiny_index.parent, tiny_index.parent / "cams", "cams", "cnn", tiny_index, "--net", tiny_net, *SMALL)
 
 
 def _made(cwd: Path, output: Path, *args: object) -> Path:

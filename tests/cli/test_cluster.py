@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -58,8 +60,6 @@ def test_features_of_a_layer_squashed_and_of_a_timm_network(tiny_index, tiny_net
 
 
 def test_refused_images_have_a_row_of_zeros_and_retry_mends_them(tiny_folder, tiny_net, tmp_path):
-    import shutil
-
     root = shutil.copytree(tiny_folder.root, tmp_path / "set")
     good("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "--class-names", root / "classes.txt",
          "-o", tmp_path / "index.h5")
@@ -145,3 +145,18 @@ def test_what_is_refused(features, tiny_index, tmp_path):
     refused(run("cluster", "finch", tiny_index, "-o", tmp_path / "c.h5"), 65, "index")
     good("cluster", "finch", features, "-o", tmp_path / "c.h5")
     refused(run("cluster", "finch", features, "--metric", "euclidean", "-o", tmp_path / "c.h5"), 73, "metric")
+    (tmp_path / "c.h5").write_bytes(b"mine")
+    refused(run("cluster", "finch", features, "-o", tmp_path / "c.h5"), 73, "exists", "--force")
+
+
+def test_refused_images_are_told_by_every_stage(tiny_folder, tiny_net, tmp_path):
+    root = shutil.copytree(tiny_folder.root, tmp_path / "set")
+    (root / "JPEGImages" / f"{tiny_folder.ids[2]}.jpg").write_bytes(b"nothing")
+    index, found, clusters = tmp_path / "index.h5", tmp_path / "features", tmp_path / "clusters.h5"
+    for made in (("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "-o", index),
+                 ("features", index, "--net", tiny_net, "-o", found, *CPU),
+                 ("cluster", "finch", found, "-o", clusters), ("cluster", "finch", found, "-o", clusters)):
+        assert run(*made).code == 65
+    assert Shard(clusters).errors == Shard(index).errors != {}
+    assert (Shard(clusters).root("assignment")[2] == -1).all()
+    good("cluster", "finch", found, "--allow-errors", "1", "-o", clusters)

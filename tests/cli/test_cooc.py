@@ -43,7 +43,7 @@ def test_the_shard(index, tmp_path):
     done = run("cooc", index, "-o", tmp_path / "cooc.h5")
     assert done.code == 0
     assert "6 images with known labels: 3 bear one class, 2 more than one, 1 none" in done.err
-    assert "1 classes have no single-label image: sofa" in done.err
+    assert "classes without a single-label image: 1 (sofa)" in done.err
     assert str(tmp_path / "cooc.h5") in done.err
     shard = Shard(tmp_path / "cooc.h5", "cooc")
     assert shard.root("counts").tolist() == [[2, 2, 1], [2, 1, 1], [1, 1, 0]]
@@ -141,7 +141,7 @@ def test_unknown_and_refused_images_are_left_out_and_told(tmp_path):
     assert done.code == 65
     assert "2 images have unknown labels" in done.err
     assert "1 images were refused at index" in done.err
-    assert "1 classes are in no image at all: dog" in done.err
+    assert "classes in no image at all: 1 (dog)" in done.err
     shard = Shard(tmp_path / "cooc.h5")
     assert shard.errors == {"i2": "is no image"}
     assert shard.root("counts").tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
@@ -153,7 +153,7 @@ def test_unknown_and_refused_images_are_left_out_and_told(tmp_path):
 @pytest.mark.parametrize(("labels", "classes", "told"), [
     ([[1], [2], []], CLASSES, "no image bears more than one class"),
     ([[1], [1]], CLASSES[:2], "one class only"),
-    ([[1, 2], [2, 3]], CLASSES, "3 classes have no single-label image: cat, dog, sofa")])
+    ([[1, 2], [2, 3]], CLASSES, "classes without a single-label image: 3 (cat, dog, sofa)")])
 def test_what_is_counted_all_the_same(tmp_path, labels, classes, told):
     done = run("cooc", index_of(tmp_path / "index.h5", labels, classes), "-o", tmp_path / "cooc.h5")
     assert done.code == 0

@@ -137,7 +137,7 @@ def test_settings_by_recipe(given, csd, tmp_path):
     ((), ("--base is missing", "cam, mctformer")), (("--base", "irn"), ("--base 'irn'", "cam, mctformer")),
     (("--base", "mctformer", "--dropout", "0.5"), ("--dropout is no setting of --base mctformer",)),
     (("--base", "cam", "--drop-path", "0.1"), ("--drop-path is no setting of --base cam",)),
-    (("--base", "cam", "--paste-scale", "1"), ("--paste-scale takes two",)),
+    (("--base", "cam", "--paste-scale", "1"), ("--paste-scale takes 2 numbers",)),
     (("--base", "cam", "--lambda-fg", "-1"), ("--lambda-fg -1",)),
     (("--base", "cam", "--preview", "2"), ("is to be a picture", "FILE.png"))], ids=" ".join)
 def test_what_can_not_be_meant_so(given, tmp_path, options, told):
@@ -161,9 +161,9 @@ def test_images_without_a_mask_are_left_out_and_counted(given, tiny_folder, tmp_
     assert done.code == 0, done.err
     assert f"{len(cats)} of 8 single-label images have no mask and are left out" in done.err
     assert "1 of 4 multi-label images have no mask" in done.err
-    assert "1 classes have no single-label image with a mask and are never pasted: cat" in done.err
+    assert "classes without a single-label image with a mask, never pasted: 1 (cat)" in done.err
     picture = tmp_path / "pairs.png"
-    assert "never pasted: cat" in run("train-cls", "csd", *few, *SMALL, "--preview", "3", "-o", picture).err
+    assert "never pasted: 1 (cat)" in run("train-cls", "csd", *few, *SMALL, "--preview", "3", "-o", picture).err
     masks_of(given[0], tmp_path / "none.h5", without=tuple(tiny_folder.ids[:11]))
     none = (*given[:3], "--masks", tmp_path / "none.h5")
     refused(run("train-cls", "csd", *none, *SMALL, "-o", tmp_path / "x.safetensors"), 65,
@@ -187,7 +187,7 @@ def test_a_target_whose_classes_never_stand_with_a_single_one(given, tiny_folder
     good("cooc", index, "--diagonal", "zero", "-o", tmp_path / "zero.h5")
     train = ("train-cls", "csd", index, "--cooc", tmp_path / "zero.h5", "--masks", "truth", *SMALL, "-o")
     done = run(*train, tmp_path / "a.safetensors")
-    assert done.code == 0 and "never pasted: dog" in done.err
+    assert done.code == 0 and "never pasted: 1 (dog)" in done.err
     write_shard(tmp_path / "apart.h5", cooc_of(tmp_path / "zero.h5", np.array([[0.0, 1], [0, 1]])))
     refused(run(*train, tmp_path / "b.safetensors", "--cooc", tmp_path / "apart.h5"), 65, "no class that appears",
             "--resampling off")

@@ -5,21 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cli.runner import SMALL, good, refused, run
+from cli.runner import good, refused, run
 from stages.nets.files import read_net
 from stages.shards import Run
 
 pytest.importorskip("pydensecrf")
 TRAINING = ("--net", "wsss:tiny", "--crop-size", "48", "--epochs", "1", "--batch-size", "4", "--threads", "1",
             "--radius", "4", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def maps(tiny_index, tiny_net, tmp_path_factory):
-    """Return a run of maps of `tiny_index`. Not to be changed."""
-    folder = tmp_path_factory.mktemp("maps")
-    good("cams", "cnn", tiny_index, "--net", tiny_net, *SMALL, "-o", folder / "cams")
-    return folder / "cams"
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ class Example:
     width: float | None = setting(None, "A width.", low=0.1)
     scales: tuple[float, ...] = setting((0.5, 1.0), "Scales.", low=0.1)
     sides: tuple[int, ...] = setting((), "Sides.")
+    between: tuple[float, ...] = setting((0.0, 1.0), "A range.", counts=(0, 2), ascending=True)
     way: str = setting("left", "A way.", choices=("left", "right"))
     flip: bool = setting(True, "Flip.")
 
@@ -108,7 +109,8 @@ def test_none_stays_none_and_a_value_is_one():
 @pytest.mark.parametrize(("given", "told"), [
     ({"share": 1.5}, "--share 1.5 .* from 0 to 1"), ({"share": float("nan")}, "--share nan"),
     ({"size": 0}, "--size 0 .* 1 or more"), ({"scales": "1,0.01"}, "--scales 0.01"), ({"width": 0.0}, "--width 0.0"),
-    ({"way": "up"}, "--way 'up' .* left, right")])
+    ({"way": "up"}, "--way 'up' .* left, right"), ({"between": "1"}, "--between takes 2 numbers or none, not 1"),
+    ({"between": "1,2,3"}, "not 3"), ({"between": "2,1"}, "--between 2.0,1.0 is no range; give the smaller")])
 def test_values_out_of_range(given, told):
     with pytest.raises(UsageError, match=told):
         checked(built(**given))

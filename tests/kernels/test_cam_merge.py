@@ -14,22 +14,23 @@ from stages.kernels.resample import upsample
 STRIDE = 16
 
 
-def ramp(size: tuple[int, int], scale: float, mirrored: bool = False) -> torch.Tensor:
+def ramp(size: tuple[int, int], scale: float, mirrored: bool = False, first: float = 0.0) -> torch.Tensor:
     """Maps as a stride-16 network would make them, of the value 100 + x + 2 y at photograph pixel (y, x)."""
     scaled = scaled_size(size, scale)
     cells = [math.ceil(length / STRIDE) for length in scaled]
-    y, x = (torch.arange(n) * float(STRIDE) for n in cells)
+    y, x = (torch.arange(n) * float(STRIDE) + first for n in cells)
     if mirrored:
         x = (scaled[1] - 1 - x).flip(0)
     y, x = ((p + 0.5) * full / short - 0.5 for p, full, short in zip((y, x), size, scaled, strict=True))
     return (100 + x[None] + 2 * y[:, None])[None]
 
 
+@pytest.mark.parametrize("first", [0.0, 7.5])
 @pytest.mark.parametrize("size", [(129, 161), (140, 170), (128, 158)])
-def test_centres_put_every_value_at_its_pixel(size):
+def test_centres_put_every_value_at_its_pixel(size, first):
     scales, mirrored = [0.5, 1.0, 1.5, 1.0], [False, False, True, True]
-    maps = [ramp(size, scale, flip) for scale, flip in zip(scales, mirrored, strict=True)]
-    cam, covers = merge_scales(maps, size, scales=scales, mirrored=mirrored)
+    maps = [ramp(size, scale, flip, first) for scale, flip in zip(scales, mirrored, strict=True)]
+    cam, covers = merge_scales(maps, size, scales=scales, mirrored=mirrored, first_centre=first)
     values = upsample(cam, covers, size)[0].numpy()
     y, x = np.indices(size)
     # Away from the border, where maps of all scales have cells on both sides.

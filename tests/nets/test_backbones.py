@@ -154,6 +154,37 @@ def test_freezing_a_vit_freezes_its_positions_and_unknown_blocks_are_named():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("name", "centre"), [
+    ("mobilenet_v2", 0.0), ("timm:resnet18", 0.0), ("timm:resnet18d", 7.0), ("vgg11", 15.5), ("densenet121", 14.0),
+    ("convnext_tiny", 15.5), ("timm:convnext_atto", 15.5), ("wsss:resnet50_irn", 0.0)])
+def test_the_first_cell_is_centred_where_it_is_said(name, centre):
+    """With means for all convolutions and pools, and no norms, pixels count by their ways to the cell, to all sides."""
+    backbone = build_backbone(name).eval()
+    assert backbone.first_centre == centre
+    for module in list(backbone.modules()):
+        for child, inner in list(module.named_children()):
+            if isinstance(inner, torch.nn.MaxPool2d):
+                setattr(module, child, torch.nn.AvgPool2d(inner.kernel_size, inner.stride, inner.padding))
+            elif "Norm" in type(inner).__name__ and not isinstance(inner, torch.nn.Sequential):
+                setattr(module, child, torch.nn.Identity())
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+    with torch.enable_grad():
+        images = torch.full((1, 3, 256, 256), 1e-3, dtype=torch.float64, requires_grad=True)
+        maps = backbone.double()(images)
+        middle = maps.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(maps[..., middle].sum(), images)
+    across = gradient.abs().sum((0, 1, 2))
+    found = (across * torch.arange(256)).sum() / across.sum()
+    assert float(found) == pytest.approx(centre + middle * backbone.stride, abs=1)
+
+
+@pytest.mark.parametrize(("name", "centre"), [
+    ("timm:vit_tiny_patch16_224", 7.5), ("timm:swin_tiny_patch4_window7_224", 15.5)])
+def test_patches_lie_side_by_side(name, centre):
+    assert build_backbone(name).first_centre == centre
+
+
 def test_tokens_are_laid_out_row_by_row_without_the_class_token():
     backbone = build_backbone("timm:vit_tiny_patch16_224").eval()
     images = torch.randn(1, 3, 48, 80)

@@ -11,6 +11,7 @@ from torch import nn
 
 from stages.data.augment import SegmentationView
 from stages.errors import UsageError
+from stages.settings import checked
 from stages.train_aff.config import IrnConfig
 from stages.train_aff.irn import (
     displacement_losses,
@@ -18,7 +19,6 @@ from stages.train_aff.irn import (
     label_settings,
     measure_mean_displacement,
     sample,
-    settled,
 )
 from stages.train_aff.labels import UNDECIDED, agreed_areas, label_at, pair_labels
 from stages.train_aff.workers import packed, unpacked
@@ -48,7 +48,7 @@ def test_thresholds_in_the_wrong_order_are_refused():
         label_settings(IrnConfig(background_threshold=0.4), None)
     for given in ((0.5,), (1.5, 0.5)):
         with pytest.raises(UsageError, match="--scale-range"):
-            settled(SegmentationView(), IrnConfig(scale_range=given))
+            checked(IrnConfig(scale_range=given))
 
 
 def test_the_label_of_a_cell_is_that_of_its_middle():
