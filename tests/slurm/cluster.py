@@ -109,7 +109,7 @@ class Cluster:
         conf.write_text(_CONF.format(folder=self.folder, host=self.node, user=getpass.getuser(), cpus=self.cpus,
                                      ports=_free_ports(2)))
         self.env["SLURM_CONF"] = str(conf)
-        self._keeper = subprocess.Popen([sys.executable, KEEPER, *self._daemons()], stdin=subprocess.PIPE)
+        self._keeper = subprocess.Popen([sys.executable, KEEPER, self.folder, *self._daemons()], stdin=subprocess.PIPE)
         try:
             until(lambda: self.call("sinfo", "-h", "-o", "%T", check=False).strip() == "idle", 30)
         except TimeoutError:
@@ -129,7 +129,7 @@ class Cluster:
         return words[1:]
 
     def end(self) -> None:
-        """End the daemons and all jobs."""
+        """End the daemons and all jobs, and remove the folder."""
         if self._keeper is not None:
             self._keeper.stdin.close()
             self._keeper.wait(timeout=30)

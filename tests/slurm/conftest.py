@@ -46,7 +46,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield running
     finally:
         running.end()
-        shutil.rmtree(folder)
 
 
 def _install() -> None:

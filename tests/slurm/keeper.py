@@ -1,8 +1,8 @@
 """Runs the daemons of a private SLURM until its standard input ends; then ends them and all that they started.
 
-    python keeper.py munged.log COMMAND... -- slurmctld.log COMMAND... -- slurmd.log COMMAND...
+    python keeper.py FOLDER munged.log COMMAND... -- slurmctld.log COMMAND... -- slurmd.log COMMAND...
 
-The tests hold the other end of that pipe, so that nothing is left behind however they end: also after `kill -9`.
+FOLDER is what they write to; it goes with them. The tests hold the other end of that pipe, so that nothing is left behind however they end: also after `kill -9`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SECONDS_TO_END = 5.0
 
 
-def main(words: list[str]) -> None:
+def main(folder: Path, words: list[str]) -> None:
     """Start the daemons, wait for the end of standard input, and clear up."""
     # Daemons of jobs (slurmstepd) leave their parents; with this they become children of the keeper, not of init.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -36,6 +37,7 @@ def main(words: list[str]) -> None:
         _reap()
     for number in (signal.SIGTERM, signal.SIGKILL):
         _end_all(number)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(command: list[str], log: Path) -> None:
@@ -84,4 +86,4 @@ def descendants(pid: int) -> set[int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -50,7 +50,8 @@ def test_nothing_is_left_of_a_cluster_whose_tests_were_killed(cluster: Cluster, 
         assert len(of_folder(folder)) > 4, "the owner, its keeper, three daemons and a job"
         owner.send_signal(number)
         assert owner.wait(timeout=10) == -number
-        until(lambda: not of_folder(folder), 15)
+        until(lambda: not of_folder(folder), 60)
+        assert not folder.exists()
     finally:
         owner.kill()
         owner.stdout.close()
