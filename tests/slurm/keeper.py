@@ -2,7 +2,8 @@
 
     python keeper.py FOLDER munged.log COMMAND... -- slurmctld.log COMMAND... -- slurmd.log COMMAND...
 
-FOLDER is what they write to; it goes with them. The tests hold the other end of that pipe, so that nothing is left behind however they end: also after `kill -9`.
+FOLDER is what they write to; it goes with them. The tests hold the other end of that pipe, so that nothing is left
+behind however they end: also after `kill -9`.
 """
 
 from __future__ import annotations
