@@ -1,8 +1,9 @@
 # Everything runs in .venv, which the first target that needs it makes. No shell has to have it active.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
+# Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test demo voc920 msrc clean
+.PHONY: help install lint types layers docs unit test test-slurm demo voc920 msrc clean
 .PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
@@ -58,9 +59,13 @@ docs: $(STAMP) ## every command is documented, every link resolves
 	$(PYTEST) -q tests/test_docs.py
 
 unit: $(STAMP) ## all other tests
-	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py
+	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py \
+	  --ignore=tests/slurm
 
 test: lint types layers docs unit ## all of the five above
+
+test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is installed if root can (Debian)
+	timeout --kill-after=30 14m env $(PYTEST) -q --durations=5 --install-slurm tests/slurm
 
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
 inputs = DATA="$(call absolute,$(DATA))" WEIGHTS="$(call absolute,$(WEIGHTS))"

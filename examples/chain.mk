@@ -12,6 +12,8 @@
 #        seg.safetensors prediction *.json
 
 SHELL := /bin/sh
+# Also under make -j one step after the other: each takes all cores by itself (maps a process a core, trainings a thread
+# a core), or the one GPU.
 .NOTPARALLEL:
 .PHONY: all seeds ceiling table sheet always
 .SECONDARY:

@@ -21,6 +21,9 @@ SEG_FLAGS ?= $(NET) --stride 16 --freeze features.3 --epochs 20 --colour-jitter 
 SEGMENT_FLAGS ?= --shard-size 64 --scales 0.75,1.0,1.25 --crf deeplab --precision $(PRECISION)
 export
 
+# Two of these at once would be two makes on one chain; what takes time has all cores anyway.
+.NOTPARALLEL:
+
 all seeds ceiling table:
 	@mkdir -p "$(OUT)"
 	@$(MAKE) --no-print-directory -C "$(OUT)" -f "$(CURDIR)/../chain.mk" EXAMPLES="$(CURDIR)/.." $@

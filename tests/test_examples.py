@@ -28,7 +28,8 @@ from wsss_cli.app import app
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 READER = EXAMPLES / "read_shard.py"
-SCRIPTS = sorted((EXAMPLES / "slurm").glob("*.sbatch"))
+SCRIPTS = sorted((EXAMPLES / "slurm").glob("*.s*"))
+MAPS = ("cams", "cnn", "my train.h5", "-o", "maps")
 SIZES = {"square": (48, 48), "café/1": (37, 53), "100%2F": (20, 31), "..": (16, 16)}
 
 
@@ -98,15 +99,19 @@ def test_the_reader_is_as_small_as_it_says():
     assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
 
 
-def script(name: str, tmp_path: Path, *args: str, command: str = "wsss", body: str = "exit 0") -> subprocess.Popen:
-    """Start a job script under plain bash, with a `command` and an `scontrol` on PATH that write down their words."""
+def script(name: str, tmp_path: Path, *args: str, command: str = "wsss", body: str = "exit 0",
+           **more: str) -> subprocess.Popen:
+    """Start a job script under plain bash, with a `command` and an `scontrol` on PATH that write down their words.
+
+    What a real SLURM makes of them stands in tests/slurm.
+    """
     programs = tmp_path / "programs"
     programs.mkdir(exist_ok=True)
     for program, does in ((command, body), ("scontrol", "exit 0")):
         (programs / program).write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > "{tmp_path}/{program}.words"\n{does}\n')
         (programs / program).chmod(0o755)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "77",
-                   "SLURM_CPUS_PER_TASK": "2"}
+                   "SLURM_CPUS_PER_TASK": "2", "TASKS": "16", **more}
     return subprocess.Popen(["bash", str(EXAMPLES / "slurm" / name), *args], cwd=tmp_path, env=environment)
 
 
@@ -123,38 +128,51 @@ def test_job_scripts_are_bash(path):
     done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     head = path.read_text(encoding="utf-8")
-    assert "#SBATCH --open-mode=append\n" in head and "#SBATCH --signal=B:USR1@" in head
+    if path.suffix == ".sbatch":
+        assert "#SBATCH --open-mode=append\n" in head and "#SBATCH --signal=B:USR1@" in head
+    else:
+        assert os.access(path, os.X_OK)
 
 
-def test_the_maps_of_a_task(tmp_path):
-    assert script("cams.sbatch", tmp_path, "my train.h5", "net", "maps").wait(timeout=20) == 0
-    assert words(tmp_path, "wsss") == ["cams", "cnn", "my train.h5", "--net", "net", "--task", "3/16", "--jobs", "2",
-                                       "-o", "maps"]
+@pytest.mark.parametrize(("more", "jobs"), [({}, "2"), ({"SLURM_GPUS_ON_NODE": "1"}, "1")], ids=["cores", "GPU"])
+def test_the_maps_of_a_task(tmp_path, more, jobs):
+    assert script("map.sbatch", tmp_path, *MAPS, **more).wait(timeout=20) == 0
+    assert words(tmp_path, "wsss") == [*MAPS, "--task", "3/16", "--jobs", jobs]
     assert not (tmp_path / "scontrol.words").exists()
 
 
 @pytest.mark.parametrize("code", [65, 73])
 def test_a_failed_task_says_so_and_is_not_queued_again(tmp_path, code):
-    assert script("cams.sbatch", tmp_path, "train.h5", "net", "maps", body=f"exit {code}").wait(timeout=20) == code
+    assert script("map.sbatch", tmp_path, *MAPS, body=f"exit {code}").wait(timeout=20) == code
     assert not (tmp_path / "scontrol.words").exists()
 
 
-@pytest.mark.parametrize(("name", "args", "command", "heard"), [
-    ("cams.sbatch", ("train.h5", "net", "maps"), "wsss", "USR1"), ("refine.sbatch", ("maps", "crf"), "wsss", "USR1"),
-    ("train.sbatch", ("train-seg", "train.h5"), "torchrun", "TERM")])
-def test_the_signal_before_the_end_reaches_wsss(tmp_path, name, args, command, heard):
-    """A stopped task ends with 75 (torchrun: with any) after a moment of finishing, and is queued again."""
-    body = f"trap 'sleep 0.2; exit 75' {heard}\ntouch ready\nwhile :; do sleep 0.05; done"
-    job = script(name, tmp_path, *args, command=command, body=body)
+def stopped(tmp_path: Path, name: str, number: signal.Signals, command: str, body: str) -> int:
+    """Send a signal to a job script when its command is ready, and return its exit code."""
+    job = script(name, tmp_path, *MAPS, command=command, body=f"{body}\ntouch ready\nwhile :; do sleep 0.05; done")
     try:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not (tmp_path / "ready").exists() and time.monotonic() < end:
             time.sleep(0.01)
-        job.send_signal(signal.SIGUSR1)
-        assert job.wait(timeout=20) == 75
+        job.send_signal(number)
+        return job.wait(timeout=60)
     finally:
         job.kill()
+
+
+@pytest.mark.parametrize(("name", "command", "body", "code"), [
+    ("map.sbatch", "wsss", "trap 'sleep 0.2; exit 75' USR1", 75), ("map.sbatch", "wsss", "", 138),
+    ("train.sbatch", "torchrun", "trap 'sleep 0.2; exit 1' TERM", 1)], ids=["map", "map that starts", "train"])
+def test_the_signal_before_the_end_reaches_wsss_and_the_task_is_queued_again(tmp_path, name, command, body, code):
+    """A stopped task ends with 75 (torchrun: with any) after a moment of finishing."""
+    assert stopped(tmp_path, name, signal.SIGUSR1, command, body) == code
     assert words(tmp_path, "scontrol") == ["requeue", "77"]
+
+
+@pytest.mark.parametrize(("name", "command"), [("map.sbatch", "wsss"), ("train.sbatch", "torchrun")])
+def test_what_is_cancelled_finishes_its_batch_and_is_not_queued_again(tmp_path, name, command):
+    assert stopped(tmp_path, name, signal.SIGTERM, command, "trap 'sleep 0.2; exit 75' TERM") == 75
+    assert not (tmp_path / "scontrol.words").exists()
 
 
 def test_the_worked_examples_of_the_format(tmp_path):

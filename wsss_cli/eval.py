@@ -19,14 +19,17 @@ EXAMPLE = "wsss eval cams --json > cams.json"
 TEXT = ("Score maps and masks against the truth. Reads shards of kind cams or masks, and the masks of their index. "
         "Prints a table: text on a terminal, TSV otherwise, or JSON. Holds one image at a time, and counts of the "
         "size of classes x thresholds.")
-EXTRA = (options.OPTIONAL_FILE, options.INDEX, options.JSON)
+EXTRA = (options.OPTIONAL_FILE, options.INDEX, options.JSON, options.DRY_RUN)
 INPUTS = "RUN..."
 
 
 def run(call: Call) -> Summary:
     """Call the stage and print its result."""
-    from stages.eval.stage import evaluate, save
+    from stages.eval.stage import evaluate, plan, save
     inputs = dataclasses.replace(call.inputs, paths=need_paths(call, "RUN"))
+    if call.output.dry_run:
+        call.report.tell(f"would {plan(inputs)}, and write {call.values['output'] or 'to standard output'}")
+        return Summary()
     result = evaluate(call.config, inputs, stop=call.stop, report=call.report)
     if call.values["output"]:
         save(result, Path(call.values["output"]))

@@ -55,9 +55,10 @@ INDEX = {
     "root": _option(str, "", "--root", metavar="DIR", envvar="WSSS_ROOT",
                     help="The folder of the images, where it has moved from where the index says."),
 }
+DRY_RUN = {"dry_run": _option(bool, False, "-n", "--dry-run", help="Tell what would be done, and do nothing.")}
 REPLACE = {
     "force": _option(bool, False, "-f", "--force", help="Replace an output made with other settings."),
-    "dry_run": _option(bool, False, "-n", "--dry-run", help="Tell what would be done, and do nothing."),
+    **DRY_RUN,
 }
 REFUSED = {
     "strict": _option(bool, False, "--strict", help="Stop at the first image that is refused."),

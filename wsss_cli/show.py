@@ -16,19 +16,21 @@ TEXT = ("Look at images, maps and masks. Reads shards of any kind with images (i
         "what the net makes of them: the region and the words of each noun.")
 NAMED = (Named("net", "FILE", "A net of train-text code, of which regions and words of captions are shown.",
                required=False),)
-EXTRA = (options.OPTIONAL_FILE, options.INDEX)
+EXTRA = (options.OPTIONAL_FILE, options.INDEX, options.DRY_RUN)
 INPUTS = "RUN..."
 
 
 def run(call: Call) -> Summary:
     """Call the stage."""
+    from stages.show.stage import plan, run_captions
     from stages.show.stage import run as stage
-    from stages.show.stage import run_captions
     if call.inputs.named["net"]:
-        run_captions(call.config, need_paths(call, "INDEX"), call.inputs, call.values["output"], report=call.report)
-        call.report.finished(call.output.path)
+        return run_captions(call.config, need_paths(call, "INDEX"), call.inputs, call.output, report=call.report)
+    given = (call.config, need_paths(call, "RUN"), call.inputs, call.values["output"])
+    if call.output.dry_run:
+        call.report.tell(f"would {plan(*given)}")
         return Summary()
-    drawn = stage(call.config, need_paths(call, "RUN"), call.inputs, call.values["output"])
+    drawn = stage(*given)
     if drawn is None:
         call.report.finished(call.output.path)
     else:

@@ -101,17 +101,18 @@ def run_clip_es(config: ClipEsConfig, inputs: Inputs, output: Output, *, stop: S
         raise UsageError("image files have no tags", "give --tags predicted:0.5 or all")
     if files:
         words = words_alone(config.names, as_released=config.as_released)
-        if output.dry_run:
+        index = index_of_files(files, ("background", *words.names), output)
+        if index is None:
             report.tell(f"would map {len(files)} image files")
             return Summary()
-        paths = [str(index_of_files(files, ("background", *words.names), output))]
+        paths = [str(index)]
     else:
         first, paths = peeked(paths)
         classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
         words = class_words(config.names, classes, as_released=config.as_released)
     work = _clip_work(config, inputs, clip, words, report)
     summary = run_map(work, replace(inputs, paths=paths), output, stop=stop, report=report)
-    if files:
+    if files and not output.dry_run:
         write_pictures(output, "cams", report)
     return summary
 

@@ -55,9 +55,11 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     features = Run(inputs.paths, "features")
     entry = provenance_entry("cluster", method, as_plain(config), {"features": features.digest})
     summary = shard_before(output, "clusters", entry)
-    if not summary and output.dry_run:
-        report.tell(f"would write {output.path}")
-        return Summary()
+    if output.dry_run:
+        report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
+        if summary:
+            report.finished(output.path)
+        return summary or Summary()
     if not summary:
         table = _clustered(method, config, features, stop, report)
         contents = Contents("clusters", features.classes, ids=list(features.ids),

@@ -39,9 +39,9 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
     index = Run(inputs.paths, "index")
     entry = provenance_entry("cooc", "", as_plain(config), {"index": index.digest})
     summary = shard_before(output, "cooc", entry)
-    if summary is None and output.dry_run:
-        report.tell(f"would write {output.path}")
-        return Summary()
+    if output.dry_run:
+        report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
+        return summary or Summary()
     if summary is None:
         summary = _counted(config, index, entry, output, stop, report)
     report.tell(f"{output.path} is up to date" if summary.up_to_date else f"wrote {output.path}")

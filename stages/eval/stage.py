@@ -34,12 +34,7 @@ def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) 
     run = Run(inputs.paths, ("cams", "masks"))
     indexes = _indexes(run, inputs)
     scorer = _Scorer(run, config, indexes[0])
-    sources = [ImageSource(shard, inputs.root) for shard in indexes]
-    with_truth = [(source, item_id) for source in sources for item_id in source.index.ids
-                  if item_id not in source.index.errors and source.has_mask(item_id)]
-    if not with_truth:
-        raise MissingInput("the index has no masks to compare with", "index it with --masks",
-                           where=str(indexes[0].path))
+    with_truth = _with_truth(indexes, inputs)
     report.begin("eval", len(with_truth))
     missing = 0
     for source, item_id in with_truth:
@@ -49,6 +44,23 @@ def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) 
         report.advance()
     _tell(run, indexes, missing, config, scorer, report)
     return _result(scorer, config, run, indexes, len(with_truth), missing)
+
+
+def plan(inputs: Inputs) -> str:
+    """Return what `evaluate` would do, in words. Raises MissingInput, BadData."""
+    run = Run(inputs.paths, ("cams", "masks"))
+    return f"score {run.kind} on {len(_with_truth(_indexes(run, inputs), inputs))} images with a truth"
+
+
+def _with_truth(indexes: list[Shard], inputs: Inputs) -> list[tuple[ImageSource, str]]:
+    """Return the images that have a mask to compare with. Raises MissingInput when none has."""
+    sources = [ImageSource(shard, inputs.root) for shard in indexes]
+    found = [(source, item_id) for source in sources for item_id in source.index.ids
+             if item_id not in source.index.errors and source.has_mask(item_id)]
+    if not found:
+        raise MissingInput("the index has no masks to compare with", "index it with --masks",
+                           where=str(indexes[0].path))
+    return found
 
 
 def save(result: dict[str, Any], path: Path) -> None:

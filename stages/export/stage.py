@@ -32,13 +32,16 @@ def run_voc(config: VocConfig, inputs: Inputs, output: Output, *, stop: Stop, re
         folder = output.path / "results" / "VOC2012" / "Segmentation" / f"{config.competition}_test_cls"
         return _write(run, _place(run, folder, ".png"), output, stop, report, palette=True, ignored=False)
     summary = _write(run, _place(run, output.path / "SegmentationClass", ".png"), output, stop, report, palette=True)
-    if output.dry_run:
-        return summary
-    lists = output.path / "ImageSets" / "Segmentation"
-    make_folder(lists)
     written = [item_id for item_id in run.ids if item_id in run]
-    replace_file(lists / f"{config.split}.txt", "".join(f"{item_id}\n" for item_id in written).encode())
-    replace_file(output.path / "classes.txt", "".join(f"{name or 'void'}\n" for name in run.classes).encode())
+    lists = {output.path / "ImageSets" / "Segmentation" / f"{config.split}.txt": written,
+             output.path / "classes.txt": [name or "void" for name in run.classes]}
+    for place, lines in lists.items():
+        data = "".join(f"{line}\n" for line in lines).encode()
+        if output.dry_run:
+            _tell_of(place, data, report)
+        else:
+            make_folder(place.parent)
+            replace_file(place, data)
     index = Shard(find_index(run.first, inputs.index), "index")
     report.tell(f"the images stay where they are: {index.path.parent / index.attribute('root')}")
     return summary
@@ -63,21 +66,29 @@ def _write(run: Run, places: dict[str, Path], output: Output, stop: Stop, report
         if stop.requested:
             raise Stopped("stopped", "run the same command again")
         place = places[item_id]
-        if output.dry_run:
-            report.tell(f"would write {place}")
-            continue
-        make_folder(place.parent)
-        if place.exists() and place.read_bytes() == data:
+        if _is(place, data):
             summary.up_to_date += 1
         elif place.exists() and not output.force:
             raise CannotCreate("exists and differs", "give another -o, or --force", where=str(place))
-        else:
+        elif not output.dry_run:
+            make_folder(place.parent)
             replace_file(place, data)
             summary.made += 1
-        report.finished(place)
+        if output.dry_run:
+            _tell_of(place, data, report)
+        if not output.dry_run or _is(place, data):
+            report.finished(place)
         report.advance()
     refused = sum(len(shard.errors) for shard in run.shards)
     return Summary(summary.made, summary.up_to_date, len(places), refused)
+
+
+def _is(place: Path, data: bytes) -> bool:
+    return place.exists() and place.read_bytes() == data
+
+
+def _tell_of(place: Path, data: bytes, report: Report) -> None:
+    report.tell(f"{place} is up to date" if _is(place, data) else f"would write {place}")
 
 
 def _encoded(run: Run, *, palette: bool, ignored: bool) -> Iterator[tuple[str, bytes]]:

@@ -35,11 +35,11 @@ def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
     return [], files
 
 
-def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) -> Path:
+def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) -> Path | None:
     """Write an index of image files beside the output, and return its path. Ids are the names without suffix.
 
-    Raises MissingInput, BadData for two files of one name, UsageError for an output that is no folder,
-    CannotCreate when an index of other images is there.
+    None in a dry run where there is none yet. Raises MissingInput, BadData for two files of one name, UsageError for an
+    output that is no folder, CannotCreate when an index of other images is there.
     """
     if output.is_file:
         raise UsageError(f"-o {output.path} is one file, but image files also get a picture each", "give a folder")
@@ -52,19 +52,22 @@ def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) 
         if name in items:
             raise BadData(f"the id {name} is there twice", "index the folder instead", where=str(file))
         items[name] = _entry(name, file, os.path.relpath(os.path.abspath(file), root))
-    make_folder(output.path)
     entry = provenance_entry("index", "files", {"supervision": "none"}, {})
     contents = Contents("index", classes, list(items.values()), provenance=[entry],
                         root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))})
-    return _written(output.path / INDEX_NAME, contents, force=output.force)
-
-
-def _written(path: Path, contents: Contents, *, force: bool) -> Path:
-    """Write an index, but leave one of other images alone: the masks beside it are of those."""
-    if path.exists() and not force and Shard(path).digest != shard_bytes(contents)[1]:
-        raise CannotCreate("is of other images", "give another -o, or --force to replace it", where=str(path))
+    path = output.path / INDEX_NAME
+    _agrees(path, contents, output)
+    if output.dry_run:
+        return path if path.exists() and not output.force else None
+    make_folder(output.path)
     write_shard(path, contents)
     return path
+
+
+def _agrees(path: Path, contents: Contents, output: Output) -> None:
+    """Leave an index of other images alone: the masks beside it are of those."""
+    if path.exists() and not output.force and Shard(path).digest != shard_bytes(contents)[1]:
+        raise CannotCreate("is of other images", "give another -o, or --force to replace it", where=str(path))
 
 
 def _entry(name: str, file: Path, path: str) -> Item:

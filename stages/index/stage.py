@@ -76,7 +76,7 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
         raise MissingInput("no image was found", "see --help for the layout", where=str(listing.root))
     for record in listing.records:
         checked_id(record.id, where=record.path)
-    if output.dry_run:
+    if output.dry_run and (output.force or not output.path.exists()):
         report.tell(f"would index {len(listing.records)} images of {len(listing.classes) - 1} classes")
         return Summary()
     items = _items(_Task(listing, config), output, stop, report)
@@ -101,9 +101,6 @@ def run_split(config: SplitConfig, inputs: Inputs, output: Output, *, stop: Stop
         output.check_file()
     index = Run(inputs.paths, "index")
     chosen = _domain(index, config, stop, report)
-    if output.dry_run:
-        report.tell(f"would write an index of {len(chosen)} images to {output.path}")
-        return Summary()
     entry = provenance_entry("index", "split", as_plain(config), {"index": index.digest})
     items = [shard.item(item_id) for shard, item_id in chosen]
     made = _Made(index.classes, _root_of(index), [*index.first.provenance, entry], items)
@@ -213,28 +210,37 @@ def _write(made: _Made, shard_size: int, output: Output, report: Report) -> Summ
     for part in range(parts):
         path = output.path if output.is_file else output.path / shard_name("index", part, parts)
         folder = Path(os.path.abspath(path.parent))
-        make_folder(folder)
         chosen = made.items[part * size:(part + 1) * size]
         root = os.path.relpath(os.path.abspath(made.root), folder)
         contents = Contents("index", made.classes, chosen, part=part, parts=parts, provenance=made.provenance,
                             root_attrs={"root": root})
-        summary.add(_put(path, contents, output))
-        report.finished(path)
+        done = _put(path, contents, output)
+        summary.add(done)
+        if done.up_to_date:
+            report.tell(f"{path} is up to date")
+        elif output.dry_run:
+            report.tell(f"would write {path} ({len(chosen)} images)")
+        if done.up_to_date or not output.dry_run:
+            report.finished(path)
     return summary
 
 
 def _put(path: Path, contents: Contents, output: Output) -> Summary:
-    """Write an index, unless the same is there; 73 when another one is."""
+    """Write an index, unless the same is there or in a dry run; 73 when another one is."""
     errors = sum(item.error is not None for item in contents.items)
     if path.exists() and not output.force:
         there = Shard(path)
         changed = _changes(there, contents)
         if not changed:
-            os.utime(path)
+            if not output.dry_run:
+                os.utime(path)
             return Summary(up_to_date=1, items=len(contents.items), errors=errors)
         if not (output.retry and there.errors):
             raise CannotCreate(f"exists with other contents ({changed})", "give another -o, or --force to replace it",
                                where=str(path))
+    if output.dry_run:
+        return Summary()
+    make_folder(path.absolute().parent)
     digest = write_shard(path, contents)
     write_log(output, {"path": path.name, "digest": digest, "items": len(contents.items), "errors": errors})
     return Summary(made=1, items=len(contents.items), errors=errors)

@@ -175,17 +175,18 @@ def _doubts(words: ClassWords, clip: ClipSource) -> list[str]:
 def _segmented(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[str, ...], output: Output, stop: Stop,
                report: Report) -> Summary:
     """Run the work on shards, or on image files, which then get a picture each."""
-    if files and output.dry_run:
-        report.tell(f"would segment {len(files)} image files")
-        return Summary()
     if files:
-        inputs = replace(inputs, paths=[str(index_of_files(files, classes, output))])
+        index = index_of_files(files, classes, output)
+        if index is None:
+            report.tell(f"would segment {len(files)} image files")
+            return Summary()
+        inputs = replace(inputs, paths=[str(index)])
     scores = inputs.named.get("scores")
     if scores:
         summary = _with_scores(work, inputs, output, Path(scores), stop, report)
     else:
         summary = run_map(work, inputs, output, stop=stop, report=report)
-    if files:
+    if files and not output.dry_run:
         write_pictures(output, "masks", report)
     return summary
 
@@ -196,6 +197,12 @@ def _with_scores(work: MapWork, inputs: Inputs, output: Output, path: Path, stop
         raise UsageError("--scores and -o name one folder", "give two")
     written = _Collecting(report)
     run_map(replace(work, kind="cams"), inputs, replace(output, path=path), stop=stop, report=written)
+    if output.dry_run:
+        # Not all scores need be there; (0, 1) are all parts, of which none is missed.
+        report.tell(f"{output.path} comes of the scores, part by part")
+        output = replace(output, task=output.task or (0, 1))
+    if not written.paths:
+        return Summary()  # a dry run without scores, or a task without a part
     masks: dict[str, Any] = {"reads": ("cams",), "named": {}, "worker": "stages.segment.workers:ScoredWorker"}
     return run_map(replace(work, **masks), replace(inputs, paths=map(str, written.paths)), output, stop=stop,
                    report=report)

@@ -26,6 +26,7 @@ def run_nltk(archive: str, output: Output, report: Report) -> Summary:
     files = _read(Path(archive))
     there = {name: (folder / name).read_bytes() for name in files if (folder / name).is_file()}
     if there == files:
+        report.tell(f"{folder} is up to date")
         report.finished(folder)
         return Summary(up_to_date=1)
     if there and not output.force:

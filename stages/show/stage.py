@@ -15,7 +15,7 @@ from stages.data.sheet import contact_sheet
 from stages.data.source import ImageSource
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.background import resolve_background
-from stages.flow.execution import Inputs, Report
+from stages.flow.execution import Inputs, Output, Report, Summary
 from stages.flow.maps import full_size, includes_background
 from stages.flow.parts import find_index
 from stages.kernels.background import mask_of_maps, mask_of_rows
@@ -32,11 +32,7 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -
 
     Raises UsageError, MissingInput (an id that no run has), BadData.
     """
-    if not output and not config.terminal:
-        raise UsageError("-o is missing", "give -o FILE.png, or --terminal")
-    runs = [Run([path], ("index", "cams", "masks"), whole=False) for path in paths]
-    sources = _sources(runs[0], inputs)
-    ids = _chosen(config, runs[0], sources)
+    runs, sources, ids = _opened(config, paths, inputs, output)
     shown = [run for run in runs if run.kind != "index"]
     rows = [_row(item_id, sources, shown, config) for item_id in ids]
     if config.terminal:
@@ -51,12 +47,13 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -
     return None
 
 
-def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str, *, report: Report) -> None:
+def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: Output, *,
+                 report: Report) -> Summary:
     """Write a PNG of what a net of `train-text code` makes of the captions of an index, a row an image.
 
     Raises UsageError, MissingInput (an id that the index lacks), BadData (another net, no caption with a noun).
     """
-    if not output or config.terminal or config.truth or config.background:
+    if output.path == Path() or config.terminal or config.truth or config.background:
         raise UsageError("--net draws captions to -o FILE.png", "leave --terminal, --truth and --background out")
     path = inputs.require("net")
     net, description = load_net(path)
@@ -70,6 +67,9 @@ def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, outpu
     index = Run(paths, "index", whole=False)
     sources = _sources(index, inputs)
     captions = _captions(config, index, sources, selector, trained["config"]["n_nouns"])
+    if output.dry_run:
+        report.tell(f"would draw {', '.join(captions)} to {output.path}")
+        return Summary()
     rows = [_caption_row(net, sources[item_id].image(item_id), caption, nouns, config.cell)
             for item_id, (caption, nouns) in captions.items()]
     titles = [f"{item_id}: {', '.join(nouns)}" for item_id, (_, nouns) in captions.items()]
@@ -77,8 +77,10 @@ def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, outpu
     rows = [[*row[:-1], *[None] * (columns + 2 - len(row)), row[-1]] for row in rows]
     names = ["image", *(f"region {place}" for place in range(1, columns + 1)), "word segments"]
     picture = contact_sheet(rows, column_titles=names, row_titles=titles, cell=(config.cell, config.cell))
-    make_folder(Path(output).absolute().parent)
-    replace_file(Path(output), encode_png(picture))
+    make_folder(output.path.absolute().parent)
+    replace_file(output.path, encode_png(picture))
+    report.finished(output.path)
+    return Summary()
 
 
 def _captions(config: ShowConfig, index: Run, sources: dict[str, ImageSource], selector: NounSelector,
@@ -112,6 +114,22 @@ def _caption_row(net: CoDe, image: np.ndarray, caption: str, nouns: tuple[str, .
     found = decomposed(net, image, caption, nouns)
     tokenizer = net.tokenizer
     return caption_row(image, found, nouns, [places_of(tokenizer, found.words, noun) for noun in nouns], cell)
+
+
+def plan(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -> str:
+    """Return what `run` would do, in words. Raises as that does."""
+    _, _, ids = _opened(config, paths, inputs, output)
+    return f"draw {', '.join(ids)} {'in the terminal' if config.terminal else f'to {output}'}"
+
+
+def _opened(config: ShowConfig, paths: Sequence[str], inputs: Inputs,
+            output: str) -> tuple[list[Run], dict[str, ImageSource], list[str]]:
+    """Return the runs, where their images are, and the ids that are to be drawn."""
+    if not output and not config.terminal:
+        raise UsageError("-o is missing", "give -o FILE.png, or --terminal")
+    runs = [Run([path], ("index", "cams", "masks"), whole=False) for path in paths]
+    sources = _sources(runs[0], inputs)
+    return runs, sources, _chosen(config, runs[0], sources)
 
 
 def _title(path: str) -> str:

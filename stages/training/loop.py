@@ -68,7 +68,7 @@ def resolved(config: Any) -> Any:
 
 
 def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:
-    """Return a summary when the net is there as wanted (touched); None when it is to be trained.
+    """Return a summary when the net is there as wanted (touched, but not by a dry run); None when it is to be trained.
 
     Raises CannotCreate naming the keys that differ when there is another one.
     """
@@ -79,7 +79,8 @@ def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:
     if changed:
         raise CannotCreate(f"exists with other settings ({changed})",
                            "give those settings, another -o, or --force to replace it", where=str(output.path))
-    os.utime(output.path)
+    if not output.dry_run:
+        os.utime(output.path)
     return Summary(up_to_date=1)
 
 
