@@ -13,7 +13,7 @@ import numpy as np
 from stages.data.images import decode_image
 from stages.data.masks import decode_mask
 from stages.errors import BadData, MissingInput
-from stages.shards import Item, Shard
+from stages.shards import Item, Run, Shard
 
 _PACKED = ("image", "mask")
 # What ends the name of an archive in the path of an image within it.
@@ -102,6 +102,16 @@ class ImageSource:
     @property
     def _is_packed(self) -> bool:
         return any(entry.get("config", {}).get("pack") for entry in self.index.provenance)
+
+
+def root_of(index: Run) -> Path:
+    """Return the folder of the images of an index in parts. Raises BadData where they have several."""
+    roots = {os.path.abspath(shard.path.parent / shard.attribute("root")): shard.path for shard in index.shards}
+    if len(roots) > 1:
+        (first, path), (second, other), *_ = roots.items()
+        raise BadData(f"its images lie in {second}, those of {path} in {first}", "give parts of one index",
+                      where=str(other))
+    return Path(next(iter(roots)))
 
 
 def read_bytes(root: Path, path: str, span: tuple[int, int] | None = None) -> bytes:

@@ -20,6 +20,7 @@ from h5py import h5d, h5g
 
 from stages.errors import BadData, MissingInput, WsssError
 from stages.shards.items import Item, group_name
+from stages.shards.request import request_of
 from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, Array
 from stages.shards.values import attributes_of, members_of, value_of
 
@@ -145,6 +146,12 @@ class Shard:
                 raise BadData("its provenance is no list of entries", _REMAKE, where=str(self.path))
             return entries
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """What it was asked to be: stage, method, config and inputs of its last entry, and its part."""
+        entry = self.provenance[-1] if self.provenance else {}
+        return {**request_of(entry), "part": f"{self.part}/{self.parts}"}
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         return self.texts("classes")
@@ -171,6 +178,10 @@ class Shard:
         """
         if item_id in self.errors:
             return Item(item_id, error=self.errors[item_id])
+        return self.stored(item_id, without=without)
+
+    def stored(self, item_id: str, *, without: tuple[str, ...] = ()) -> Item:
+        """Return an item as `item` does, of one that was not refused: its group alone is looked at."""
         with answering(self.path, item_id):
             group = h5g.open(self._items, group_name(item_id).encode())
             names = [name for name in members_of(group) if name.decode() not in without]
