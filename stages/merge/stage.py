@@ -16,7 +16,6 @@ from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
 from stages.flow.parts import find_index
 from stages.merge.config import MergeConfig
-from stages.merge.history import joined_history
 from stages.settings import as_plain
 from stages.shards import (
     KINDS,
@@ -26,6 +25,7 @@ from stages.shards import (
     Shard,
     differences,
     joined_digest,
+    joined_history,
     provenance_entry,
     request_of,
     shard_name,

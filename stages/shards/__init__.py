@@ -1,6 +1,7 @@
 """The container: what a shard is, how it is written, resumed, read and checked. See FORMAT.md."""
 
 from stages.shards.check import check_shard
+from stages.shards.history import joined_history
 from stages.shards.items import Item, checked_id
 from stages.shards.journal import Journal, part_path
 from stages.shards.reader import Shard
@@ -18,6 +19,6 @@ from stages.shards.writer import Contents, strings, write_shard
 
 __all__ = [
     "KINDS", "Contents", "Item", "Journal", "Run", "Salvage", "Shard", "check_shard", "checked_id", "differences",
-    "expand", "joined_digest", "missing_parts", "numbered", "part_path", "provenance_entry", "request_of", "salvage",
-    "same_classes", "sha256_of", "shard_name", "strings", "write_shard",
+    "expand", "joined_digest", "joined_history", "missing_parts", "numbered", "part_path", "provenance_entry", "request_of",
+    "salvage", "same_classes", "sha256_of", "shard_name", "strings", "write_shard",
 ]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.errors import BadData
-from stages.shards import Shard, differences, joined_digest
+from stages.shards.reader import Shard
+from stages.shards.request import differences, joined_digest
 
 _WITHOUT_MEANING = ("version", "inputs")
 
