@@ -16,6 +16,7 @@ from stages.errors import BadData, MissingInput
 from stages.shards import Item, Run, Shard
 
 _PACKED = ("image", "mask")
+_MOST_KEPT = 20_000  # entries, of about 1.5 kB: a training over fewer images reads each once
 # What ends the name of an archive in the path of an image within it.
 ARCHIVE = ".tar/"
 
@@ -31,13 +32,16 @@ class ImageSource:
         self._apply_exif = any(entry.get("config", {}).get("apply_exif") for entry in index.provenance)
         maps = [entry["config"]["label_map"] for entry in index.provenance if entry.get("config", {}).get("label_map")]
         self._label_map = str(maps[0]) if maps else ""
+        self._is_packed = any(entry.get("config", {}).get("pack") for entry in index.provenance)
         self._entries: dict[str, Item] = {}
 
     def entry(self, item_id: str) -> Item:
         """Return the index's entry without packed bytes; BadData when the image was refused at index."""
-        if item_id not in self._entries:
-            self._entries[item_id] = self.index.item(item_id, without=_PACKED)
-        entry = self._entries[item_id]
+        entry = self._entries.get(item_id)
+        if entry is None:
+            if len(self._entries) >= _MOST_KEPT:
+                self._entries.clear()
+            entry = self._entries[item_id] = self.index.item(item_id, without=_PACKED)
         if entry.error is not None:
             raise BadData(entry.error)
         return entry
@@ -85,9 +89,9 @@ class ImageSource:
         return mask
 
     def _bytes(self, item_id: str, packed: str, path: str) -> bytes:
-        item = self.index.item(item_id) if self._is_packed else None
-        if item is not None and packed in item.datasets:
-            return item.datasets[packed].tobytes()
+        found = self.index.member(item_id, packed) if self._is_packed else None
+        if found is not None:
+            return found.tobytes()
         attrs = self.entry(item_id).attrs
         span = (attrs["offset"], attrs["bytes"]) if packed == "image" and "offset" in attrs else None
         try:
@@ -98,10 +102,6 @@ class ImageSource:
             # Not one image is gone but all of them: told once, and nothing is refused.
             raise MissingInput("the folder of the images is not there", "give --root DIR or set WSSS_ROOT",
                                where=str(self.root)) from None
-
-    @property
-    def _is_packed(self) -> bool:
-        return any(entry.get("config", {}).get("pack") for entry in self.index.provenance)
 
 
 def root_of(index: Run) -> Path:

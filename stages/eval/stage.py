@@ -34,21 +34,21 @@ def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) 
     run = Run(inputs.paths, ("cams", "masks"))
     indexes = _indexes(run, inputs)
     scorer = _Scorer(run, config, indexes[0])
-    sources = [ImageSource(shard, inputs.root) for shard in indexes]
-    with_truth = [(source, item_id) for source in sources for item_id in source.index.ids
-                  if item_id not in source.index.errors and source.has_mask(item_id)]
+    report.begin("eval", sum(len(shard.ids) for shard in indexes))
+    with_truth = missing = 0
+    for source in (ImageSource(shard, inputs.root) for shard in indexes):
+        for item_id in source.index.ids:
+            if stop.requested:
+                raise Stopped("stopped", "run the same command again")
+            report.advance()
+            if item_id not in source.index.errors and source.has_mask(item_id):
+                with_truth += 1
+                missing += not scorer.add(source, item_id)
     if not with_truth:
         raise MissingInput("the index has no masks to compare with", "index it with --masks",
                            where=str(indexes[0].path))
-    report.begin("eval", len(with_truth))
-    missing = 0
-    for source, item_id in with_truth:
-        if stop.requested:
-            raise Stopped("stopped", "run the same command again")
-        missing += not scorer.add(source, item_id)
-        report.advance()
     _tell(run, indexes, missing, config, scorer, report)
-    return _result(scorer, config, run, indexes, len(with_truth), missing)
+    return _result(scorer, config, run, indexes, with_truth, missing)
 
 
 def save(result: dict[str, Any], path: Path) -> None:
