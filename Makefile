@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install lint types layers docs unit test demo voc920 msrc clean
-.PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text
+.PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale test-damage test-fuzz
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -12,6 +12,7 @@ PYTHON ?=
 CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 OUT ?= runs/$@
+EACH ?= 12
 
 # Targets are relative and every absolute path is quoted, so a clone in a folder with blanks works.
 absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
@@ -62,6 +63,14 @@ unit: $(STAMP) ## all other tests
 
 test: lint types layers docs unit ## all of the five above
 
+test-damage: $(STAMP) ## every byte of a small file of each kind flipped: told by check, or harmless (minutes)
+	OMP_NUM_THREADS=1 $(RUN) tests/shards/every_byte.py
+
+test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH=12 seconds, 16 readers)
+	@$(RUN) -c 'import atheris' 2>/dev/null \
+	  || $(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[fuzz]'
+	OMP_NUM_THREADS=1 timeout 1200 $(RUN) tests/fuzz/run.py --seconds "$(EACH)" --seed 1
+
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
 inputs = DATA="$(call absolute,$(DATA))" WEIGHTS="$(call absolute,$(WEIGHTS))"
 needs = @[ -e "$(DATA)" ] && [ -e "$(WEIGHTS)" ] || { \
@@ -92,6 +101,9 @@ bench-pamr: $(STAMP) ## what pixel-adaptive refinement costs, beside its form wi
 
 bench-text: $(STAMP) ## what the training-free methods cost beyond the bare image tower (CPU seconds, one thread)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/dense_text.py
+
+bench-scale: $(STAMP) ## 1,000 shards of 100 small images through pseudo and eval: time and memory (SHARDS=1000)
+	@$(RUN) benchmarks/scale.py $(if $(SHARDS),--shards "$(SHARDS)")
 
 clean: ## remove caches, build products and runs/demo; .venv and other runs stay
 	rm -rf build wsss.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo

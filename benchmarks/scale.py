@@ -2,7 +2,8 @@
 
 `python benchmarks/scale.py [--shards 1000] [--images 100] [--jobs 2] [--folder DIR]` makes an index of SHARDS x IMAGES
 small images with packed masks, and a run of SHARDS shards of maps, by the library. Then it runs the commands as a user
-would, and prints for each its seconds, images a second and the memory of its largest process. A run that lies in DIR
+would, and prints for each its seconds by the clock and of processor time, images a second by the latter, and the memory
+of its largest process. A run that lies in DIR
 already is taken.
 """
 
@@ -72,8 +73,8 @@ def make(folder: Path, shards: int, images: int) -> None:
             index_path="../index.h5", root_attrs={"background": "none"}))
 
 
-def timed(folder: Path, *words: object) -> tuple[float, int]:
-    """Run a command of wsss to its end; return its seconds and the kilobytes of its largest process."""
+def timed(folder: Path, *words: object) -> tuple[float, float, int]:
+    """Run a command of wsss to its end; return its seconds, those of processor time, and its largest process in kB."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "wsss_cli", *map(str, words)], cwd=folder, env=environment,
@@ -81,7 +82,7 @@ def timed(folder: Path, *words: object) -> tuple[float, int]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"wsss {' '.join(map(str, words))} ended with {os.waitstatus_to_exitcode(status)}")
-    return time.monotonic() - started, usage.ru_maxrss
+    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
 
 
 def commands(jobs: int) -> Iterator[tuple[object, ...]]:
@@ -108,9 +109,9 @@ def main() -> None:
             make(folder, given.shards, given.images)
             print(f"made {given.shards} shards of {given.images} images in {time.monotonic() - started:.0f} s")
         for command in commands(given.jobs):
-            seconds, memory = timed(folder, *command)
-            print(f"{' '.join(map(str, command)):44s} {seconds:7.1f} s {given.shards * given.images / seconds:7.0f} "
-                  f"images/s {memory / 1024:6.0f} MB", flush=True)
+            seconds, worked, memory = timed(folder, *command)
+            print(f"{' '.join(map(str, command)):40s} {seconds:7.1f} s, {worked:6.1f} s of processor time: "
+                  f"{given.shards * given.images / worked:5.0f} images/s; {memory / 1024:4.0f} MB", flush=True)
         for name in ("index.h5", "cams", "masks"):
             files = [folder / name] if name.endswith(".h5") else sorted((folder / name).glob("*.h5"))
             print(f"{name}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")

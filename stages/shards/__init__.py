@@ -19,6 +19,6 @@ from stages.shards.writer import Contents, strings, write_shard
 
 __all__ = [
     "KINDS", "Contents", "Item", "Journal", "Run", "Salvage", "Shard", "check_shard", "checked_id", "differences",
-    "expand", "joined_digest", "joined_history", "missing_parts", "numbered", "part_path", "provenance_entry", "request_of",
-    "salvage", "same_classes", "sha256_of", "shard_name", "strings", "write_shard",
+    "expand", "joined_digest", "joined_history", "missing_parts", "numbered", "part_path", "provenance_entry",
+    "request_of", "salvage", "same_classes", "sha256_of", "shard_name", "strings", "write_shard",
 ]

@@ -68,10 +68,10 @@ def test_exports_stay_in_their_folder(tiny_index, tmp_path, name):
     write_shard(tmp_path / "masks.h5", Contents(
         "masks", masks.classes, [Item(item_id, {"mask": np.zeros((4, 4), np.uint8)}) for item_id in (name, "good")],
         provenance=masks.provenance, index_digest=masks.index_digest, index_path=str(tiny_index)))
-    before = {place for place in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     for words in (("png",), ("voc",), ("voc", "--submission")):
         refused(run("export", *words, tmp_path / "masks.h5", "-o", tmp_path / "deep" / "out"), 2, name)
-    assert {place for place in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
     assert not Path("/tmp/evil.png").exists()
 
 
@@ -140,7 +140,8 @@ def test_json_lines_without_end(root, tmp_path, text):
 
 def test_backgrounds_and_recipes_without_end(tiny_index, tmp_path):
     path = maps(tmp_path, tiny_index)
-    for number, content in enumerate(("[" * 100_000, '{"background": {"rule": "constant", "value": 1' + "0" * 400 + "}}")):
+    huge = '{"background": {"rule": "constant", "value": 1' + "0" * 400 + "}}"
+    for number, content in enumerate(("[" * 100_000, huge)):
         (tmp_path / f"{number}.json").write_text(content)
         refused(run("pseudo", path, "--background", f"from:{tmp_path / f'{number}.json'}", "-o", tmp_path / "out"), 65,
                 f"{number}.json", "wsss eval")

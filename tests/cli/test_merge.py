@@ -72,7 +72,8 @@ def test_readers_take_the_merged_run(folder, tmp_path):
     again, before = Run([tmp_path / "masks"]), Run([folder / "masks"])
     assert all(same_items(again.item(item_id), before.item(item_id)) for item_id in before.ids)
     for one, parts in ((masks, folder / "masks"), (cams, folder / "cams")):
-        assert json.loads("\n".join(good("eval", one, "--json"))) == json.loads("\n".join(good("eval", parts, "--json")))
+        found, wanted = (json.loads("\n".join(good("eval", each, "--json"))) for each in (one, parts))
+        assert found == wanted
     assert run("export", "png", masks, "-o", tmp_path / "png").code == 65  # the image that was refused
     assert len(list((tmp_path / "png").iterdir())) == 11
     good("show", cams, masks, "--count", "3", "-o", tmp_path / "look.png")

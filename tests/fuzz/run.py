@@ -72,7 +72,8 @@ def main() -> int:
     words.add_argument("names", nargs="*")
     given = words.parse_args()
     names = given.names or sorted(path.name for path in CORPUS.iterdir())
-    return int(not all([fuzz_apart(name, given.seconds, given.seed, given.found) for name in names]))
+    clean = [fuzz_apart(name, given.seconds, given.seed, given.found) for name in names]
+    return int(not all(clean))
 
 
 if __name__ == "__main__":

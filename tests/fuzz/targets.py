@@ -1,4 +1,4 @@
-"""All readers of wsss as functions of bytes: whatever the bytes are, a reader returns, or raises a WsssError of one line.
+"""All readers of wsss as functions of bytes: whatever they are, a reader returns, or raises a WsssError of one line.
 
 `TARGETS[name](data, folder)` puts `data` into `folder` where the reader wants a file.
 """
