@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
 .PHONY: help install lint types layers docs unit test test-slurm demo voc920 msrc clean
-.PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text
+.PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale test-damage test-fuzz
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -13,6 +13,7 @@ PYTHON ?=
 CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 OUT ?= runs/$@
+EACH ?= 12
 
 # Targets are relative and every absolute path is quoted, so a clone in a folder with blanks works.
 absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
@@ -67,6 +68,14 @@ test: lint types layers docs unit ## all of the five above
 test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is installed if root can (Debian)
 	timeout --kill-after=30 14m env $(PYTEST) -q --durations=5 --install-slurm tests/slurm
 
+test-damage: $(STAMP) ## every byte of a small file of each kind flipped: told by check, or harmless (minutes)
+	OMP_NUM_THREADS=1 $(RUN) tests/shards/every_byte.py
+
+test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH=12 seconds, 16 readers)
+	@$(RUN) -c 'import atheris' 2>/dev/null \
+	  || $(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[fuzz]'
+	OMP_NUM_THREADS=1 timeout 1200 $(RUN) tests/fuzz/run.py --seconds "$(EACH)" --seed 1
+
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
 inputs = DATA="$(call absolute,$(DATA))" WEIGHTS="$(call absolute,$(WEIGHTS))"
 needs = @[ -e "$(DATA)" ] && [ -e "$(WEIGHTS)" ] || { \
@@ -97,6 +106,9 @@ bench-pamr: $(STAMP) ## what pixel-adaptive refinement costs, beside its form wi
 
 bench-text: $(STAMP) ## what the training-free methods cost beyond the bare image tower (CPU seconds, one thread)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/dense_text.py
+
+bench-scale: $(STAMP) ## 1,000 shards of 100 small images through pseudo and eval: time and memory (SHARDS=1000)
+	@$(RUN) benchmarks/scale.py $(if $(SHARDS),--shards "$(SHARDS)")
 
 clean: ## remove caches, build products and runs/demo; .venv and other runs stay
 	rm -rf build wsss.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo

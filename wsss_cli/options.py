@@ -77,6 +77,10 @@ ARCHIVE = {
     "output": _option(str, "", "-o", "--output", metavar="DIR", help="Where to put it.  [default: $NLTK_DATA, or "
                       "nltk_data beside the packages of Python]"),
 }
+REPAIR = {
+    "repair": _option(bool, False, "--repair", help="Keep the sound images of a damaged shard in FILE.part, and "
+                      "move it to FILE.damaged: the command that made it, run again, makes just the others."),
+}
 TRAIN = {
     "workers": _option(int, 2, "--workers", min=0, metavar="INT", help="Threads that read and augment images."),
     "log": _option(str, "", "--log", metavar="FILE", help="A log of JSON lines.  [default: OUT.log.jsonl]"),

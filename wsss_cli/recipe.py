@@ -22,7 +22,7 @@ def section(path: str, stage: str, known: set[str]) -> dict[str, Any]:
         found: Any = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise MissingInput("is not there", where=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadData(f"is no TOML ({error})", where=path) from None
     for name in stage.split():
         found = found.get(name, {})

@@ -145,7 +145,7 @@ def _toml(file: Path) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadData(f"is no TOML ({error})", where=str(file)) from None
 
 

@@ -13,6 +13,8 @@ from stages.data.records import Listing, Record, counted, supervision_of
 from stages.data.tables import check_id, read_text
 from stages.errors import BadData, MissingInput
 
+_IDS = {"id", "image_id", "category_id"}
+
 
 def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) -> Listing:
     """Return the listing of a COCO JSON file whose images lie below `images`.
@@ -25,7 +27,7 @@ def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) 
     """
     content, images = _read(annotations), existing_folder(images)
     root = common_root(images)
-    categories = sorted(content.get("categories", []), key=lambda one: one["id"])
+    categories = sorted(content.get("categories", []), key=lambda one: (isinstance(one["id"], str), one["id"]))
     classes = ("background", *(str(one["name"]) for one in categories))
     ids = {one["id"]: position for position, one in enumerate(categories, 1)}
     labels = _labels(content, ids, annotations) if categories else {}
@@ -51,15 +53,20 @@ def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(f"not JSON ({error})", where=str(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise BadData('no list "images" in it', "give a COCO instances or captions file", where=str(path))
     wanted = {"images": {"id", "file_name"}, "annotations": {"image_id"}, "categories": {"id", "name"}}
     for kind, keys in wanted.items():
+        if not isinstance(content.get(kind, []), list):
+            raise BadData(f'"{kind}" in it is no list', "give a COCO instances or captions file", where=str(path))
         for position, one in enumerate(content.get(kind, [])):
             if not isinstance(one, dict) or not keys <= one.keys():
                 raise BadData(f"{kind}[{position}] lacks {' or '.join(sorted(keys))}", where=str(path))
+            for key in _IDS & one.keys():
+                if not isinstance(one[key], (int, float, str)):
+                    raise BadData(f"{kind}[{position}] has {one[key]!r} as {key}", "ids are numbers", where=str(path))
     return content
 
 

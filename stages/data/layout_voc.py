@@ -180,7 +180,7 @@ def _captions(path: Path | None) -> dict[str, Known]:
 def _of_xml(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     try:
         names = [name.text or "" for name in ElementTree.parse(path).getroot().findall("object/name")]
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise BadData(f"broken XML ({error})", "replace the file or give --labels", where=str(path)) from error
     return class_ids([name.strip() for name in names], classes, str(path))
 

@@ -94,7 +94,7 @@ def _caption(files: _Files, where: str) -> str:
         return ""
     try:
         told = json.loads(files[".json"][3])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(f"its JSON can't be read ({error})", where=where) from None
     caption = told.get("caption") if isinstance(told, dict) else None
     return " ".join(caption.split()) if isinstance(caption, str) else ""

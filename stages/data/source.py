@@ -13,9 +13,10 @@ import numpy as np
 from stages.data.images import decode_image
 from stages.data.masks import decode_mask
 from stages.errors import BadData, MissingInput
-from stages.shards import Item, Shard
+from stages.shards import Item, Run, Shard
 
 _PACKED = ("image", "mask")
+_MOST_KEPT = 20_000  # entries, of about 1.5 kB: a training over fewer images reads each once
 # What ends the name of an archive in the path of an image within it.
 ARCHIVE = ".tar/"
 
@@ -31,13 +32,16 @@ class ImageSource:
         self._apply_exif = any(entry.get("config", {}).get("apply_exif") for entry in index.provenance)
         maps = [entry["config"]["label_map"] for entry in index.provenance if entry.get("config", {}).get("label_map")]
         self._label_map = str(maps[0]) if maps else ""
+        self._is_packed = any(entry.get("config", {}).get("pack") for entry in index.provenance)
         self._entries: dict[str, Item] = {}
 
     def entry(self, item_id: str) -> Item:
         """Return the index's entry without packed bytes; BadData when the image was refused at index."""
-        if item_id not in self._entries:
-            self._entries[item_id] = self.index.item(item_id, without=_PACKED)
-        entry = self._entries[item_id]
+        entry = self._entries.get(item_id)
+        if entry is None:
+            if len(self._entries) >= _MOST_KEPT:
+                self._entries.clear()
+            entry = self._entries[item_id] = self.index.item(item_id, without=_PACKED)
         if entry.error is not None:
             raise BadData(entry.error)
         return entry
@@ -85,9 +89,9 @@ class ImageSource:
         return mask
 
     def _bytes(self, item_id: str, packed: str, path: str) -> bytes:
-        item = self.index.item(item_id) if self._is_packed else None
-        if item is not None and packed in item.datasets:
-            return item.datasets[packed].tobytes()
+        found = self.index.member(item_id, packed) if self._is_packed else None
+        if found is not None:
+            return found.tobytes()
         attrs = self.entry(item_id).attrs
         span = (attrs["offset"], attrs["bytes"]) if packed == "image" and "offset" in attrs else None
         try:
@@ -99,9 +103,15 @@ class ImageSource:
             raise MissingInput("the folder of the images is not there", "give --root DIR or set WSSS_ROOT",
                                where=str(self.root)) from None
 
-    @property
-    def _is_packed(self) -> bool:
-        return any(entry.get("config", {}).get("pack") for entry in self.index.provenance)
+
+def root_of(index: Run) -> Path:
+    """Return the folder of the images of an index in parts. Raises BadData where they have several."""
+    roots = {os.path.abspath(shard.path.parent / shard.attribute("root")): shard.path for shard in index.shards}
+    if len(roots) > 1:
+        (first, path), (second, other), *_ = roots.items()
+        raise BadData(f"its images lie in {second}, those of {path} in {first}", "give parts of one index",
+                      where=str(other))
+    return Path(next(iter(roots)))
 
 
 def read_bytes(root: Path, path: str, span: tuple[int, int] | None = None) -> bytes:

@@ -215,7 +215,7 @@ def _read_jsonl(text: str, path: Path) -> list[Row]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadData(f"not JSON ({error})", where=f"{path}:{number}") from error
         if not isinstance(value, dict) or not {"id", "path"} & {str(key).lower() for key in value}:
             raise BadData("not an object with id or path", where=f"{path}:{number}")

@@ -34,33 +34,39 @@ def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) 
     run = Run(inputs.paths, ("cams", "masks"))
     indexes = _indexes(run, inputs)
     scorer = _Scorer(run, config, indexes[0])
-    with_truth = _with_truth(indexes, inputs)
-    report.begin("eval", len(with_truth))
-    missing = 0
-    for source, item_id in with_truth:
-        if stop.requested:
-            raise Stopped("stopped", "run the same command again")
-        missing += not scorer.add(source, item_id)
-        report.advance()
+    report.begin("eval", sum(len(shard.ids) for shard in indexes))
+    with_truth = missing = 0
+    for source in (ImageSource(shard, inputs.root) for shard in indexes):
+        for item_id in source.index.ids:
+            if stop.requested:
+                raise Stopped("stopped", "run the same command again")
+            report.advance()
+            if _has_truth(source, item_id):
+                with_truth += 1
+                missing += not scorer.add(source, item_id)
+    if not with_truth:
+        raise _no_truth(indexes)
     _tell(run, indexes, missing, config, scorer, report)
-    return _result(scorer, config, run, indexes, len(with_truth), missing)
+    return _result(scorer, config, run, indexes, with_truth, missing)
 
 
 def plan(inputs: Inputs) -> str:
     """Return what `evaluate` would do, in words. Raises MissingInput, BadData."""
     run = Run(inputs.paths, ("cams", "masks"))
-    return f"score {run.kind} on {len(_with_truth(_indexes(run, inputs), inputs))} images with a truth"
-
-
-def _with_truth(indexes: list[Shard], inputs: Inputs) -> list[tuple[ImageSource, str]]:
-    """Return the images that have a mask to compare with. Raises MissingInput when none has."""
+    indexes = _indexes(run, inputs)
     sources = [ImageSource(shard, inputs.root) for shard in indexes]
-    found = [(source, item_id) for source in sources for item_id in source.index.ids
-             if item_id not in source.index.errors and source.has_mask(item_id)]
-    if not found:
-        raise MissingInput("the index has no masks to compare with", "index it with --masks",
-                           where=str(indexes[0].path))
-    return found
+    count = sum(_has_truth(source, item_id) for source in sources for item_id in source.index.ids)
+    if not count:
+        raise _no_truth(indexes)
+    return f"score {run.kind} on {count} images with a truth"
+
+
+def _has_truth(source: ImageSource, item_id: str) -> bool:
+    return item_id not in source.index.errors and source.has_mask(item_id)
+
+
+def _no_truth(indexes: list[Shard]) -> MissingInput:
+    return MissingInput("the index has no masks to compare with", "index it with --masks", where=str(indexes[0].path))
 
 
 def save(result: dict[str, Any], path: Path) -> None:

@@ -30,7 +30,7 @@ def _from_eval(path: Path) -> tuple[Background, dict[str, Any]]:
         background = Background(chosen["rule"], (float(chosen["value"]),))
     except FileNotFoundError:
         raise MissingInput("is not there", "make it with wsss eval --json", where=str(path)) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise BadData("holds no background that wsss eval chose", "make it with wsss eval RUN --json",
                       where=str(path)) from None
     recorded = {"rule": str(background), "chosen_on": chosen.get("chosen_on", "given")}

@@ -41,7 +41,7 @@ def _up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
     source = Shard(part.source)
     try:
         there = Shard(part.path)
-        recorded = {**work.request(part, there), **_recorded_request(there)}
+        recorded = there.request
     except WsssError as error:
         raise CannotCreate(f"exists, and {error.what}", "give another -o, or --force to replace it",
                            where=str(part.path)) from None
@@ -68,12 +68,6 @@ def _drop_leftover(part: Part, request: dict[str, Any], count: int) -> None:
         journal.close(remove=len(journal.items) == count)
 
 
-def _recorded_request(shard: Shard) -> dict[str, Any]:
-    entry = shard.provenance[-1] if shard.provenance else {}
-    kept = {key: entry.get(key) for key in ("stage", "method", "config", "inputs")}
-    return {**kept, "part": f"{shard.part}/{shard.parts}"}
-
-
 def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
               stopped: Callable[[], bool], advance: Callable[[int], None]) -> Summary:
     """Make the shard of one part and return its summary.
@@ -88,7 +82,7 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     try:
         opened = worker.open(part, source, index)
         ids = part.ids(source)
-        done = {**_kept(work, part, output), **_taken_over(journal, output)}
+        done = {**_kept(work, part, output), **_taken_over(work, journal, output)}
         advance(len(done))
         batches = _batches(ids, source, opened, work.batch_size)
         missing = [batch for batch in batches if any(position not in done for position in batch)]
@@ -112,7 +106,7 @@ def _sealed(work: MapWork, part: Part, opened: PartWork, source: Shard, index: S
         make_folder(second[1].path.parent)
         others = [_of_run(item, beside=True) for item in items]
         write_shard(second[1].path, _contents(*second, opened, source, index, others))
-        items = [_of_run(item, beside=False) for item in items]
+    items = [_of_run(item, beside=False) for item in items]
     return write_shard(part.path, _contents(work, part, opened, source, index, items))
 
 
@@ -138,10 +132,18 @@ def _kept(work: MapWork, part: Part, output: Output) -> dict[int, Item]:
     return kept
 
 
-def _taken_over(journal: Journal, output: Output) -> dict[int, Item]:
-    """Return the items of the journal; refused ones are tried anew where the user asks for just that."""
+def _taken_over(work: MapWork, journal: Journal, output: Output) -> dict[int, Item]:
+    """Return the items of the journal that will do.
+
+    Refused ones are tried anew where the user asks for just that; with a second run, those without its share.
+    """
     anew = output.retry or output.strict
-    return {place: item for place, item in journal.items.items() if item.error is None or not anew}
+    return {place: item for place, item in journal.items.items()
+            if (not anew if item.error is not None else work.beside is None or _has_share(item))}
+
+
+def _has_share(item: Item) -> bool:
+    return any(name.startswith(BESIDE) for name in item.datasets)
 
 
 def _batches(ids: Sequence[str], source: Shard, opened: PartWork, size: int) -> list[list[int]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.execution import Output
-from stages.shards import Shard, expand, missing_parts, shard_name
+from stages.shards import Shard, expand, missing_parts, numbered, shard_name
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,15 @@ class Plan:
 
         Raises what is wrong with a source.
         """
+        others = False
         for path in self._paths:
             if path is None:
                 yield None
                 continue
             for file in expand(path):
+                if self._of_others(file):
+                    others = True
+                    continue
                 source = Shard(file, self._reads)
                 self._agree(source)
                 for part in self._cut(source):
@@ -60,14 +65,23 @@ class Plan:
                     if self._output.mine(part.number):
                         yield part
                 source.close()
-        if self._first is None:
+        if self._first is None and not others:
             raise MissingInput("no input", "give shards, or their paths on standard input")
+
+    def _of_others(self, file: Path) -> bool:
+        """Say whether the name tells that another task makes this part: 64 tasks need not all open all shards."""
+        name = numbered(file)
+        return name is not None and name[2] > 1 and not self._output.mine(name[1])
 
     def missing(self) -> str:
         """Return the parts that never came, as text; always empty for one task of many."""
         return "" if self._output.task else missing_parts(self._seen, self._total)
 
     def _agree(self, source: Shard) -> None:
+        name = numbered(source.path)
+        if name is not None and name[1:] != (source.part, source.parts):
+            raise BadData(f"is part {source.part} of {source.parts}, and named otherwise", "give it its own name back",
+                          where=str(source.path))
         if self._first is None:
             self._first = source
         elif source.classes != self._first.classes or source.parts != self._first.parts:
@@ -109,7 +123,13 @@ def find_index(source: Shard, given: str | None) -> Path:
     if not candidates[0].exists():
         raise MissingInput("its index is not there", "give --index FILE", where=f"{source.path}: {candidates[0]}")
     for candidate in candidates:
-        if Shard(candidate, "index").digest == source.index_digest:
+        if _index_digest(candidate, candidate.stat().st_ino, candidate.stat().st_mtime_ns) == source.index_digest:
             return candidate
     raise BadData("is not the index that this shard was made from (its digest differs)",
                   "give the right --index, or make the shard again", where=f"{candidates[0]} for {source.path}")
+
+
+@lru_cache(maxsize=4096)
+def _index_digest(path: Path, _inode: int, _changed: int) -> str:
+    """Return the digest of an index; a run of 1,000 shards asks for the same one 1,000 times."""
+    return Shard(path, "index").digest

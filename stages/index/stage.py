@@ -14,7 +14,7 @@ import numpy as np
 from stages.data.images import decode_image
 from stages.data.masks import decode_mask
 from stages.data.records import Listing, Record
-from stages.data.source import read_bytes
+from stages.data.source import read_bytes, root_of
 from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
 from stages.flow.device import cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
@@ -103,7 +103,7 @@ def run_split(config: SplitConfig, inputs: Inputs, output: Output, *, stop: Stop
     chosen = _domain(index, config, stop, report)
     entry = provenance_entry("index", "split", as_plain(config), {"index": index.digest})
     items = [shard.item(item_id) for shard, item_id in chosen]
-    made = _Made(index.classes, _root_of(index), [*index.first.provenance, entry], items)
+    made = _Made(index.classes, root_of(index), [*index.first.provenance, entry], items)
     return _write(made, config.shard_size, output, report)
 
 
@@ -134,16 +134,6 @@ def _kind(labels: np.ndarray | None) -> str:
         return "unknown"
     count = len(set(labels.tolist()))
     return ("none", "one")[count] if count < 2 else "several"
-
-
-def _root_of(index: Run) -> Path:
-    """Return the folder of the images of a run. Raises BadData where its parts have several."""
-    roots = {os.path.abspath(shard.path.parent / shard.attribute("root")): shard.path for shard in index.shards}
-    if len(roots) > 1:
-        (first, path), (second, other), *_ = roots.items()
-        raise BadData(f"its images lie in {second}, those of {path} in {first}", "give parts of one index",
-                      where=str(other))
-    return Path(next(iter(roots)))
 
 
 def _items(task: _Task, output: Output, stop: Stop, report: Report) -> list[Item]:

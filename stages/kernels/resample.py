@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -12,25 +13,28 @@ from torch import Tensor
 Maps = TypeVar("Maps", np.ndarray, Tensor)
 
 
+@lru_cache(maxsize=16)
 def interpolation_matrix(out: int, size: int, *, scale: float, offset: float = 0.0) -> Tensor:
     """Return the float32 matrix (out, size) that reads `out` positions from a line of `size` samples.
 
     Position y reads coordinate (y + .5) * scale - .5 + offset, linearly between its two neighbours and clamped
     to the first and last sample. With scale = size / n and offset 0 that is row y of a bilinear resize to
-    n >= out rows with align_corners False. Raises ValueError for an empty line.
+    n >= out rows with align_corners False. The images of a set share few sizes, so the latest are kept: don't change
+    what is returned. Raises ValueError for an empty line.
     """
     if size < 1 or out < 0:
         raise ValueError(f"can't read {out} positions from {size} samples")
-    # In float64: float32 coordinates are off by up to 1e-4 of a sample beyond 1000 pixels.
-    coordinate = (torch.arange(out, dtype=torch.float64) + 0.5) * scale - 0.5 + offset
-    coordinate = coordinate.clamp(0, size - 1)
-    below = coordinate.floor().to(torch.int64)
-    above = (below + 1).clamp(max=size - 1)
-    share = coordinate - below
-    matrix = torch.zeros(out, size, dtype=torch.float64)
-    matrix.scatter_add_(1, below[:, None], (1 - share)[:, None])
-    matrix.scatter_add_(1, above[:, None], share[:, None])
-    return matrix.to(torch.float32)
+    with torch.inference_mode(False):  # kept: others may need it with gradients
+        # In float64: float32 coordinates are off by up to 1e-4 of a sample beyond 1000 pixels.
+        coordinate = (torch.arange(out, dtype=torch.float64) + 0.5) * scale - 0.5 + offset
+        coordinate = coordinate.clamp(0, size - 1)
+        below = coordinate.floor().to(torch.int64)
+        above = (below + 1).clamp(max=size - 1)
+        share = coordinate - below
+        matrix = torch.zeros(out, size, dtype=torch.float64)
+        matrix.scatter_add_(1, below[:, None], (1 - share)[:, None])
+        matrix.scatter_add_(1, above[:, None], share[:, None])
+        return matrix.to(torch.float32)
 
 
 def resample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -277,7 +277,7 @@ def _by_name(name: str) -> dict[str, Any]:
 def _from_json(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         told = json.loads(_existing(str(file)).read_text(encoding="utf-8-sig"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(f"is no JSON ({error})", where=str(file)) from None
     architecture = told.get("model_cfg", told) if isinstance(told, dict) else {}
     if not isinstance(architecture, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(architecture):

@@ -99,7 +99,7 @@ def _described(text: str | None, where: str) -> dict[str, Any]:
         version = str(description["format_version"])
         rest = {key: value for key, value in description.items() if key != "digest"}
         whole = hashlib.sha256(_canonical(rest).encode()).hexdigest() == description["digest"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadData("damaged: its description can't be read", "copy it again", where=where) from error
     if description.get("format") == FORMAT and version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
         raise BadData(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from stages.errors import BadData, WsssError
@@ -24,9 +25,13 @@ def check_shard(path: Path) -> Iterator[WsssError]:
 
 def _faults(shard: Shard) -> Iterator[WsssError]:
     kind = KINDS[shard.kind]
-    for array in (*COMMON_ROOT, *kind.root):
-        if array.required:
-            shard.root(array.name)
+    located = yield from _refusals(partial(shard.root, array.name) for array in (*COMMON_ROOT, *kind.root)
+                                   if array.required)
+    if located:
+        try:
+            _ = shard.ids, shard.errors
+        except WsssError:
+            return  # told above, and without them nothing is known of the items
     if not shard.provenance:
         yield BadData("its provenance is empty", "make the shard again", where=str(shard.path))
     for item_id in sorted(set(shard.errors) - set(shard.ids)):
@@ -35,20 +40,26 @@ def _faults(shard: Shard) -> Iterator[WsssError]:
     for item_id, count in Counter(shard.ids).items():
         if count > 1:
             yield BadData(f"the id {item_id} is there {count} times", "make the shard again", where=str(shard.path))
-    found_item_fault = False
-    for item_id in shard.ids if kind.item else ():
-        try:
-            shard.item(item_id)
-        except WsssError as error:
-            found_item_fault = True
-            yield error
     if kind.item:
+        located += yield from _refusals(partial(shard.item, item_id) for item_id in shard.ids)
         known = {group_name(item_id) for item_id in shard.ids}
         with answering(shard.path):
-            for name in set(shard.file["items"]) - known:
+            for name in sorted(set(shard.file["items"]) - known):
                 yield BadData(f"the group items/{name} has no id", "make the shard again", where=str(shard.path))
-    if not found_item_fault:
+    if not located:
         with answering(shard.path):
             if digest_of(shard.file) != shard.digest:
                 yield BadData("its contents don't match its digest", "make the shard again",
                               where=str(shard.path))
+
+
+def _refusals(reads: Iterable[Callable[[], object]]) -> Generator[WsssError, None, int]:
+    """Yield what each of the reads refuses, and return how many did."""
+    count = 0
+    for read in reads:
+        try:
+            read()
+        except WsssError as error:
+            count += 1
+            yield error
+    return count

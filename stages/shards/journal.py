@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stages.errors import CannotCreate, refused_write
+from stages.errors import BadData, CannotCreate, refused_write
 from stages.shards.disk import locked, write_all
 from stages.shards.items import Item, pack, unpack
 from stages.shards.request import differences
@@ -72,13 +72,20 @@ class Journal:
     def _recover(self, request: dict[str, Any], discard: bool) -> None:
         with open(os.dup(self._descriptor), "rb") as stream:
             payloads, end = frames(stream.read())
+        try:
+            recorded = json.loads(payloads[0]) if payloads else {}
+            items = dict(unpack(payload) for payload in payloads[1:])
+        except Exception:  # the frames are whole, but somebody else's: numpy raises whatever they make it raise
+            if not discard:
+                raise BadData("is no journal of wsss", "remove it, or give another -o", where=str(self.path)) from None
+            payloads, end, recorded, items = [], 0, {}, {}
         if payloads:
-            changed = differences(json.loads(payloads[0]), request)
+            changed = differences(recorded, request)
             if changed and not discard and len(payloads) > 1:
                 raise CannotCreate(f"holds unfinished work with other settings ({changed})",
                                    "give those settings, another -o, or --force to drop it", where=str(self.path))
             if changed:
-                payloads, end = [], 0
+                payloads, end, items = [], 0, {}
         try:
             os.ftruncate(self._descriptor, end)
             os.lseek(self._descriptor, end, os.SEEK_SET)
@@ -86,7 +93,7 @@ class Journal:
                 write_all(self._descriptor, frame(json.dumps(request, sort_keys=True).encode()))
         except OSError as error:
             raise refused_write(error, self.path) from None
-        self.items = dict(unpack(payload) for payload in payloads[1:])
+        self.items = items
 
     def append(self, items: Iterable[tuple[int, Item]]) -> None:
         """Add a batch: (position, item) pairs in one write. Raises IoFailed; the valid prefix stays."""

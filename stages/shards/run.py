@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,12 @@ from stages.shards.request import joined_digest
 _NAME = re.compile(r"([a-z]+)-(\d{5})-of-(\d{5})\.h5")
 
 
+def numbered(path: Path) -> tuple[str, int, int] | None:
+    """Return (kind, part, parts) of a file that bears a shard's name in a run; None for any other name."""
+    name = _NAME.fullmatch(path.name)
+    return (name[1], int(name[2]), int(name[3])) if name else None
+
+
 def expand(path: Path | str) -> list[Path]:
     """Return the shard files that an argument names: itself, or a folder's in the order of their parts."""
     place = Path(path)
@@ -22,20 +29,20 @@ def expand(path: Path | str) -> list[Path]:
         if not place.exists():
             raise MissingInput("is not there", "give a shard or a folder of shards", where=str(path))
         return [place]
-    found = sorted(file for file in place.iterdir() if _NAME.fullmatch(file.name))
+    found = {file: name for file in sorted(place.iterdir()) if (name := numbered(file))}
     if not found:
         raise MissingInput("holds no shards", "give a folder with files such as cams-00000-of-00004.h5",
                            where=str(path))
-    series = {(_NAME.fullmatch(file.name)[1], _NAME.fullmatch(file.name)[3]) for file in found}  # type: ignore[index]
+    series = {(kind, parts) for kind, _, parts in found.values()}
     if len(series) > 1:
-        names = ", ".join(f"{kind}-*-of-{parts}" for kind, parts in sorted(series))
+        names = ", ".join(f"{kind}-*-of-{parts:05d}" for kind, parts in sorted(series))
         raise BadData(f"holds more than one run ({names})", "move or remove the old one", where=str(path))
-    return found
+    return list(found)
 
 
 def missing_parts(parts: Iterable[int], total: int) -> str:
     """Return the parts of 0..total-1 that are not among `parts`, as text; empty when none is missing."""
-    absent = sorted(set(range(total)) - set(parts))
+    absent = sorted(set(range(total)).difference(parts))
     shown = ", ".join(map(str, absent[:10]))
     return f"{shown}, ... ({len(absent)} in all)" if len(absent) > 10 else shown
 
@@ -60,7 +67,7 @@ class Run:
                     raise BadData(f"differs from {first.path} in {name}", "give shards of one run",
                                   where=str(shard.path))
         numbers = [shard.part for shard in self.shards]
-        twice = {number for number in numbers if numbers.count(number) > 1}
+        twice = [number for number, count in Counter(numbers).items() if count > 1]
         if twice:
             raise BadData(f"part {min(twice)} is there twice", "give each shard once", where=str(first.path))
         holes = missing_parts(numbers, first.parts)

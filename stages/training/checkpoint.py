@@ -69,7 +69,7 @@ class Checkpoint:
         """
         if not self.path.exists():
             return 0, {}
-        tensors, head = self._read()
+        tensors, head = self.read()
         changed = differences(head["request"], self._request)
         if changed and discard:
             return 0, {}
@@ -86,12 +86,15 @@ class Checkpoint:
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         return head["step"], head["scaler"]
 
-    def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return the tensors and the head of the state on disk. Raises BadData when it is none."""
         try:
             with safe_open(self.path, "pt") as file:
                 head = json.loads(file.metadata()[_KEY])
+                if not {"request", "step", "plain", "scaler"} <= head.keys():
+                    raise ValueError("it lacks what it was asked to be, or how far it is")
                 return {name: file.get_tensor(name) for name in file.keys()}, head  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise BadData(f"is no training state ({error})", "remove it to start anew",
                           where=str(self.path)) from None
 

@@ -22,8 +22,8 @@ COMMANDS = [
     ("refine", "crf"), ("refine", "psa"), ("refine", "irn"), ("refine", "pamr"), ("pseudo",), ("train-seg",),
     ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("segment", "tcl"), ("segment", "code"),
     ("segment", "naclip"), ("segment", "sclip"), ("segment", "clearclip"), ("segment", "maskclip"),
-    ("segment", "proxyclip"), ("eval",), ("info",), ("check",), ("show",), ("export", "png"), ("export", "voc"),
-    ("setup", "nltk")]
+    ("segment", "proxyclip"), ("eval",), ("info",), ("check",), ("merge",), ("show",), ("export", "png"),
+    ("export", "voc"), ("setup", "nltk")]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "webdataset", "context", "coco-stuff", "coco-object",
                           "cityscapes", "ade20k", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer", "csd"),

@@ -117,6 +117,27 @@ def test_tasks_of_shards_go_by_part_number_and_need_no_others(bench: Bench) -> N
     assert list(bench.files("third")) == ["masks-00003-of-00005.h5"] and not bench.files("other")
 
 
+def test_a_task_opens_the_parts_of_its_own_alone(bench: Bench) -> None:
+    runs = bench.folder / "index"
+    bench.write_index(runs / "index-00001-of-00002.h5", ["a1"], part=1, parts=2)
+    (runs / "index-00000-of-00002.h5").write_text("the other task's, on its way")
+    assert bench.run(paths=[str(runs)], task=(1, 2)).made == 1
+    with pytest.raises(BadData, match="is not a shard"):
+        bench.run(paths=[str(runs)], task=(0, 2))
+
+
+@pytest.mark.parametrize(("first", "then"), [(False, True), (True, False)], ids=["with one now", "without one now"])
+def test_work_begun_without_a_second_run_or_with_one(bench: Bench, first: bool, then: bool) -> None:
+    """What was kept has no share of the second run, or one that nobody wants now."""
+    bench.run("whole", beside=then)
+    with pytest.raises(Stopped):
+        bench.run("cut", told=Told(5), beside=first)
+    bench.run("cut", beside=then)
+    for name in ("", "-beside") if then else ("",):
+        assert bench.files(f"cut{name}") == bench.files(f"whole{name}")
+    assert bool(bench.files("whole-beside")) == then
+
+
 def test_a_run_with_holes_is_worked_and_then_missed(bench: Bench) -> None:
     runs = bench.folder / "index"
     for part in (0, 3):

@@ -14,7 +14,7 @@ from stages.errors import BadData
 from stages.flow.execution import Inputs, Output, Silent, Stop, Summary
 from stages.flow.map_loop import run_map
 from stages.flow.parts import Part
-from stages.flow.work import MapWork
+from stages.flow.work import BESIDE, Beside, MapWork
 from stages.shards import Contents, Item, Shard, write_shard
 
 CLASSES = ("background", "cat")
@@ -56,8 +56,12 @@ class Worker:
         if any(item_id in self._listed("worse") for item_id, _ in loaded):
             raise BadData("the map is not finite", where=loaded[0][0])
         assert all(value == item_id.upper() for item_id, value in loaded)
-        return [Item(item_id, {"mask": np.array([[ord(item_id[-1]), place, len(loaded), self.work.config["value"]]],
-                                                np.uint8)}) for place, (item_id, _) in enumerate(loaded)]
+        return [self._made(item_id, place, len(loaded)) for place, (item_id, _) in enumerate(loaded)]
+
+    def _made(self, item_id: str, place: int, size: int) -> Item:
+        """Return the item, with a second run also that one's mask."""
+        mask = np.array([[ord(item_id[-1]), place, size, self.work.config["value"]]], np.uint8)
+        return Item(item_id, {"mask": mask} | ({BESIDE + "mask": mask[:, ::-1]} if self.work.beside else {}))
 
     def _listed(self, name: str) -> list[str]:
         path = self.work.named.get(name)
@@ -116,13 +120,14 @@ class Bench:
 
     def run(self, output: str = "out", *, paths: Any = None, shard_size: int = 4, batch_size: int = 2,
             value: int = 7, jobs: int = 1, told: Told | None = None, named: dict | None = None,
-            reads: tuple[str, ...] = ("index",), **how: Any) -> Summary:
-        """Run the stage once."""
+            reads: tuple[str, ...] = ("index",), beside: bool = False, **how: Any) -> Summary:
+        """Run the stage once, with `beside` also a second run `<output>-beside`."""
         self.told = told or Told()
         config = {"value": value, "batch_size": batch_size, "shard_size": shard_size}
         files = {"calls": str(self.calls), "bad": str(self.folder / "bad"), "worse": str(self.folder / "worse")}
         work = MapWork("pseudo", "", "masks", reads, "flow.workers:make", config, config,
-                       named={**files, **(named or {})}, shard_size=shard_size, batch_size=batch_size)
+                       named={**files, **(named or {})}, shard_size=shard_size, batch_size=batch_size,
+                       beside=Beside(str(self.folder / f"{output}-beside"), config) if beside else None)
         inputs = Inputs([str(self.index)] if paths is None else paths)
         return run_map(work, inputs, Output(self.folder / output, jobs=jobs, **how), stop=self.told.stop,
                        report=self.told)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
-from stages.shards import Contents, Item
+from stages.shards import Contents, Item, write_shard
 
 CLASSES = ("background", "cat", "chien 犬")
 IDS = ("2007_000032", "a/b", "100%", ".", "..", "%2E", "%2F", "猫 und Größe", "ü" * 200, "x" * 200, "-", "~")
@@ -68,6 +71,33 @@ def contents(kind: str, ids: tuple[str, ...] = IDS, *, refused: tuple[str, ...] 
                  "root_attrs": _ROOT_ATTRS.get(kind, {}), "root_datasets": _root_datasets(kind, len(ids)),
                  "ids": None if items else ids, **more}
     return Contents(**described)  # type: ignore[arg-type]
+
+
+def _small_shard(kind: str, ids: tuple[str, ...], **more: object) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        write_shard(folder / f"{kind}.h5", contents(kind, ids, provenance=({"stage": "made"},), **more))
+        return folder / f"{kind}.h5"
+    return write
+
+
+def _small_net(folder: Path) -> Path:
+    import torch
+
+    from stages.nets.files import net_bytes
+    tensors = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2, dtype=torch.float16)}
+    (folder / "net.safetensors").write_bytes(net_bytes(tensors, {"task": "classification", "classes": CLASSES}))
+    return folder / "net.safetensors"
+
+
+# By name, what writes a file of a few kilobytes to a folder and returns its path. The second image of a shard of maps
+# has one row, the first none; of an index the first has its bytes in it.
+SMALL_FILES: dict[str, Callable[[Path], Path]] = {
+    "index": _small_shard("index", ("b",)), "packed index": _small_shard("index", ("a", "b")),
+    "features": _small_shard("features", ("a", "b")), "clusters": _small_shard("clusters", ("a", "b")),
+    "cooc": _small_shard("cooc", ("a",)), "cams": _small_shard("cams", ("a", "b"), refused=("a",)),
+    "cams with background": _small_shard("cams", ("a", "b"), refused=("a",), root_attrs={"background": "included"}),
+    "masks": _small_shard("masks", ("a",)), "net": _small_net,
+}
 
 
 def same_items(one: Item, other: Item) -> bool:

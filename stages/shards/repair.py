@@ -1,0 +1,96 @@
+"""Takes what is sound out of a damaged shard, so that the command that made it makes only the rest again."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.errors import BadData, WsssError, refused_write
+from stages.shards.disk import sync_folder
+from stages.shards.items import Item
+from stages.shards.journal import Journal, part_path
+from stages.shards.reader import Shard
+from stages.shards.run import numbered
+from stages.shards.schema import COMMON_ROOT, KINDS
+
+
+@dataclass(frozen=True)
+class Salvage:
+    """What became of a damaged shard: `kept` of its `total` items lie in its journal, itself lies at `moved`."""
+
+    kept: int
+    total: int
+    moved: Path
+
+
+def salvage(path: Path) -> Salvage:
+    """Put the sound items of a damaged shard into its journal, and the shard out of the way of its next making.
+
+    An item is sound when all its checksums hold. Nothing is kept of a shard in which no checksum fails (its digest
+    alone tells that something was changed), of kinds without items, and of an index, which has no journal.
+    Raises BadData for a file of which can't be told that it is a shard, Stopped when a process is at work on it,
+    CannotCreate when its journal holds other work, IoFailed.
+    """
+    sound, total = {}, 0
+    try:
+        shard = Shard(path)
+        ids, request = shard.ids, shard.request
+    except WsssError as error:
+        if numbered(path) is None:
+            raise BadData(f"can't be repaired: {error.what}", "remove it, and make it again", where=str(path)) from None
+    else:
+        total = len(ids)
+        sound = _sound(shard) if KINDS[shard.kind].item and shard.kind != "index" else {}
+        shard.close()
+        if sound:
+            _keep(part_path(path), request, sound)
+    return Salvage(len(sound), total, _moved(path))
+
+
+def _sound(shard: Shard) -> dict[int, Item]:
+    """Return the items whose checksums hold, by position; none where no checksum tells what is damaged."""
+    errors, located = {}, not _root_is_sound(shard)
+    try:
+        errors = shard.errors
+    except WsssError:
+        located = True
+    sound: dict[int, Item] = {}
+    for position, item_id in enumerate(shard.ids):
+        try:
+            error = errors.get(item_id)
+            sound[position] = shard.stored(item_id) if error is None else Item(item_id, error=error)
+        except WsssError:
+            located = True
+    twice = max(Counter(shard.ids).values(), default=1) > 1
+    return sound if located and not twice else {}
+
+
+def _root_is_sound(shard: Shard) -> bool:
+    try:
+        for array in (*COMMON_ROOT, *KINDS[shard.kind].root):
+            if array.required:
+                shard.root(array.name)
+    except WsssError:
+        return False
+    return True
+
+
+def _keep(path: Path, request: dict, sound: dict[int, Item]) -> None:
+    journal = Journal(path, request)
+    try:
+        journal.append((position, item) for position, item in sound.items() if position not in journal.items)
+        journal.sync()
+    finally:
+        journal.close()
+
+
+def _moved(path: Path) -> Path:
+    place = path.with_name(path.name + ".damaged")
+    try:
+        os.replace(path, place)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise refused_write(error, path) from None
+    return place
