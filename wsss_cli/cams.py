@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
+from wsss_cli.options import CLIP, INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
 
 app = group("cams", "Class activation maps.")
 
@@ -29,13 +29,12 @@ def _clip_es(call: Call) -> Summary:
 
 
 add(app, "clip-es", stage="cams clip-es", run=_clip_es, config=ClipEsConfig, inputs="INDEX|IMAGE...",
-    example="wsss cams clip-es train.h5 --clip ViT-B-16 --weights openai -o cams",
+    example="wsss cams clip-es train.h5 -o cams",
     text="Maps of a frozen CLIP, so that no net is to be trained: softmax-GradCAM, refined by its attention. Reads "
          "images and labels of shards of kind index, or image files (then a picture OUT/<id>.png is written beside). "
          "Writes shards of kind cams: class_ids, cam (foreground only, each between 0 and 1, at patch resolution) and "
          "scores.",
-    named=(Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
-           Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False),
+    named=(*CLIP,
            Named("save_raw", "RUN", "Also write the unrefined maps, as a run of their own.", required=False)),
     extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
 

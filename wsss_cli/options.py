@@ -35,6 +35,10 @@ class Named:
     required: bool = True
 
 
+CLIP = (Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive.  "
+              "[default: ViT-B-16]", required=False),
+        Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.  [default: openai, where "
+              "--clip is left out]", required=False))
 _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 _NOUNS: dict[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 

@@ -10,16 +10,15 @@ from stages.flow.execution import Summary
 from stages.prompts.config import PromptsConfig
 from wsss_cli import options
 from wsss_cli.command import Call, need_paths
-from wsss_cli.options import Named
+from wsss_cli.options import CLIP
 from wsss_cli.tables import print_rows
 
 CONFIG = PromptsConfig
-EXAMPLE = "wsss prompts train.h5 --clip ViT-B-16 --weights openai --templates imagenet"
+EXAMPLE = "wsss prompts train.h5 --templates imagenet"
 TEXT = ("Rank prompt templates by their sharpness, from image tags alone. Reads images and labels of shards of kind "
         "index: those with two tags or more. Prints a table, the best (least sharp) first: text on a terminal, TSV "
         "otherwise, or JSON. Holds one image at a time, and one vector per template and word.")
-NAMED = (Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
-         Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False))
+NAMED = CLIP
 EXTRA = (options.INDEX, options.JSON)
 INPUTS = "INDEX..."
 

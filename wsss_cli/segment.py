@@ -15,17 +15,14 @@ from stages.segment.config import (
     SclipConfig,
 )
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
+from wsss_cli.options import CLIP, INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
 
 app = group("segment", "Segment images with a trained network, or with CLIP and words alone.")
 
 _SCORES = Named("scores", "RUN", "Also write the scores, as a cams run with background.", required=False)
 _WORDS = Named("words", "FILE|WORDS", 'The classes as phrases, "cat; dog; wet grass = grass, lawn", or a file of them '
                "(one a line, or FILE.toml).", required=False)
-_TEXT = (
-    Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
-    Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False), _WORDS,
-    _SCORES)
+_TEXT = (*CLIP, _WORDS, _SCORES)
 _EXTRA = (OUTPUT, INDEX, REPLACE, MAP, REFUSED)
 
 
@@ -73,8 +70,7 @@ for _name, _config, _line, _more in (
           Named("proxy_weights", "FILE|TAG", "Its weights: a file, a tag of its library (dino), or random.")))):
     _own = " --proxy timm:vit_base_patch8_224 --proxy-weights dino" if _more else ""
     add(app, _name, stage=f"segment {_name}", run=partial(_text, _name), config=_config, inputs="INDEX|IMAGE...",
-        example=f'wsss segment {_name} photo.jpg --clip ViT-B-16 --weights openai{_own} --words "cat; dog; grass" '
-                "-o out",
+        example=f'wsss segment {_name} photo.jpg{_own} --words "cat; dog; grass" -o out',
         text=f"{_line}. No net is trained: the last block of a frozen CLIP gets another attention, and its patches are "
              "compared with words, in windows. Reads images of shards of kind index, or image files (then a picture "
              "OUT/<id>.png is written beside). Writes shards of kind masks, and with --scores its scores as shards of "

@@ -7,7 +7,7 @@ from functools import partial
 from stages.flow.execution import Summary
 from stages.train_text.config import CodeConfig, TclConfig
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import FILE, INDEX, REPLACE, TRAIN, Named
+from wsss_cli.options import CLIP, FILE, INDEX, REPLACE, TRAIN, Named
 
 app = group("train-text", "Train a segmentation network on captions.")
 
@@ -19,11 +19,10 @@ def _run(method: str, call: Call) -> Summary:
 
 def _add(method: str, config: type, text: str, *more: Named) -> None:
     add(app, method, stage=f"train-text {method}", run=partial(_run, method), config=config, inputs="INDEX...",
-        example=f"wsss train-text {method} captions.h5 --clip ViT-B-16 --weights openai -o {method}.safetensors",
+        example=f"wsss train-text {method} captions.h5 -o {method}.safetensors",
         text=f"{text} Reads captions and images of shards of kind index, and a CLIP. Writes a net (.safetensors), "
              "which holds the CLIP too.",
-        named=(Named("clip", "NAME|CONFIG.json|FILE.pt", "An open_clip model by name or config, or OpenAI's archive."),
-               Named("weights", "FILE|TAG", "Its weights: a file, a tag of open_clip, or random.", required=False),
+        named=(*CLIP,
                *more),
         extra=(FILE, INDEX, REPLACE, TRAIN))
 

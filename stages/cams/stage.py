@@ -95,7 +95,7 @@ def run_clip_es(config: ClipEsConfig, inputs: Inputs, output: Output, *, stop: S
     rule, _ = parse_tags(config.tags)
     if not config.scales:
         raise UsageError("--scales is empty", "give for example --scales 1")
-    clip = find_clip(inputs.require("clip"), inputs.named.get("weights"))
+    clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
     paths, files = image_files(inputs.paths)
     if files and rule == "index":
         raise UsageError("image files have no tags", "give --tags predicted:0.5 or all")

@@ -28,6 +28,7 @@ from stages.nets.weights import names_a_file, read_state_dict
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
+DEFAULT_CLIP, DEFAULT_WEIGHTS = "ViT-B-16", "openai"
 _FILES = (".pt", ".pth", ".bin", ".safetensors")
 
 
@@ -78,12 +79,15 @@ class Clip:
     std: tuple[float, ...]
 
 
-def find_clip(clip: str, weights: str | None) -> ClipSource:
+def find_clip(clip: str | None, weights: str | None) -> ClipSource:
     """Return where the model `clip` comes from: NAME, CONFIG.json or an OpenAI .pt file; `weights` FILE or a tag.
 
+    Without a `clip` it is the ViT-B/16 that all the papers use, with OpenAI's weights unless others are given.
     `weights` "random" is seeded random weights, for trying things out. Raises UsageError naming close names and
     tags, MissingInput, BadData for a config that is none, Unavailable when a tag can't be fetched.
     """
+    if clip is None:
+        clip, weights = DEFAULT_CLIP, weights or DEFAULT_WEIGHTS
     if clip.endswith(_FILES):
         if weights is not None:
             raise UsageError(f"--clip {clip} holds its weights", "leave --weights out, or give --clip CONFIG.json")

@@ -29,7 +29,7 @@ def rank(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report: Report) -
     Raises UsageError, MissingInput (no image has several tags), BadData, Unavailable.
     """
     templates = templates_of(config.templates)
-    source = find_clip(inputs.require("clip"), inputs.named.get("weights"))
+    source = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
     run = Run(inputs.paths, ("index",))
     words = class_words(config.names, run.classes)
     for note in (*source.notes, *words.notes):

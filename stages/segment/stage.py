@@ -67,7 +67,7 @@ def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *,
     Raises UsageError, MissingInput, BadData, Unavailable.
     """
     given, config = config, _resolved(config)
-    clip = find_clip(inputs.require("clip"), inputs.named.get("weights"))
+    clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
     proxy = find_proxy(inputs.named.get("proxy"), inputs.named.get("proxy_weights")) if isinstance(
         config, ProxyclipConfig) else None
     paths, files = image_files(inputs.paths)

@@ -34,7 +34,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     output.check_file()
     index = Run(inputs.paths, "index")
     report, ordinal, config = heard(report), config.device, resolved(config)
-    source = find_clip(inputs.require("clip"), inputs.named.get("weights"))
+    source = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
     selector = _selector(method, config, inputs)
     digests = {"index": index.digest, **source.digests(), **(selector.recorded if selector else {})}
     entry = training_entry("train-text", method, config, digests)

@@ -132,11 +132,12 @@ def test_what_is_not_there(clip, weights, error, told):
         find_clip(clip, weights)
 
 
-def test_offline_names_the_file_to_bring(monkeypatch, tmp_path):
+@pytest.mark.parametrize("given", [("ViT-B-16", "openai"), (None, None)])
+def test_offline_names_the_file_to_bring(monkeypatch, tmp_path, given):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(Unavailable, match=r"bring the file .*vit_base_patch16_clip_224.openai"):
-        find_clip("ViT-B-16", "openai")
+        find_clip(*given)
 
 
 @pytest.mark.parametrize(("text", "told"), [("{", "no JSON"), ("[1]", "no model config"),
