@@ -101,4 +101,4 @@ def test_changed_flags_run_their_step_and_those_after_it(example: Example) -> No
     again = example.make("all", "PSEUDO_FLAGS=--min-confidence 0.2")
     commands = [call.split()[0] for call in again]
     assert commands[:5] == ["pseudo", "eval", "train-seg", "segment", "eval"]
-    assert sorted(commands[5:8]) == ["cams", "pseudo", "refine"] and commands[8:] == ["show"], "one pipe, and its picture"
+    assert sorted(commands[5:8]) == ["cams", "pseudo", "refine"] and commands[8:] == ["show"], "a pipe, and its picture"
