@@ -99,5 +99,6 @@ def test_masks_that_several_tables_need_are_made_once_and_made_again_where_they_
 def test_changed_flags_run_their_step_and_those_after_it(example: Example) -> None:
     example.make("all")
     again = example.make("all", "PSEUDO_FLAGS=--min-confidence 0.2")
-    assert [call.split()[0] for call in again] == [
-        "pseudo", "eval", "train-seg", "segment", "eval", "cams", "refine", "pseudo", "show"]
+    commands = [call.split()[0] for call in again]
+    assert commands[:5] == ["pseudo", "eval", "train-seg", "segment", "eval"]
+    assert sorted(commands[5:8]) == ["cams", "pseudo", "refine"] and commands[8:] == ["show"], "a pipe, and its picture"
