@@ -10,7 +10,7 @@ EXPLORATION_CLUSTERS ?= finch
 TEACHING_CLUSTERS ?= finch
 # Not a vision transformer: the teacher is the same network, which sees the photographs larger.
 TEACHER := torchvision:mobilenet_v2
-TEACHER_WEIGHTS ?= $(WEIGHTS)
+TEACHER_WEIGHTS := $(or $(TEACHER_WEIGHTS),$(WEIGHTS))
 TEACHER_FLAGS ?= --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --stride 16 --freeze features.3 --epochs 6 --crop-size 321 \
 	--long-side 320,480 --colour-jitter 0.3,0.3,0.3,0.1 --precision $(PRECISION)
 FEATURE_FLAGS ?=
