@@ -54,7 +54,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     _check(config)
     features = Run(inputs.paths, "features")
     entry = provenance_entry("cluster", method, as_plain(config), {"features": features.digest})
-    summary = shard_before(output, "clusters", entry)
+    summary = shard_before(output.path, entry, output)
     if output.dry_run:
         report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
         if summary:

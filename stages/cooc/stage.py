@@ -38,7 +38,7 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
     check_one_file(output)
     index = Run(inputs.paths, "index")
     entry = provenance_entry("cooc", "", as_plain(config), {"index": index.digest})
-    summary = shard_before(output, "cooc", entry)
+    summary = shard_before(output.path, entry, output)
     if output.dry_run:
         report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
         return summary or Summary()

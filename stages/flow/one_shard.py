@@ -1,4 +1,4 @@
-"""What a reduce stage does about its one shard: is the one asked for there already, and writing it."""
+"""What a reduce stage does about a shard: is the one asked for there already, and writing it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def check_one_file(output: Output) -> None:
     output.check_file()
 
 
-def shard_before(output: Output, kind: str, entry: Mapping[str, Any]) -> Summary | None:
-    """Return the summary of a finished shard that is the one asked for, touched; None where it is to be made.
+def shard_before(path: Path, entry: Mapping[str, Any], output: Output, *, part: str = "0/1") -> Summary | None:
+    """Return the summary of a finished shard at `path`, the one asked for, touched; None where it is to be made.
 
-    Raises CannotCreate when there is another file.
+    `entry` is what its provenance is to end with. Raises CannotCreate when there is another file.
     """
-    if output.force or not output.path.exists():
+    if output.force or not path.exists():
         return None
     try:
-        there = Shard(output.path, kind)
-        changed = differences(request_of(there.provenance[-1] if there.provenance else {}), request_of(dict(entry)))
+        there = Shard(path)
+        changed = differences(there.request, {**request_of(dict(entry)), "part": part})
     except WsssError as error:
         raise CannotCreate(f"exists, and {error.what}", "give another -o, or --force to replace it",
-                           where=str(output.path)) from None
+                           where=str(path)) from None
     if changed:
         raise CannotCreate(f"exists with other settings ({changed})", "give another -o, or --force to replace it",
-                           where=str(output.path))
+                           where=str(path))
     if not output.dry_run:
-        os.utime(output.path)
+        os.utime(path)
     return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
 
 

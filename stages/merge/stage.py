@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from stages.data.source import root_of
-from stages.errors import BadData, CannotCreate, Stopped, UsageError, WsssError
+from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
+from stages.flow.one_shard import shard_before
 from stages.flow.parts import find_index
 from stages.merge.config import MergeConfig
 from stages.settings import as_plain
@@ -23,11 +24,9 @@ from stages.shards import (
     Item,
     Run,
     Shard,
-    differences,
     joined_digest,
     joined_history,
     provenance_entry,
-    request_of,
     shard_name,
     write_shard,
 )
@@ -61,7 +60,7 @@ def run(config: MergeConfig, inputs: Inputs, output: Output, *, stop: Stop, repo
             raise Stopped("stopped", "run the same command again to go on")
         entry = provenance_entry("merge", "", as_plain(config),
                                  {whole.kind: joined_digest([shard.digest for shard in joined.shards])})
-        done = _there(joined, entry, output)
+        done = shard_before(joined.path, entry, output, part=f"{joined.part}/{joined.parts}")
         if done is None and output.dry_run:
             report.tell(f"would join {len(joined.shards)} shards to {joined.path}")
             continue
@@ -96,24 +95,6 @@ def _plan(whole: Run, parts: int, output: Output) -> list[_Joined]:
     paths = [output.path if output.is_file else output.path / shard_name(whole.kind, part, parts)
              for part in range(parts)]
     return [_Joined(paths[part], part, parts, shards[cuts[part]:cuts[part + 1]]) for part in range(parts)]
-
-
-def _there(joined: _Joined, entry: Mapping[str, Any], output: Output) -> Summary | None:
-    """Return the summary of a shard that is there as wanted, touched; CannotCreate when it is another."""
-    if output.force or not joined.path.exists():
-        return None
-    try:
-        there = Shard(joined.path)
-    except WsssError as error:
-        raise CannotCreate(f"exists, and {error.what}", "give another -o, or --force to replace it",
-                           where=str(joined.path)) from None
-    changed = differences(there.request, {**request_of(dict(entry)), "part": f"{joined.part}/{joined.parts}"})
-    if changed:
-        raise CannotCreate(f"exists with other settings ({changed})", "give another -o, or --force to replace it",
-                           where=str(joined.path))
-    if not output.dry_run:
-        os.utime(joined.path)
-    return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
 
 
 def _write(joined: _Joined, whole: Run, entry: dict[str, Any], index: str | None, output: Output) -> Summary:
