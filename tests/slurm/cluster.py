@@ -20,8 +20,8 @@ KEEPER = Path(__file__).with_name("keeper.py")
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 _SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
-# cred_expire: a requeued job waits for it, 2 minutes by default. CPUs and memory are those that the scripts ask for;
-# KillWait is what is between TERM and KILL.
+# cred_expire: a requeued job waits for it, 2 minutes by default. KillWait is what is between TERM and KILL.
+# ReturnToService: a node that a test sets down stays so until the test resumes it.
 _CONF = """\
 ClusterName=wsss
 SlurmctldHost={host}(127.0.0.1)
@@ -51,7 +51,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf
 PriorityType=priority/basic
 SlurmdParameters=config_overrides
 MailProg=/bin/true
-ReturnToService=2
+ReturnToService=1
 JobRequeue=1
 KillWait=5
 MinJobAge=3600
