@@ -17,7 +17,7 @@ from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import includes_background
 from stages.flow.packages import need_pydensecrf
-from stages.flow.prepared import Preparation, kept_at, prepared
+from stages.flow.prepared import Preparation, drop_kept, prepared
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Item, Run, request_of, same_classes
@@ -63,6 +63,7 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
     if done or output.dry_run:
         report.tell(f"{output.path} is up to date" if done else f"would train {output.path}")
         if done:
+            drop_kept(output)
             report.finished(output.path)
         return done or Summary()
     torch.manual_seed(config.seed)
@@ -85,7 +86,7 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
               METHODS[method].fast_parameters(net), description,
               finish=partial(_measure, samples, stop, report) if method == "irn" else None)
     summary = train(job, config, output, ordinal=ordinal, stop=stop, report=report)
-    kept_at(output).unlink(missing_ok=True)
+    drop_kept(output)
     return summary
 
 
