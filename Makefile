@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test demo voc920 msrc clean
+.PHONY: help install lint types layers docs unit test test-crash demo voc920 msrc clean
 .PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
@@ -61,6 +61,10 @@ unit: $(STAMP) ## all other tests
 	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py
 
 test: lint types layers docs unit ## all of the five above
+
+test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (20 minutes at most)
+	timeout --kill-after=30 20m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
+	  -m crash --durations=5 tests/crash
 
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
 inputs = DATA="$(call absolute,$(DATA))" WEIGHTS="$(call absolute,$(WEIGHTS))"

@@ -20,7 +20,7 @@ from typing import Any
 
 from stages.errors import BadData, Stopped
 from stages.flow.execution import Output, Report, Stop
-from stages.flow.workers import tied_to_parent
+from stages.flow.workers import end_workers, tied_to_parent
 from stages.shards import Item, Journal, differences
 from stages.shards.disk import locked, make_folder
 from stages.shards.items import unpack
@@ -127,6 +127,7 @@ def _made_in_processes(work: Preparation, chunks: list[list[int]], jobs: int,
             if stop.requested and running:
                 raise Stopped("stopped while labels were made", "run the same command again to go on")
     except BrokenProcessPool:
+        end_workers()
         raise Stopped("a worker process was ended (by the system, for its memory?)", "run the same command again, "
                       "with fewer --threads") from None
     finally:

@@ -56,6 +56,11 @@ class Server:
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
                                          start_new_session=True)
 
+    @property
+    def next_notes(self) -> Path:
+        """Where the next run notes its calls, for whoever looks on."""
+        return self.place / f"run-{self._runs + 1}.jsonl"
+
     def fresh(self) -> None:
         """Empty the folder of the work."""
         shutil.rmtree(self.work, ignore_errors=True)

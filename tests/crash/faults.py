@@ -42,7 +42,7 @@ class Plan:
     Only calls on files below `folder` count. `how` at the call number `at` (from 1): "" nothing; "kill" the command
     with its workers, half of a write done; "kill-process" this process alone; "fail" this call with `errno`; "full":
     from here on nothing that takes room succeeds, half of a write is still done; "short": a write takes half of the
-    bytes; "pause": stop until continued.
+    bytes; "pause": stop until continued; "signal": the process gets the signal `errno`, and goes on.
     """
 
     folder: str
@@ -59,7 +59,8 @@ class Watch:
         self.plan, self.paths, self.inside = plan, {}, threading.local()
         self.noted = self.written = 0
         self.acts = {"kill": self._kill, "kill-process": self._kill, "fail": self._fail, "full": self._fill,
-                     "short": self._shorten, "pause": self._pause}
+                     "short": self._shorten, "pause": self._pause,
+                     "signal": self._signal}
 
     def install(self) -> None:
         """Replace the functions of `os`, for pathlib as well, which kept some of them in Python 3.10."""
@@ -172,6 +173,10 @@ class Watch:
 
     def _pause(self, _name: str, _path: str, _number: int, really: Callable, _args: tuple[Any, ...]) -> Any:
         os.kill(os.getpid(), signal.SIGSTOP)
+        return really()
+
+    def _signal(self, _name: str, _path: str, _number: int, really: Callable, _args: tuple[Any, ...]) -> Any:
+        os.kill(os.getpid(), self.plan.errno)
         return really()
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -73,3 +74,23 @@ def test_a_write_that_takes_half_of_the_bytes_is_continued(server: Server, whole
             done = server.run(one.command.args, "short", number)
             assert (done.code, done.out) == (0, one.ended.out), done.err
             same_files(server, one)
+
+
+@pytest.mark.parametrize(("name", "every", "number"), [
+    ("pseudo", 8, signal.SIGUSR1),
+    *(pytest.param(name, 1, signal.SIGTERM, marks=pytest.mark.crash) for name in ("cams-cnn", "train-cls", "segment-net")),
+    *(pytest.param("pseudo", 1, number, marks=pytest.mark.crash) for number in (signal.SIGINT, signal.SIGUSR2))])
+def test_asked_to_stop_at_a_call_it_says_how_far_it_is_and_nothing_is_done_twice(server: Server, whole: Of, name: str,
+                                                                                 every: int, number: int) -> None:
+    one, stopped = whole(name), 0
+    for call in sample(one.ended.calls, every)[:-1]:
+        server.fresh()
+        asked = server.run(one.command.args, "signal", call, number)
+        if asked.code != 0:
+            refused(asked, 75, "stopped", "run the same command again to go on")
+            stopped += 1
+        again = server.run(one.command.args)
+        assert (again.code, again.out) == (0, one.ended.out), again.err
+        same_files(server, one)
+        assert sum(map(len, asked.computed + again.computed)) == sum(map(len, one.ended.computed)), call
+    assert stopped
