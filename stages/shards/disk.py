@@ -51,8 +51,13 @@ def locked(path: Path, named: Path) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents, and sync each into its own; raise CannotCreate or IoFailed."""
+    """Create a folder and its parents where they aren't there, and sync each into its own.
+
+    Raises CannotCreate or IoFailed.
+    """
     try:
+        if path.is_dir():
+            return
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in reversed(new):

@@ -105,7 +105,7 @@ class Checkpoint:
 
 
 def drop_leftover(output: Path, request: dict[str, Any]) -> None:
-    """Remove what a crash left between the rename of a net and the removal of its state; not what another one trains."""
+    """Remove the state of a net that is there, left by a crash before its removal; not what another process trains."""
     if not (part_path(output).exists() or _lock_path(output).exists()):
         return
     try:

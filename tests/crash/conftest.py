@@ -13,7 +13,6 @@ from crash.promises import Whole
 from crash.scenarios import COMMANDS, make_affinities, make_inputs
 
 
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Return the server, with the inputs of all commands made."""

@@ -57,14 +57,14 @@ def test_a_chain_ended_at_random_ends_as_if_it_had_not_been(server: Server, undi
     for args in CHAIN:
         runs = _until_it_ends(server, args, draws)
         ends += len(runs) - 1
-        computed, once = [item for run in runs for batch in run.computed for item in batch], len(runs[-1].computed)
-        assert len(computed) <= len(set(map(str, computed))) + 2 * (len(runs) - 1), (args, once)
+        computed = [item for run in runs for batch in run.computed for item in batch]
+        assert len(computed) <= len(set(computed)) + 2 * (len(runs) - 1), args
     assert ends >= len(CHAIN)
     same_files(server, undisturbed)
 
 
-@pytest.mark.parametrize(("name", "every"), [("pseudo", 97), pytest.param("pseudo", 7, marks=pytest.mark.crash),
-                                             pytest.param("cams-cnn", 11, marks=pytest.mark.crash)])
+@pytest.mark.parametrize(("name", "every"), [("pseudo", 499), pytest.param("pseudo", 41, marks=pytest.mark.crash),
+                                             pytest.param("cams-cnn", 61, marks=pytest.mark.crash)])
 def test_cut_anywhere_or_with_any_byte_flipped_a_journal_leads_to_the_same_bytes(server: Server, whole: Of, name: str,
                                                                                  every: int) -> None:
     one = whole(name)

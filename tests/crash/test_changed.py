@@ -14,7 +14,7 @@ from crash.scenarios import COMMANDS
 
 Of = Callable[[str], Whole]
 everywhere = [pytest.param(name, marks=pytest.mark.crash)
-              for name, command in COMMANDS.items() if command.other and name not in ("pseudo", "train-seg")]
+              for name, command in COMMANDS.items() if command.other and name != "pseudo"]
 
 
 def _is_refused(done: Ended, named: str) -> None:
@@ -25,7 +25,7 @@ def _key(option: str) -> str:
     return option.removeprefix("--").replace("-", "_")
 
 
-@pytest.mark.parametrize("name", ["pseudo", "train-seg", *everywhere])
+@pytest.mark.parametrize("name", ["pseudo", *everywhere])
 def test_other_settings_are_refused_by_name_whether_it_was_finished_or_not(server: Server, whole: Of,
                                                                            name: str) -> None:
     one = whole(name)

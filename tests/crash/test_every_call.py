@@ -78,7 +78,8 @@ def test_a_write_that_takes_half_of_the_bytes_is_continued(server: Server, whole
 
 @pytest.mark.parametrize(("name", "every", "number"), [
     ("pseudo", 8, signal.SIGUSR1),
-    *(pytest.param(name, 1, signal.SIGTERM, marks=pytest.mark.crash) for name in ("cams-cnn", "train-cls", "segment-net")),
+    *(pytest.param(name, 1, signal.SIGTERM, marks=pytest.mark.crash)
+      for name in ("cams-cnn", "train-cls", "segment-net")),
     *(pytest.param("pseudo", 1, number, marks=pytest.mark.crash) for number in (signal.SIGINT, signal.SIGUSR2))])
 def test_asked_to_stop_at_a_call_it_says_how_far_it_is_and_nothing_is_done_twice(server: Server, whole: Of, name: str,
                                                                                  every: int, number: int) -> None:

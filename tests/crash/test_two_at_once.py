@@ -10,11 +10,10 @@ import pytest
 
 from crash.commands import Server
 from crash.promises import UNFINISHED, Whole, only_whole_files, same_files, sample
-from crash.scenarios import COMMANDS
 
 Of = Callable[[str], Whole]
 everywhere = [pytest.param(name, 1, marks=pytest.mark.crash)
-              for name in ("cams-cnn", "segment-net", "train-cls", "train-aff-psa", "index", "cluster", "eval")]
+              for name in ("pseudo", "train-cls", "train-aff-psa", "index", "cluster", "eval")]
 
 
 @pytest.mark.parametrize(("name", "every"), [("pseudo", 6), *everywhere])
