@@ -114,13 +114,20 @@ def append_line(path: Path, line: bytes) -> None:
     except OSError:
         return
     try:
-        # The workers of a command share its log: nobody may cut off what another is writing.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        end = os.fstat(descriptor).st_size
-        if end and os.pread(descriptor, 1, end - 1) != b"\n":
-            os.ftruncate(descriptor, os.pread(descriptor, end, 0).rfind(b"\n") + 1)
+        _cut_torn_line(descriptor)
         write_all(descriptor, line + b"\n")
     except OSError:
         pass
     finally:
         os.close(descriptor)
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    try:
+        # The workers of a command share its log: what another is writing is not torn. Nobody waits for a log.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    end = os.fstat(descriptor).st_size
+    if end and os.pread(descriptor, 1, end - 1) != b"\n":
+        os.ftruncate(descriptor, os.pread(descriptor, end, 0).rfind(b"\n") + 1)

@@ -17,7 +17,7 @@ from typing import Any
 from conftest import ONE_THREAD, ROOT, TESTS
 from crash.faults import Plan
 
-_SECONDS = 120  # of a command that takes a tenth of one
+_SECONDS = 300  # of what takes a tenth of one, or five to begin with, on an idle machine
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Server:
         self._process = subprocess.Popen([sys.executable, str(TESTS / "crash" / "server.py")], env=environment,
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
                                          start_new_session=True)
+        self._heard("the start")
 
     @property
     def next_notes(self) -> Path:
@@ -101,9 +102,12 @@ class Server:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        assert select.select([self._process.stdout], [], [], _SECONDS)[0], f"no end after {_SECONDS} s: {request}"
+        return self._heard(request)
+
+    def _heard(self, what: object) -> dict[str, Any]:
+        assert select.select([self._process.stdout], [], [], _SECONDS)[0], f"no end after {_SECONDS} s: {what}"
         line = self._process.stdout.readline()
-        assert line, f"the server ended at {request}"
+        assert line, f"the server ended at {what}"
         return json.loads(line)
 
     def _ended(self, name: str, answer: dict[str, Any]) -> Ended:

@@ -45,6 +45,7 @@ def test_a_reader_of_a_replaced_shard_has_the_old_one_or_the_new_one(server: Ser
     shard = next(name for name in one.files if not name.endswith(UNFINISHED))
     other = (*one.command.args, *one.command.other, "--force")
     server.fresh()
+    server.good(*one.command.args)
     calls = server.good(*other).calls
     new = server.files()[shard]
     assert new != one.files[shard]
