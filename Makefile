@@ -3,8 +3,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test test-slurm demo voc920 msrc clean
-.PHONY: bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale test-damage test-fuzz
+.PHONY: help install lint types layers docs unit test test-slurm test-crash test-damage test-fuzz demo voc920 msrc
+.PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -75,6 +75,10 @@ test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH
 	@$(RUN) -c 'import atheris' 2>/dev/null \
 	  || $(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[fuzz]'
 	OMP_NUM_THREADS=1 timeout 1200 $(RUN) tests/fuzz/run.py --seconds "$(EACH)" --seed 1
+
+test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (20 minutes at most)
+	timeout --kill-after=30 20m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
+	  -m crash --durations=5 tests/crash
 
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
 inputs = DATA="$(call absolute,$(DATA))" WEIGHTS="$(call absolute,$(WEIGHTS))"

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from stages.flow.execution import Output, Summary
 from stages.flow.parts import Part
 from stages.flow.work import BESIDE, MapWork, PartWork, Worker
 from stages.shards import KINDS, Contents, Item, Journal, Shard, differences, part_path, write_shard
-from stages.shards.disk import make_folder
+from stages.shards.disk import append_line, make_folder
 
 _SYNC_SECONDS = 5.0
 
@@ -53,19 +52,22 @@ def _up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
         return None
     if not output.dry_run:
         os.utime(part.path)
-        _drop_leftover(part, work.request(part, source), len(there.ids))
+        _drop_leftover(part, work.request(part, source), there)
     return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
 
 
-def _drop_leftover(part: Part, request: dict[str, Any], count: int) -> None:
-    """Remove the journal that a crash left between the rename of its shard and its own removal."""
+def _drop_leftover(part: Part, request: dict[str, Any], there: Shard) -> None:
+    """Remove the journal that a crash left between the rename of its shard and its own removal.
+
+    One with a part of the images stays where the shard has refused ones: it may be of an unfinished --retry.
+    """
     path = part_path(part.path)
     if path.exists():
         try:
             journal = Journal(path, request)
         except WsssError:
             return
-        journal.close(remove=len(journal.items) == count)
+        journal.close(remove=not there.errors or len(journal.items) == len(there.ids))
 
 
 def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
@@ -273,18 +275,4 @@ def write_log(output: Output, line: dict[str, Any]) -> None:
         user = ""
     stamp = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "user": user,
              "command": sys.argv}
-    append_line(output.log_path, {**line, **stamp})
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one line of JSON in one write; a disk that refuses a log line stops nothing."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    except OSError:
-        return
-    try:
-        os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    append_line(output.log_path, json.dumps({**line, **stamp}, ensure_ascii=False).encode())

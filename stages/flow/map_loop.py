@@ -18,7 +18,7 @@ from stages.flow.make_part import make_part, up_to_date
 from stages.flow.parts import Part, Plan
 from stages.flow.stream import arriving
 from stages.flow.work import MapWork, Worker
-from stages.flow.workers import tied_to_parent
+from stages.flow.workers import end_workers, tied_to_parent
 from stages.shards import Shard
 
 _NO_MORE: Any = object()
@@ -123,6 +123,7 @@ def _run_in_processes(work: MapWork, parts: Iterator[Part | None], output: Outpu
         if stop.requested:
             raise Stopped("stopped", "run the same command again to go on")
     except BrokenProcessPool:
+        end_workers()
         raise Stopped("a worker process was ended (by the system, for its memory?)",
                       "run the same command again, with a smaller -j") from None
     finally:

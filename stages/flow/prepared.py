@@ -20,9 +20,9 @@ from typing import Any
 
 from stages.errors import BadData, Stopped
 from stages.flow.execution import Output, Report, Stop
-from stages.flow.workers import tied_to_parent
+from stages.flow.workers import end_workers, tied_to_parent
 from stages.shards import Item, Journal, differences
-from stages.shards.disk import make_folder
+from stages.shards.disk import locked, make_folder
 from stages.shards.items import unpack
 from stages.shards.journal import frames
 
@@ -50,6 +50,19 @@ class Preparation:
 def kept_at(output: Output) -> Path:
     """Return where the values are kept until the training is over."""
     return output.path.with_name(output.path.name + ".labels.part")
+
+
+def drop_kept(output: Output) -> None:
+    """Remove what was kept, because its training is over; not what another process is making."""
+    path = kept_at(output)
+    if output.dry_run or not path.exists():
+        return
+    try:
+        descriptor = locked(path, path)
+    except Stopped:
+        return
+    path.unlink(missing_ok=True)
+    os.close(descriptor)
 
 
 def prepared(work: Preparation, output: Output, *, jobs: int, stop: Stop, report: Report) -> list[Item]:
@@ -114,6 +127,7 @@ def _made_in_processes(work: Preparation, chunks: list[list[int]], jobs: int,
             if stop.requested and running:
                 raise Stopped("stopped while labels were made", "run the same command again to go on")
     except BrokenProcessPool:
+        end_workers()
         raise Stopped("a worker process was ended (by the system, for its memory?)", "run the same command again, "
                       "with fewer --threads") from None
     finally:

@@ -1,8 +1,9 @@
-"""What every worker process does first."""
+"""What every worker process does first, and what is done when one of them has died."""
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -19,3 +20,13 @@ def tied_to_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(75)
+
+
+def end_workers() -> None:
+    """Kill the workers of this process, of which one has died.
+
+    They don't hear the SIGTERM of their pool. One that died while it waited for work has kept the lock of the queue,
+    so the others, and the pool with them, would wait for ever.
+    """
+    for process in multiprocessing.active_children():
+        process.kill()

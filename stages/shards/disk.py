@@ -6,11 +6,14 @@ disk can say no.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
 from stages.errors import Stopped, refused_write
+
+_CANT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP}  # what CIFS and FUSE answer where there is nothing to sync
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -48,9 +51,17 @@ def locked(path: Path, named: Path) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents; raise CannotCreate or IoFailed."""
+    """Create a folder and its parents where they aren't there, and sync each into its own.
+
+    Raises CannotCreate or IoFailed.
+    """
     try:
+        if path.is_dir():
+            return
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(new):
+            sync_folder(folder.parent)
     except OSError as error:
         raise refused_write(error, path) from None
 
@@ -60,8 +71,16 @@ def sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANT_SYNC_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the name under which a file is written before it gets its own."""
+    return path.with_name(path.name + ".tmp")
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
@@ -70,7 +89,7 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
     The bytes go to `<path>.tmp` under a lock, are synced, renamed, and the folder is synced. Raises Stopped
     when another process writes it at this moment, CannotCreate, IoFailed.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_path(path)
     descriptor = locked(temporary, path)
     try:
         os.ftruncate(descriptor, 0)
@@ -83,3 +102,32 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
         raise refused_write(error, path) from None
     finally:
         os.close(descriptor)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line to a log; a disk that refuses it stops nothing.
+
+    What a kill left of a line before is cut off, so that only the last line of a log can be torn.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        return
+    try:
+        _cut_torn_line(descriptor)
+        write_all(descriptor, line + b"\n")
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    try:
+        # The workers of a command share its log: what another is writing is not torn. Nobody waits for a log.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    end = os.fstat(descriptor).st_size
+    if end and os.pread(descriptor, 1, end - 1) != b"\n":
+        os.ftruncate(descriptor, os.pread(descriptor, end, 0).rfind(b"\n") + 1)

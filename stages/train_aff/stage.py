@@ -17,7 +17,7 @@ from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import includes_background
 from stages.flow.packages import need_pydensecrf
-from stages.flow.prepared import Preparation, kept_at, prepared
+from stages.flow.prepared import Preparation, drop_kept, prepared
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Item, Run, request_of, same_classes
@@ -58,6 +58,8 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
     entry = training_entry("train-aff", method, config,
                            {"index": index.digest, "cams": cams.digest, **weights_digest(weights)})
     if answer := without_training(entry, output, report):
+        if answer.up_to_date:
+            drop_kept(output)
         return answer
     torch.manual_seed(config.seed)
     net = METHODS[method].NET(build_backbone(config.net, stride=config.stride or None), config.radius)
@@ -77,7 +79,7 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
               METHODS[method].fast_parameters(net), description,
               finish=_measuring(METHODS[method].MEASURE, samples, stop, report))
     summary = train(job, config, output, ordinal=ordinal, stop=stop, report=report)
-    kept_at(output).unlink(missing_ok=True)
+    drop_kept(output)
     return summary
 
 

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from stages.errors import BadData, CannotCreate
+from stages.errors import BadData, CannotCreate, WsssError
 from stages.shards import differences, part_path
-from stages.shards.disk import locked, make_folder, replace_file
+from stages.shards.disk import locked, make_folder, replace_file, temporary_path
 from stages.training.predictions import Predictions
 
 _KEY = "wsss-training"
@@ -29,7 +29,7 @@ class Checkpoint:
     def __init__(self, output: Path, request: dict[str, Any], *, leads: bool = True) -> None:
         """Lock `output` if this process leads. Raises Stopped when another one trains it, CannotCreate, IoFailed."""
         self.path = part_path(output)
-        self._lock_path = output.with_name(output.name + ".lock")
+        self._lock_path = _lock_path(output)
         self._request = request
         self._lock: int | None = None
         if leads:
@@ -37,11 +37,12 @@ class Checkpoint:
             self._lock = locked(self._lock_path, output)
 
     def release(self, *, finished: bool) -> None:
-        """Give the lock back; the state of a finished training goes."""
+        """Give the lock back; the state of a finished training goes, with what a kill left of a later one."""
         if self._lock is None:
             return
         if finished:
             self.path.unlink(missing_ok=True)
+            temporary_path(self.path).unlink(missing_ok=True)
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
 
@@ -86,6 +87,13 @@ class Checkpoint:
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         return head["step"], head["scaler"]
 
+    def is_of(self, request: dict[str, Any]) -> bool:
+        """Say whether the state on disk is of this request, or there is none."""
+        try:
+            return not self.path.exists() or not differences(self.read()[1]["request"], request)
+        except BadData:
+            return False
+
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return the tensors and the head of the state on disk. Raises BadData when it is none."""
         try:
@@ -97,6 +105,21 @@ class Checkpoint:
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise BadData(f"is no training state ({error})", "remove it to start anew",
                           where=str(self.path)) from None
+
+
+def drop_leftover(output: Path, request: dict[str, Any]) -> None:
+    """Remove the state of a net that is there, left by a crash before its removal; not what another process trains."""
+    if not (part_path(output).exists() or _lock_path(output).exists()):
+        return
+    try:
+        checkpoint = Checkpoint(output, request)
+    except WsssError:
+        return
+    checkpoint.release(finished=checkpoint.is_of(request))
+
+
+def _lock_path(output: Path) -> Path:
+    return output.with_name(output.name + ".lock")
 
 
 def _below(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import time
@@ -17,12 +18,11 @@ from torch import nn
 from stages.errors import BadData, CannotCreate, Stopped
 from stages.flow.device import cores, resolve_device, use_threads
 from stages.flow.execution import Output, Report, Stop, Summary
-from stages.flow.make_part import append_line
 from stages.nets.files import net_bytes, read_net
 from stages.nets.precision import DTYPES
 from stages.shards import differences, request_of
-from stages.shards.disk import replace_file
-from stages.training.checkpoint import Checkpoint
+from stages.shards.disk import append_line, replace_file
+from stages.training.checkpoint import Checkpoint, drop_leftover
 from stages.training.config import LoopConfig
 from stages.training.distributed import World, any_wants, average_gradients, joined, share_weights
 from stages.training.optimiser import build_optimiser, hold_batch_norm, set_rate
@@ -75,12 +75,14 @@ def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:
     if output.force or not output.path.exists():
         return None
     _, description = read_net(output.path)
-    changed = differences(request_of(description["provenance"][-1]), request_of(dict(entry)))
+    request = request_of(dict(entry))
+    changed = differences(request_of(description["provenance"][-1]), request)
     if changed:
         raise CannotCreate(f"exists with other settings ({changed})",
                            "give those settings, another -o, or --force to replace it", where=str(output.path))
     if not output.dry_run:
         os.utime(output.path)
+        drop_leftover(output.path, request)
     return Summary(up_to_date=1)
 
 
@@ -252,7 +254,7 @@ class _Training:
         line = {"epoch": step // self.per_epoch, "step": step, "seconds": round(seconds, 2),
                 **{name: round(value, 6) for name, value in {**means, **figures}.items()}}
         if self.world.leads:
-            append_line(self.output.log_path, line)
+            append_line(self.output.log_path, json.dumps(line, ensure_ascii=False).encode())
             where = f"step {step}/{self.steps}" if self.job.steps else f"epoch {line['epoch']}/{self.config.epochs}"
             self.report.tell(f"{where}: loss {line['loss']:.4f}, {line['seconds']} s")
         self._judge(count)
