@@ -64,6 +64,8 @@ def run(config: MergeConfig, inputs: Inputs, output: Output, *, stop: Stop, repo
         if done is None and output.dry_run:
             report.tell(f"would join {len(joined.shards)} shards to {joined.path}")
             continue
+        if done:
+            report.tell(f"{joined.path} is up to date")
         summary.add(done or _write(joined, whole, entry, inputs.index, output))
         report.finished(joined.path)
     return summary

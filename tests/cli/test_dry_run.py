@@ -15,11 +15,12 @@ from PIL import Image
 from cli.conftest import TRAINING
 from cli.runner import SMALL, good, run
 from cli.test_mctformer import SMALL as MCTFORMER
-from cli.test_segment_text import QUICK, RECIPE
+from cli.test_segment_text import QUICK
 from cli.test_train_text import CAPTIONS, SHORT, archive_of
 from conftest import Result
 from data.test_benchmarks import PLACES, save
 from data.test_webdataset import archive, picture
+from seeded_clip import Recipe
 from wsss_cli.app import app
 
 TINY = " ".join(TRAINING)
@@ -43,7 +44,7 @@ COMMANDS = {
     "train-cls subcategory": f"train.h5 --clusters clusters.h5 {TINY} -o OUT.safetensors",
     "train-cls mctformer": f"train.h5 {' '.join(MCTFORMER)} -o OUT.safetensors",
     "train-cls csd": f"train.h5 --base cam --cooc cooc.h5 --masks masks {TINY} -o OUT.safetensors",
-    "cams cnn": "train.h5 --net net.safetensors --device cpu --shard-size 5 -o OUT",
+    "cams cnn": "train.h5 --net net.safetensors --device cpu --shard-size 5 -j 1 -o OUT",
     "cams clip-es": f"train.h5 {SEEDED} -o OUT --save-raw OUT-raw",
     "cams mctformer": "train.h5 --net mctformer.safetensors --device cpu -o OUT",
     "cams gradcam": "train.h5 --net net.safetensors --layer features.2 --device cpu -o OUT",
@@ -60,6 +61,9 @@ COMMANDS = {
     "segment net": "train.h5 --net seg.safetensors --device cpu -o OUT --scores OUT-scores",
     **{f"segment {name}": f"train.h5 {CLIP} -o OUT --scores OUT-scores"
        for name in ("naclip", "sclip", "clearclip", "maskclip")},
+    **{f"segment {name}": f"train.h5 --net {name}.safetensors --device cpu {' '.join(QUICK[2:])} -o OUT"
+       for name in ("tcl", "code")},
+    "merge": "parts -o OUT.h5",
     "segment proxyclip": f"train.h5 {CLIP} --proxy wsss:tiny --proxy-weights random -o OUT",
     "eval": "cams -o OUT.json",
     "show": "cams masks -o OUT.png",
@@ -67,11 +71,11 @@ COMMANDS = {
     "export voc": "masks -o OUT",
     "setup nltk": "--from tagger.zip -o OUT",
 }
-# Those that only read, and have no -n.
+# Those that only read, and have no -n: check does not repair unless it is asked to.
 READERS = {"prompts", "info", "check"}
 # One of each way in which a command finds that its output is up to date. `eval` and `show` never do.
 MADE = ("index voc", "index folder", "index split", "cooc", "features", "cluster finch", "train-cls cam", "cams cnn",
-        "cams clip-es", "segment net", "export png", "export voc", "setup nltk")
+        "cams clip-es", "segment net", "merge", "export png", "export voc", "setup nltk")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +92,7 @@ def place(tiny_folder, tmp_path_factory) -> Path:
         "annotations": [{"image_id": 1, "category_id": 1}]}))
     archive(folder / "captions.tar", k1__png=picture(10), k1__txt=b"A red cat")
     archive_of(folder)
-    RECIPE.write(folder)
+    Recipe(99, 64, 3, 1, 64, 64, 2, 1).write(folder)
     (folder / "captions.csv").write_text("\n".join(("id,caption", *CAPTIONS)))
     for number in range(6):
         save(folder / f"images/p{number}.png", np.zeros((40, 50)), image=True)
@@ -99,6 +103,8 @@ def place(tiny_folder, tmp_path_factory) -> Path:
             f"cams cnn train.h5 --net net.safetensors {' '.join(SMALL)} -o cams", "pseudo cams -o masks",
             "features train.h5 --net net.safetensors --device cpu -o features",
             "cluster finch features -o clusters.h5",
+            f"cams cnn train.h5 --net net.safetensors {' '.join(SMALL)} --shard-size 4 -j 1 -o parts",
+            *(f"train-text {name} {COMMANDS[f'train-text {name}'].replace('OUT', name)}" for name in ("tcl", "code")),
             f"train-cls mctformer {COMMANDS['train-cls mctformer'].replace('OUT', 'mctformer')}",
             f"train-seg {COMMANDS['train-seg'].replace('OUT', 'seg')}",
             *(f"train-aff {name} {COMMANDS[f'train-aff {name}'].replace('OUT', name)}" for name in ("psa", "irn"))):
