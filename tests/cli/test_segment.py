@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.runner import TRAINING, good, refused, run
+from cli.runner import SMALL, TRAINING, good, refused, run
 from stages.shards import Run, Shard
 
 CPU = ("--device", "cpu")
@@ -120,3 +120,9 @@ def test_a_dry_run_on_image_files_writes_nothing(tiny_folder, net, tmp_path):
     file = tiny_folder.root / "JPEGImages" / "picture_000.jpg"
     assert good("segment", "net", file, "--net", net, "-o", tmp_path / "out", "-n") == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_task_without_a_part_has_nothing_to_do_with_scores_either(tiny_index, net, tmp_path):
+    assert good("segment", "net", tiny_index, "--net", net, *SMALL, "--task", "3/4", "-o", tmp_path / "out",
+                "--scores", tmp_path / "scores") == []
+    assert not list(tmp_path.iterdir())
