@@ -52,3 +52,9 @@ def test_an_index_keeps_few_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for item_id in (*source.index.ids, *source.index.ids):
         assert source.entry(item_id).id == item_id
         assert len(source._entries) <= 4
+
+
+def test_what_hdf5_keeps_of_a_file_is_bounded(run_of_ten: Path) -> None:
+    """Its own bound is 32 MB, which became 450 MB for an index of 100,000 images."""
+    limits = Shard(run_of_ten / shard_name("cams", 0, 10)).file.id.get_mdc_config()
+    assert limits.initial_size == limits.max_size == 2 << 20
