@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import pkgutil
 import signal
@@ -108,6 +109,7 @@ def _child(request: dict[str, Any], wsss: Any) -> None:
         watch = watched(plan)
         _count_what_is_computed(watch)
         code = _run(wsss, request["args"])
+        multiprocessing.util._exit_function()  # as an end that is no os._exit does: it lets go of the queues
         sys.stdout.flush()
         sys.stderr.flush()
         watch.note("end", unseen=watch.unseen())

@@ -38,7 +38,7 @@ def test_all_killed_at_a_call_of_a_worker(server: Server, whole: Of, name: str, 
         assert killed.code == -9, (number, killed.err)
         assert len({call["pid"] for call in killed.calls} - {killed.pid}) > 0, "it is the workers that write"
         only_whole_files(server, one)
-        goes_on(server, one, killed, workers=2)
+        goes_on(server, one, killed, workers=2, all_counted=forks)
 
 
 @pytest.mark.parametrize(("name", "every", "forks"), [("pseudo", 13, True), *everywhere, *spawned])
@@ -49,7 +49,7 @@ def test_one_worker_killed_is_told_and_the_command_can_be_run_again(server: Serv
         killed = _run(server, one, forks, "kill-process", number)
         refused(killed, 75, "a worker process was ended", "run the same command again")
         only_whole_files(server, one)
-        goes_on(server, one, killed, workers=2)
+        goes_on(server, one, killed, workers=2, all_counted=forks)
 
 
 def _kill_the_one_that_waits(notes: Path, last: int) -> None:
@@ -93,4 +93,4 @@ def test_a_call_that_fails_in_a_worker_is_told_in_one_line(server: Server, whole
         else:
             assert how == "full" or is_log(failed.calls[number - 1]), (number, failed.calls[number - 1])
         only_whole_files(server, one)
-        goes_on(server, one, failed, workers=2)
+        goes_on(server, one, failed, workers=2, all_counted=forks)
