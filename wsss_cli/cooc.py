@@ -18,7 +18,7 @@ TEXT = ("Which classes appear together (CSD, eq. 1). Reads labels of shards of k
         "cooc: counts, the images that bear both classes; probability, each row of it divided by its sum; "
         "single_label, the images that bear one class only. A class without samples has a row of zeros. Prints the "
         "probabilities, a row a class: text on a terminal, TSV otherwise, or JSON with everything. Images with "
-        "unknown labels are left out and told. Holds the ids and labels of all images, about 200 bytes each.")
+        "unknown labels are left out and told. Holds the ids and labels of all images, about 300 bytes each.")
 EXTRA = (FILE, REPLACE, {"allow_errors": REFUSED["allow_errors"]}, JSON)
 NAMED = (Named("plot", "FILE.png", "Also draw the probabilities as a heat map.", required=False),)
 INPUTS = "INDEX..."

@@ -18,7 +18,7 @@ CONFIG = EvalConfig
 EXAMPLE = "wsss eval cams --json > cams.json"
 TEXT = ("Score maps and masks against the truth. Reads shards of kind cams or masks, and the masks of their index. "
         "Prints a table: text on a terminal, TSV otherwise, or JSON. Holds one image at a time, counts of the size "
-        "of classes x thresholds, and of all images the ids, about 200 bytes each.")
+        "of classes x thresholds, and the ids of all images.")
 EXTRA = (options.OPTIONAL_FILE, options.INDEX, options.JSON, options.DRY_RUN)
 INPUTS = "RUN..."
 

@@ -58,7 +58,11 @@ def test_a_list_from_a_pipe_is_read_once(root, tmp_path):
     ("id,tags\npicture_000,cat,dog\n", 65, ("tags.csv:2", "3 cells", "2 columns")),
     (b"id,tags\n\xff\xfe,cat\n", 65, ("tags.csv", "UTF-8")),
     ("id,tags\nnobody,cat\n", 66, ("JPEGImages", "none of 1 images")),
-    (f"id,tags\n{'x' * 201},cat\n", 65, ("tags.csv:2", "201 characters"))])
+    (f"id,tags\n{'x' * 201},cat\n", 65, ("tags.csv:2", "201 characters")),
+    (b"id,tags\nnul\0x,cat\n", 65, ("tags.csv:2", "NUL")),
+    ('id,tags\n"two\nlines",cat\n', 65, ("tags.csv:3", "line break")),
+    ("id,tags\n.,cat\n", 65, ("tags.csv:2", "'.'")), ("id,tags\n..,cat\n", 65, ("tags.csv:2", "'..'")),
+    ("id,tags\na//b,cat\n", 65, ("tags.csv:2", "'a//b'"))])
 def test_tables_that_can_not_be_meant_so(root, tmp_path, text, code, told):
     refused(by_table(root, tmp_path / "i.h5", text), code, *told)
     assert not (tmp_path / "i.h5").exists()

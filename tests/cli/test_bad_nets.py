@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import time
@@ -46,6 +47,12 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tiny_index, tmp_pat
         refused(training(tiny_index, tmp_path / name, tmp_path / "n.safetensors"), 65, name)
         assert not place.exists()
         assert not (tmp_path / "n.safetensors").exists()
+
+
+def test_a_checkpoint_with_more_than_tensors_names_what_it_holds(tiny_index, tmp_path):
+    torch.save({"args": argparse.Namespace(lr=0.1), "state_dict": {}}, tmp_path / "args.pth")
+    refused(training(tiny_index, tmp_path / "args.pth", tmp_path / "n.safetensors"), 65, "args.pth",
+            "it holds argparse.Namespace, not only tensors", "state_dict")
 
 
 def test_weight_files_that_can_not_be_read(tiny_index, tmp_path):

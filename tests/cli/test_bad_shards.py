@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from cli.runner import SMALL, TRAINING, good, refused, run
+from conftest import ROOT
 from stages.shards import Contents, Item, Run, Shard, write_shard
 
 
@@ -52,6 +55,17 @@ def other_kind(path: Path) -> None:
         file.attrs["kind"] = np.bytes_("poems")
 
 
+def without_ids(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["ids"]
+
+
+def ids_of_numbers(path: Path) -> None:
+    without_ids(path)
+    with h5py.File(path, "r+") as file:
+        file["ids"] = np.arange(12)
+
+
 def foreign(path: Path) -> None:
     path.unlink()
     with h5py.File(path, "w") as file:
@@ -64,6 +78,8 @@ SPOILED = {
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), 65, "is cut short"),
     "newer": (newer, 65, "has format 2.0; this wsss reads up to 1.0"),
     "another kind": (other_kind, 65, "poems"),
+    "without ids": (without_ids, 65, "lacks the dataset ids"),
+    "ids of numbers": (ids_of_numbers, 65, "ids is <i8 with 1 axes, not S with 1"),
     "of another program": (foreign, 65, "not a shard of wsss"),
     "an empty folder": (lambda path: (path.unlink(), path.mkdir()), 66, "holds no shards"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), 66, "bad.h5"),
@@ -132,6 +148,31 @@ def test_one_damaged_item_is_refused_and_the_others_are_made(bad, tmp_path):
     assert "picture_004" in done.err
     assert len(done.err.splitlines()) == 2
     assert list(Run([tmp_path / "masks"]).first.errors) == ["picture_004"]
+
+
+@pytest.mark.parametrize(("dataset", "value", "told"), [
+    ("cam", None, "lacks the dataset cam"), ("class_ids", None, "lacks the dataset class_ids"),
+    ("cam", np.zeros((1, 12, 16)), "cam is <f8 with 3 axes, not <f2 or |u1 with 3"),
+    ("cam", np.zeros((12, 16), np.float16), "cam is <f2 with 2 axes")])
+def test_an_item_that_is_not_as_its_kind_has_it(bad, tmp_path, dataset, value, told):
+    with h5py.File(bad, "r+") as file:
+        del file[f"items/picture_004/{dataset}"]
+        if value is not None:
+            file[f"items/picture_004/{dataset}"] = value
+    refused(run("check", bad), 65, f"{bad}: item picture_004: {told}")
+    done = run("pseudo", bad, "-o", tmp_path / "masks")
+    assert done.code == 65 and told in done.err
+    assert list(Run([tmp_path / "masks"]).first.errors) == ["picture_004"]
+    refused(run("eval", bad), 65, "picture_004", told)
+
+
+def test_a_shard_that_a_writer_has_open_is_read_without_a_lock(bad, tmp_path):
+    with h5py.File(bad, "r+"):
+        script = f"import sys; sys.argv = ['wsss', 'info', {str(bad)!r}]; from wsss_cli.__main__ import main; main()"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120)
+    assert done.returncode in (0, 65), done.stderr
+    assert "Traceback" not in done.stderr and "lock" not in done.stderr
 
 
 def maps_with(cams: Path, path: Path, **changed: Item) -> Path:
