@@ -18,7 +18,7 @@ FEATURE_FLAGS ?=
 CAM_FLAGS ?= --shard-size 64 --scales 0.5,1.0,1.5 --precision $(PRECISION)
 # These maps are surer of less than PSA's: at alpha 4 a third of all cells counts as a class, and 45 of 100 of them
 # rightly; at 2 it is 59 of 100, at 1 it is 78 of 100 (235 images of train, scored on their truth).
-AFF_FLAGS ?= $(NET) --low-alpha 1.5 --epochs 6 --colour-jitter 0.3,0.3,0.3,0.1 --precision $(PRECISION)
+AFF_FLAGS ?= $(NET) --low-alpha 1.5 --epochs 3 --colour-jitter 0.3,0.3,0.3,0.1 --precision $(PRECISION)
 WALK_FLAGS ?= --beta 4 --steps 16 --background none --precision $(PRECISION)
 CRF_FLAGS ?= --preset irn
 CRF_VALUES ?= 0.32
