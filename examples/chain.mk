@@ -110,7 +110,7 @@ $(S)/refined.json: $(REFINED_VALUES:%=$(S)/refined-%.json) flags/REFINED_VALUES
 
 # From the last of the refinements.
 LAST := $(if $(AFF_FLAGS),refined,crf)
-$(S)/pseudo.json: $(S)/$(LAST).json flags/PSEUDO_FLAGS
+$(S)/pseudo.json: $(S)/$(LAST).json flags/AFF_FLAGS flags/PSEUDO_FLAGS
 	$(call step,pseudo masks,best=$$(cat $(S)/$(LAST).best); "$(WSSS)" pseudo $(S)/$(LAST)-$${best#*:} $(PSEUDO_FLAGS) $(FORCE) \
 		-o $(S)/pseudo && $(call score,$(S)/pseudo))
 
