@@ -17,6 +17,8 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 .PHONY: all seeds ceiling table sheet always
 .SECONDARY:
+# An index that refused most of its images is written all the same; the next make shall not take it for made.
+.DELETE_ON_ERROR:
 
 TRAIN ?= train
 VAL ?= val
