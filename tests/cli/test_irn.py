@@ -82,8 +82,8 @@ def test_wrong_input(tiny_index, tiny_net, maps, relations, tmp_path):
     refused(run(*command, "--freeze", "stem", *out), 2, "--freeze")
     refused(run(*command, "--freeze-bn", "no", *out), 2, "--freeze-bn")
     walk = ("refine", "irn", maps, "--device", "cpu")
-    good("train-aff", "psa", tiny_index, "--cams", maps, "--net", "wsss:tiny", "--crop-size", "40", "--radius", "3", "--epochs",
-         "1", "--threads", "1", "--device", "cpu", "-o", tmp_path / "psa.safetensors")
+    good("train-aff", "psa", tiny_index, "--cams", maps, "--net", "wsss:tiny", "--crop-size", "40", "--radius", "3",
+         "--epochs", "1", "--threads", "1", "--device", "cpu", "-o", tmp_path / "psa.safetensors")
     refused(run(*walk, "--net", tmp_path / "psa.safetensors", "-o", tmp_path / "y"), 65, "psa", "train-aff irn")
     refused(run("refine", "psa", maps, "--net", relations, "-o", tmp_path / "y"), 65, "irn", "train-aff psa")
     refused(run(*walk, "--net", tiny_net, "-o", tmp_path / "y"), 65, "classification", "train-aff irn")
