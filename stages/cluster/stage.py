@@ -76,7 +76,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
 
 def _check(config: Any) -> None:
     partition = getattr(config, "partition", "last")
-    if partition != "last" and not partition.isdigit():
+    if partition != "last" and not partition.isdecimal():
         raise UsageError(f"--partition {partition} is neither last nor a number from 0")
     if partition != "last" and config.clusters:
         raise UsageError("--partition and --clusters exclude each other", "give one of them")

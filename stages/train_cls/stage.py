@@ -128,6 +128,9 @@ def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.M
     if clusters is None:
         return Classifier(backbone, n_classes, dropout=config.dropout)
     counts = clusters.first.root("n_clusters")[1:].tolist()
+    if not any(counts):
+        raise BadData("no class has a cluster", "make features of images that bear a class, and cluster them",
+                      where=str(clusters.first.path))
     return SubcategoryClassifier(backbone, n_classes, counts, dropout=config.dropout)
 
 

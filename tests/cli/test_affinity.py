@@ -16,8 +16,8 @@ from stages.shards import Run
 
 pytest.importorskip("pydensecrf")
 # At stride 8 the pictures have 6 x 8 cells, a crop 5 x 5: just as many as a pair closer than 3 needs across.
-AFFINITY = ("--net", "wsss:tiny", "--crop-size", "40", "--radius", "3", "--epochs", "1", "--batch-size", "4", "--threads",
-            "1", "--device", "cpu")
+AFFINITY = ("--net", "wsss:tiny", "--crop-size", "40", "--radius", "3", "--epochs", "1", "--batch-size", "4",
+            "--threads", "1", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")

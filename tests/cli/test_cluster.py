@@ -133,13 +133,27 @@ def test_classes_without_and_with_one_image_and_with_equal_ones(tiny_index, tmp_
     assert counts[3] >= 1
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_huge_features(tiny_index, tmp_path, metric):
+    points = np.repeat(np.eye(4), 3, axis=0) + 0.01 * np.random.default_rng(0).standard_normal((12, 4))
+    labels = np.repeat([[0, 1]], 12, axis=0)
+    found = []
+    for size in (1.0, 1e20):
+        path = made_features(tmp_path, points * size, labels, tiny_index)
+        for more in ((), ("--clusters", "3")):
+            good("cluster", "finch", path, "--metric", metric, *more, "-f", "-o", tmp_path / "c.h5")
+            found.append(Shard(tmp_path / "c.h5").root("assignment"))
+    np.testing.assert_array_equal(found[:2], found[2:])
+
+
 def test_what_is_refused(features, tiny_index, tmp_path):
     points = np.ones((3, 4))
     points[1, 2] = np.nan
     path = made_features(tmp_path, points, np.ones((3, 2), dtype=int), tiny_index)
     refused(run("cluster", "finch", path, "-o", tmp_path / "c.h5"), 65, "i1", "not finite")
     refused(run("cluster", "finch", features, "-o", tmp_path / "folder"), 2, "one file")
-    refused(run("cluster", "finch", features, "--partition", "first", "-o", tmp_path / "c.h5"), 2, "first")
+    for partition in ("first", "\u00b2"):  # a superscript two is a digit, and no number
+        refused(run("cluster", "finch", features, "--partition", partition, "-o", tmp_path / "c.h5"), 2, partition)
     refused(run("cluster", "finch", features, "--partition", "1", "--clusters", "2", "-o", tmp_path / "c.h5"), 2,
             "exclude")
     refused(run("cluster", "finch", tiny_index, "-o", tmp_path / "c.h5"), 65, "index")

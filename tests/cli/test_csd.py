@@ -141,6 +141,7 @@ def test_settings_by_recipe(given, csd, tmp_path):
     (("--base", "cam", "--drop-path", "0.1"), ("--drop-path is no setting of --base cam",)),
     (("--base", "cam", "--paste-scale", "1"), ("--paste-scale takes 2 numbers",)),
     (("--base", "cam", "--lambda-fg", "-1"), ("--lambda-fg -1",)),
+    (("--base", "cam", "--preview", "0"), ("--preview", "or equal to 1")),
     (("--base", "cam", "--preview", "2"), ("is to be a picture", "FILE.png"))], ids=" ".join)
 def test_what_can_not_be_meant_so(given, tmp_path, options, told):
     refused(run("train-cls", "csd", *given, *options, "-o", tmp_path / "x.safetensors"), 2, *told)
