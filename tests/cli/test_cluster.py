@@ -59,6 +59,33 @@ def test_features_of_a_layer_squashed_and_of_a_timm_network(tiny_index, tiny_net
     refused(run("features", tiny_index, "--net", "timm:vit_tiny_patch16_224", "-o", tmp_path / "x"), 2, "--weights")
 
 
+def test_image_files(tiny_folder, tiny_net, features, tmp_path):
+    photos = sorted((tiny_folder.root / "JPEGImages").iterdir())[:3]
+    command = ("features", *photos, "--net", tiny_net, *CPU)
+    assert "would make features of 3 image files" in run(*command, "-n", "-o", tmp_path / "out").err
+    assert not (tmp_path / "out").exists()
+    assert good(*command, "-o", tmp_path / "out") == [str(tmp_path / "out" / "features-00000-of-00001.h5")]
+    shard = Run([tmp_path / "out"], "features").first
+    assert shard.ids == tuple(photo.stem for photo in photos)
+    assert (shard.classes, shard.root("labels").tolist()) == (("background",), [[0]] * 3)
+    whole = Run([features]).first
+    np.testing.assert_allclose(shard.root("features"),
+                               whole.root("features")[[whole.ids.index(one) for one in shard.ids]], atol=1e-5)
+    assert "up to date" in run(*command, "-o", tmp_path / "out").err
+    refused(run(*command, "-o", tmp_path / "out.h5"), 2, "is one file", "give a folder")
+
+
+def test_a_patch_of_14_pixels_and_a_size_that_it_does_not_divide(tiny_folder, tmp_path):
+    import timm
+
+    torch.save(timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict(), tmp_path / "vit.pth")
+    photo = next((tiny_folder.root / "JPEGImages").iterdir())
+    command = ("features", photo, "--net", "timm:vit_small_patch14_dinov2", "--weights", tmp_path / "vit.pth", *CPU)
+    good(*command, "-o", tmp_path / "out")
+    assert Run([tmp_path / "out"], "features").first.root("features").shape == (1, 384)
+    refused(run(*command, "--size", "50", "-o", tmp_path / "x"), 2, "no pictures of 50 x 50 pixels", "give --size 518")
+
+
 def test_refused_images_have_a_row_of_zeros_and_retry_mends_them(tiny_folder, tiny_net, tmp_path):
     root = shutil.copytree(tiny_folder.root, tmp_path / "set")
     good("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "--class-names", root / "classes.txt",
