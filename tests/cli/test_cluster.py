@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_clusters(features, tmp_path, method):
         partitions = shard.root("partitions")
         assert partitions.shape[1:] == assignment.shape
         assert shard.root("n_partitions")[0] == 0
+    told = json.loads("\n".join(good("info", out, "--json")))[0]["clusters"]
+    assert list(told) == ["cat", "dog"]
+    for class_id, one in enumerate(told.values(), 1):
+        assert (one["images"], one["clusters"]) == (labels[:, class_id].sum(), counts[class_id])
+        found = partitions[:, :, class_id].max(1) + 1 if method[0] == "finch" else None
+        assert one.get("partitions") == (None if found is None else found[:len(one["partitions"])].tolist())
+    line = f"cat: {told['cat']['images']} images, {told['cat']['clusters']} clusters"
+    assert line in run("cluster", *method[:1], features, *method[1:], "-o", out).err, "also when up to date"
+    row = f"{out}\tclusters of cat\timages={told['cat']['images']}, clusters={told['cat']['clusters']}"
+    assert any(shown.startswith(row) for shown in good("info", out))
     bytes_before = out.read_bytes()
     assert "is up to date" not in run("cluster", *method[:1], features, *method[1:], "-o", out, "-f").err
     assert out.read_bytes() == bytes_before
