@@ -257,6 +257,22 @@ def test_a_look_at_the_pairs(given, tmp_path):
     assert "would draw" in run(*draw, tmp_path / "dry.png", "-n").err and not (tmp_path / "dry.png").exists()
 
 
+def test_pairs_that_are_skipped_are_counted(given, csd, tiny_folder, tmp_path):
+    """Every sample has a pair; in these masks no single-label image has its object."""
+    single = tuple(name for name, tags in zip(tiny_folder.ids, tiny_folder.labels, strict=True) if len(tags) == 1)
+    masks_of(given[0], tmp_path / "empty.h5", empty=single)
+    done = run("train-cls", "csd", *given[:3], "--masks", tmp_path / "empty.h5", *SMALL, "--epochs", "2", "-o",
+               tmp_path / "csd.safetensors")
+    assert done.code == 0
+    lines = logged(tmp_path / "csd.safetensors")
+    assert [(line["pairs"], line["pairs_without_object"]) for line in lines] == [(12, 12)] * 2
+    backgrounds = sum(line["pairs_without_surroundings"] for line in lines)
+    assert (f"24 pairs: 24 without a cell wholly inside the object, {backgrounds} without one wholly inside the "
+            "background; these were skipped") in done.err
+    line = logged(csd)[-1]
+    assert line["pairs"] == 12 and line["pairs_without_object"] == pytest.approx(12 * line["no_object"], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_stopped_it_goes_on_to_the_same_net(given, wsss):
     train = ("train-cls", "csd", *given, *SMALL, "--epochs", "12", "--placement", "random")
@@ -271,6 +287,8 @@ def test_stopped_it_goes_on_to_the_same_net(given, wsss):
     assert process.returncode == 75
     done = run(*train, "-o", wsss.cwd / "cut.safetensors")
     assert done.code == 0 and "goes on after step" in done.err
+    assert "144 pairs: " in done.err, "of the whole training, wherever it was cut"
+    assert sum(line["pairs"] for line in logged(wsss.cwd / "cut.safetensors")) == 144
     assert (wsss.cwd / "cut.safetensors").read_bytes() == (wsss.cwd / "whole.safetensors").read_bytes()
 
 
@@ -281,3 +299,5 @@ def test_two_processes_of_which_one_may_have_no_pair(given, wsss):
                      "two.safetensors")
     out, err = both.communicate(timeout=120)
     assert (both.returncode, out) == (0, "two.safetensors\n"), err
+    assert logged(wsss.cwd / "two.safetensors")[-1]["pairs"] == 4
+    assert err.count("4 pairs: ") == 1
