@@ -10,10 +10,12 @@ from wsss_cli.options import MAP, OUTPUT, REFUSED, REPLACE, Named
 
 CONFIG = FeaturesConfig
 EXAMPLE = "wsss features train.h5 --net cam.safetensors -o features"
-TEXT = ("Pooled features of every image. Reads images and labels of shards of kind index. Writes shards of kind "
-        "features: features (N, D) and labels (N, C+1), a row an image; a refused image's are 0.")
-INPUTS = "INDEX..."
-NAMED = (Named("net", "FILE|NAME", "A net of train-*, or a network as [timm:|torchvision:|wsss:]NAME."),
+TEXT = ("Pooled features of every image. Reads images and labels of shards of kind index, or image files, which bear "
+        "no class. Writes shards of kind features: features (N, D) and labels (N, C+1), a row an image; a refused "
+        "image's are 0.")
+INPUTS = "INDEX|IMAGE..."
+NAMED = (Named("net", "FILE|NAME", "A net of train-*, of train-text its CLIP's embedding; or a network as "
+               "[timm:|torchvision:|wsss:]NAME."),
          Named("weights", "FILE|TAG", "With a NAME: its weights.", required=False))
 EXTRA = (OUTPUT, _INDEX, REPLACE, MAP, REFUSED)
 

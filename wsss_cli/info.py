@@ -14,7 +14,8 @@ from wsss_cli.tables import print_rows
 
 CONFIG = InfoConfig
 EXAMPLE = "wsss info cams/cams-00000-of-00003.h5"
-TEXT = ("What a file holds and how it was made. Reads any shard (index, cams, masks, ...) or net. Prints a table: "
+TEXT = ("What a file holds and how it was made. Reads any shard (index, cams, masks, ...) or net; of clusters "
+        "it tells how many each class has. Prints a table: "
         "text on a terminal, TSV otherwise, or JSON with everything.")
 EXTRA = (options.JSON,)
 INPUTS = "FILE..."
@@ -34,7 +35,9 @@ def run(call: Call) -> Summary:
 
 def _rows(described: dict[str, Any]) -> list[tuple[str, str, str]]:
     path = described["path"]
-    rows = [(path, key, _short(value)) for key, value in described.items() if key not in ("path", "provenance")]
+    rows = [(path, key, _short(value)) for key, value in described.items()
+            if key not in ("path", "clusters", "provenance")]
+    rows += [(path, f"clusters of {name}", _short(one)) for name, one in described.get("clusters", {}).items()]
     for entry in described.get("provenance", []):
         name = " ".join(filter(None, (entry["stage"], entry.get("method"))))
         rows.append((path, name, _short(entry["config"])))

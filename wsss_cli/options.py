@@ -93,7 +93,7 @@ COLLAPSE = {
     "keep_going": _option(bool, False, "--keep-going", help="Go on where the classification has collapsed."),
 }
 PREVIEW = {
-    "preview": _option(int, 0, "--preview", min=0, metavar="N", show_default=False,
+    "preview": _option(int | None, None, "--preview", min=1, metavar="N", show_default=False,
                        help="Draw N pairs to -o FILE.png, and train nothing."),
 }
 TALK = {

@@ -13,6 +13,7 @@ from stages.data.images import encode_png
 from stages.data.sheet import contact_sheet
 from stages.data.source import ImageSource
 from stages.errors import BadData, Stopped, UsageError
+from stages.flow.cluster_table import cluster_table
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
 from stages.flow.parts import find_index
@@ -67,6 +68,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
         refused = [one for shard in features.shards for one in shard.errors.items()]
         summary = write_one_shard(output, contents, (features.first.index_digest, find_index(features.first, None)),
                                   refused)
+    _tell(Shard(output.path, "clusters"), report)
     if inputs.named.get("sheet"):
         _write_sheet(Path(str(inputs.named["sheet"])), output.path, features, inputs)
         report.tell(str(inputs.named["sheet"]))
@@ -76,14 +78,14 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
 
 def _check(config: Any) -> None:
     partition = getattr(config, "partition", "last")
-    if partition != "last" and not partition.isdigit():
+    if partition != "last" and not partition.isdecimal():
         raise UsageError(f"--partition {partition} is neither last nor a number from 0")
     if partition != "last" and config.clusters:
         raise UsageError("--partition and --clusters exclude each other", "give one of them")
 
 
 def _clustered(method: str, config: Any, features: Run, stop: Stop, report: Report) -> _Table:
-    """Cluster the images of each class, and tell how many clusters there are."""
+    """Cluster the images of each class."""
     cluster = importlib.import_module(METHODS[method]).clusters
     points = np.concatenate([shard.root("features") for shard in features.shards])
     labels = np.concatenate([shard.root("labels") for shard in features.shards])
@@ -103,11 +105,16 @@ def _clustered(method: str, config: Any, features: Run, stop: Stop, report: Repo
             table.rows[class_id] = rows
             if partitions:
                 table.partitions[class_id] = partitions
-        counts = " ".join(str(int(one.max()) + 1) for one in table.partitions.get(class_id, []))
-        report.tell(f"{features.classes[class_id]}: {len(rows)} images, {table.n_clusters[class_id]} clusters"
-                    + (f" (partitions of {counts})" if counts else ""))
         report.advance()
     return table
+
+
+def _tell(shard: Shard, report: Report) -> None:
+    """Tell how many clusters each class has."""
+    for name, told in cluster_table(shard).items():
+        levels = " ".join(map(str, told.get("partitions", ())))
+        report.tell(f"{name}: {told['images']} images, {told['clusters']} clusters"
+                    + (f" (partitions of {levels})" if levels else ""))
 
 
 def _write_sheet(path: Path, clusters: Path, features: Run, inputs: Inputs) -> None:

@@ -63,7 +63,8 @@ def paste_pair(single: tuple[np.ndarray, np.ndarray], multi: tuple[np.ndarray, n
     """Return a pair from a single-label image of `class_id` and a multi-label one, each with its mask (H, W).
 
     Both views are drawn on their own, then pixels are copied hard: the object, where the first mask has the class, and
-    the background, where both masks have background (CSD's development code). A background stays in its place.
+    the background, where both masks have background (CSD's development code; its paper has the first mask alone, which
+    is a second one of zeros). A background stays in its place.
     """
     image, mask = _square(*single, rng, settings)
     into, into_mask = _square(*multi, rng, settings)

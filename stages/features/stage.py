@@ -16,6 +16,7 @@ from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.map_loop import run_map
 from stages.flow.parts import Part
+from stages.flow.pictures import image_files, index_of_files
 from stages.flow.work import MapWork
 from stages.nets.files import read_net
 from stages.nets.pooled import feature_net
@@ -26,15 +27,25 @@ from stages.shards import Item, Shard
 
 
 def run(config: FeaturesConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write pooled features. Raises UsageError, MissingInput, BadData, Unavailable."""
+    """Write pooled features of an index's images, or of image files.
+
+    Raises UsageError, MissingInput, BadData, Unavailable.
+    """
     net, weights = inputs.require("net"), inputs.named.get("weights")
     ours = weights is None and net.endswith(".safetensors")
     digests = {"net": read_net(net)[1]["sha256"]} if ours else {"net": net, **weights_digest(weights)}
     settings = replace(config, device=resolve_device(config.device))
+    paths, files = image_files(inputs.paths)
+    if files:
+        index = index_of_files(files, ("background",), output)
+        if index is None:
+            report.tell(f"would make features of {len(files)} image files")
+            return Summary()
+        paths = [str(index)]
     work = MapWork("features", "", "features", ("index",), "stages.features.stage:FeaturesWorker", config,
                    as_plain(settings), named={"net": net, "weights": weights}, digests=digests, root=inputs.root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
-    return run_map(work, inputs, output, stop=stop, report=report)
+    return run_map(work, replace(inputs, paths=paths), output, stop=stop, report=report)
 
 
 class FeaturesWorker:

@@ -14,7 +14,7 @@ def resolve_device(name: str) -> str:
     Raises Unavailable when a GPU was asked for and there is none, UsageError for any other name.
     """
     kind, _, ordinal = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (ordinal and not ordinal.isdigit()):
+    if kind not in ("auto", "cpu", "cuda") or (ordinal and not ordinal.isdecimal()):
         raise UsageError(f"--device {name} is not auto, cpu, cuda or cuda:N")
     if kind == "cpu" or (kind == "auto" and not _may_have_cuda()):
         return "cpu"

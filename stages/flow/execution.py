@@ -156,6 +156,6 @@ def parse_task(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     first, slash, last = text.partition("/")
-    if not (slash and first.isdigit() and last.isdigit() and int(first) < int(last)):
+    if not (slash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise UsageError(f"--task {text} is not I/N with 0 <= I < N", "give for example --task 3/64")
     return int(first), int(last)

@@ -42,7 +42,7 @@ def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) 
     output that is no folder, CannotCreate when an index of other images is there.
     """
     if output.is_file:
-        raise UsageError(f"-o {output.path} is one file, but image files also get a picture each", "give a folder")
+        raise UsageError(f"-o {output.path} is one file, but image files also get an index", "give a folder")
     root = Path(os.path.commonpath([os.path.abspath(file.parent) for file in files]))
     items: dict[str, Item] = {}
     for file in files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stages.flow.cluster_table import cluster_table
 from stages.nets.files import read_net
 from stages.shards import Shard, expand
 
@@ -26,6 +27,8 @@ def _shard(path: Path) -> dict[str, Any]:
         described["root"] = shard.attribute("root")
     elif shard.kind == "cams":
         described["background"] = shard.attribute("background")
+    elif shard.kind == "clusters":
+        described["clusters"] = cluster_table(shard)
     if shard.errors:
         described["errors"] = shard.errors
     described["ids"] = list(shard.ids)

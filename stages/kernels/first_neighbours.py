@@ -79,7 +79,11 @@ def first_neighbours(points: np.ndarray, metric: str) -> np.ndarray:
 
     Float32 products, each pair's once, tell which points can be the nearest; where that are several, float64 decides.
     """
-    prepared = _unit(points) if metric == "cosine" else points - points.mean(axis=0)
+    if metric == "cosine":
+        prepared = _unit(_in_reach(points, 1))
+    else:
+        prepared = _in_reach(points, None)
+        prepared -= prepared.mean(axis=0)
     halves = np.einsum("nd,nd->n", prepared, prepared) / 2
     search = _Search(points, metric, _CLOSE * (2 * float(halves.max(initial=0)) or 1.0))
     blocks = list(_blocks(len(points)))
@@ -157,6 +161,15 @@ class _Search:
 def _blocks(count: int) -> Iterator[tuple[int, int]]:
     size = max(1, math.isqrt(_BLOCK_VALUES))
     return ((start, min(count, start + size)) for start in range(0, count, size))
+
+
+def _in_reach(points: np.ndarray, axis: int | None) -> np.ndarray:
+    """Return points (N, D) with their largest number, or with `axis` 1 that of each, between 1/2 and 1.
+
+    Divided by a power of two, so nothing is rounded; squares of 1e20 are no float32.
+    """
+    largest = np.maximum(points.max(axis, keepdims=True), -points.min(axis, keepdims=True))
+    return np.ldexp(points, -np.frexp(largest)[1])
 
 
 def _unit(points: np.ndarray) -> np.ndarray:

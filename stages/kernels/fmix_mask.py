@@ -34,7 +34,12 @@ def frequencies(size: tuple[int, int]) -> np.ndarray:
 
 
 def grey_image(noise: np.ndarray, size: tuple[int, int], *, decay: float, spectrum: str = "paper") -> np.ndarray:
-    """Return an image (H, W) between 0 and 1 from `noise` (H, F, 2), real and imaginary parts."""
+    """Return an image (H, W) between 0 and 1 from `noise` (H, F, 2), real and imaginary parts.
+
+    Raises ValueError for a single row with the "released" slip, which takes the second one for the imaginary parts.
+    """
+    if spectrum == "released" and size[0] < 2:
+        raise ValueError(f"a mask of {size[0]} x {size[1]} has no second row, which the released spectrum reads")
     coloured = noise / frequencies(size)[..., None] ** decay
     if spectrum == "released":
         image = np.fft.irfft2(coloured[0] + 1j * coloured[1], s=size)

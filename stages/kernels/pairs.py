@@ -36,6 +36,11 @@ def source_window(size: tuple[int, int], radius: int) -> tuple[slice, slice]:
     return slice(0, max(size[0] - reach, 0)), slice(reach, max(size[1] - reach, reach))
 
 
+def smallest_map(radius: int) -> tuple[int, int]:
+    """Return the (h, w) of the smallest map that has any pair closer than `radius`: see `source_window`."""
+    return radius, 2 * radius - 1
+
+
 def partners(maps: Any, offset: tuple[int, int], radius: int) -> Any:
     """Return the part of `maps` (..., h, w) that lies `offset` away from the sources."""
     rows, columns = source_window((maps.shape[-2], maps.shape[-1]), radius)

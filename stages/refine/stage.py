@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from stages.errors import BadData, UsageError
 from stages.flow.background import resolve_background
@@ -11,9 +14,11 @@ from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.map_loop import run_map
 from stages.flow.packages import need_pydensecrf
 from stages.flow.work import MapWork
+from stages.kernels.pairs import smallest_map
 from stages.nets.files import read_net
 from stages.refine.config import BACKGROUNDS, CrfConfig, IrnConfig, PamrConfig, PsaConfig
 from stages.settings import as_plain
+from stages.shards import Shard
 
 WALKERS = {"psa": "stages.refine.workers:PsaWorker", "irn": "stages.refine.workers:IrnWorker"}
 
@@ -31,7 +36,10 @@ def run_crf(config: CrfConfig, inputs: Inputs, output: Output, *, stop: Stop, re
 
 
 def run_psa(config: PsaConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write `cams` shards after a random walk by a net of `train-aff psa`. Raises UsageError, BadData, MissingInput."""
+    """Write `cams` shards after a random walk by a net of `train-aff psa`. Raises UsageError, BadData, MissingInput.
+
+    Tells of each shard how many of its images are too small for any pair of cells (IRN's walk has pairs everywhere).
+    """
     return _run_walk("psa", config, {"background": _row_of_background(config.background)}, inputs, output, stop, report)
 
 
@@ -53,7 +61,26 @@ def _run_walk(method: str, config: IrnConfig | PsaConfig, recorded: dict[str, ob
     work = MapWork("refine", method, "cams", ("cams",), WALKERS[method], config, {**as_plain(settings), **recorded},
                    named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
                    batch_size=config.batch_size, threads=config.threads)
-    return run_map(work, inputs, output, stop=stop, report=report)
+    told = _Telling(report, description) if method == "psa" else report
+    return run_map(work, inputs, output, stop=stop, report=told)
+
+
+class _Telling:
+    """A report that also tells how many images of a finished shard no step of a walk changes."""
+
+    def __init__(self, report: Report, net: Mapping[str, Any]) -> None:
+        self.report, self.stride, self.radius = report, int(net["stride"]), int(net["architecture"]["radius"])
+        self.begin, self.advance, self.tell = report.begin, report.advance, report.tell
+
+    def finished(self, path: Path) -> None:
+        """Count the images with fewer cells than a pair needs, and hand the path on."""
+        shard, (down, across) = Shard(path), smallest_map(self.radius)
+        grids = [cam.shape[1:] for _, cam in shard.each("cam") if cam is not None]
+        small = sum(height < down or width < across for height, width in grids)
+        if small:
+            self.tell(f"{path}: {small} of {len(shard.ids)} images have less than {down} x {across} cells of "
+                      f"{self.stride} pixels, so their maps did not walk")
+        self.report.finished(path)
 
 
 def run_pamr(config: PamrConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:

@@ -18,6 +18,7 @@ from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import includes_background
 from stages.flow.packages import need_pydensecrf
 from stages.flow.prepared import Preparation, drop_kept, prepared
+from stages.kernels.pairs import smallest_map
 from stages.nets.files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Item, Run, request_of, same_classes
@@ -63,8 +64,7 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
         return answer
     torch.manual_seed(config.seed)
     net = METHODS[method].NET(build_backbone(config.net, stride=config.stride or None), config.radius)
-    if config.crop_size % net.stride:
-        raise UsageError(f"--crop-size {config.crop_size} is no multiple of {net.stride}, the stride of the affinities")
+    _check_crop(config, net.stride)
     view = METHODS[method].view_of(config)
     initial = start_from(net, config, weights, report)
     net.mean, net.std = input_statistics(net, config, weights)
@@ -81,6 +81,16 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
     summary = train(job, config, output, ordinal=ordinal, stop=stop, report=report)
     drop_kept(output)
     return summary
+
+
+def _check_crop(config: Any, stride: int) -> None:
+    """Raise UsageError for a crop that is not cut into whole cells, or holds no pair of them to learn from."""
+    if config.crop_size % stride:
+        raise UsageError(f"--crop-size {config.crop_size} is no multiple of {stride}, the stride of the affinities")
+    smallest = stride * max(smallest_map(config.radius))
+    if config.crop_size < smallest:
+        raise UsageError(f"--crop-size {config.crop_size} holds no pair of cells at --radius {config.radius} and the "
+                         f"stride {stride} of the affinities", f"give {smallest} or more, or a smaller --radius")
 
 
 def _labels(method: str, settings: dict[str, Any], index: Run, cams: Run, inputs: Inputs, jobs: int, output: Output,

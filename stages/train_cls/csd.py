@@ -34,15 +34,17 @@ from torch.nn import functional as F
 from stages.train_cls import cam, mctformer
 
 BASES = {"cam": cam.loss, "mctformer": mctformer.loss}
+_COUNTED = ("pairs", "pairs_without_object", "pairs_without_surroundings")
 
 
 def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
-    """Return {"loss", "classification", "foreground", "background", ...}: eq. 6, and what the base tells besides.
+    """Return {"loss", "classification", "foreground", "background", "counted", ...}: eq. 6, and what the base tells.
 
     The base's loss is of `batch["image"]` and `batch["labels"]` alone. The samples with `paired` have `single`,
     `pasted_object` and `pasted_background` (B, 3, S, S), the masks `object` and `surroundings` (B, S, S), `source`, the
     class id of the object (B,), and `back` (B, 2, 3), of which only the maps are compared. "no_object" and
-    "no_surroundings" are the shares of pairs without a cell that is wholly inside: they add nothing.
+    "no_surroundings" are the shares of pairs without a cell that is wholly inside: they add nothing. "counted" has
+    these as numbers, and all pairs.
     """
     told = BASES[config.base](net, batch, config)
     found = {"classification": told["loss"], **_consistency(net, batch, config)}
@@ -50,10 +52,18 @@ def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, 
     return {**told, **found, "loss": total}
 
 
-def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+def sum_up(counted: Mapping[str, int]) -> str:
+    """Say in words how many pairs of a whole training added nothing."""
+    pairs, objects, backgrounds = (counted.get(name, 0) for name in _COUNTED)
+    return (f"{pairs} pairs: {objects} without a cell wholly inside the object, {backgrounds} without one wholly "
+            "inside the background; these were skipped")
+
+
+def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
     chosen = batch["paired"].bool()
     nothing = batch["image"].new_zeros(())
-    found = dict.fromkeys(("foreground", "background", "no_object", "no_surroundings"), nothing)
+    found: dict[str, Any] = dict.fromkeys(("foreground", "background", "no_object", "no_surroundings"), nothing)
+    counted = found["counted"] = dict.fromkeys(_COUNTED, nothing) | {"pairs": chosen.sum()}
     weights = {"foreground": config.lambda_fg, "background": config.lambda_bg}
     if not chosen.any() or not any(weights.values()):
         return found
@@ -67,11 +77,13 @@ def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> di
         cells = whole_cells(pairs["object"], teacher.shape[-2:])
         seen = teacher if stays(config) else carried(teacher, pairs["back"])
         each = foreground_divergence(seen, students.pop(0), config, pairs["source"])
-        found |= {"foreground": reduced(each, cells, config.reduction), "no_object": _without(cells)}
+        found |= {"foreground": reduced(each, cells, config.reduction), "no_object": _without(cells).mean()}
+        counted["pairs_without_object"] = _without(cells).sum()
     if config.lambda_bg:
         cells = whole_cells(pairs["surroundings"], teacher.shape[-2:])
         each = background_divergence(teacher, students.pop(), config)
-        found |= {"background": reduced(each, cells, config.reduction), "no_surroundings": _without(cells)}
+        found |= {"background": reduced(each, cells, config.reduction), "no_surroundings": _without(cells).mean()}
+        counted["pairs_without_surroundings"] = _without(cells).sum()
     return found
 
 
@@ -149,7 +161,8 @@ def stays(config: Any) -> bool:
 
 
 def _without(cells: Tensor) -> Tensor:
-    return (~cells.flatten(1).any(1)).to(torch.float32).mean()
+    """Return (B,) float32, 1 where a pair has none of the cells (B, h, w)."""
+    return (~cells.flatten(1).any(1)).to(torch.float32)
 
 
 @contextmanager

@@ -69,9 +69,9 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     supervision = supervision_of(index) if masks or method != "csd" else "truth (full supervision of what is pasted)"
     description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
                                provenance=[*(masks or index).first.provenance, entry])
-    loss = partial(importlib.import_module(METHODS[method]).loss, config=config)
-    job = Job(net, loss, draw, len(samples.chosen), list(net.head_parameters()), description,
-              CollapseWatch(config.epochs, advice_for(config)))
+    learns = importlib.import_module(METHODS[method])
+    job = Job(net, partial(learns.loss, config=config), draw, len(samples.chosen), list(net.head_parameters()),
+              description, CollapseWatch(config.epochs, advice_for(config)), sum_up=getattr(learns, "sum_up", None))
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
 
@@ -128,6 +128,9 @@ def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.M
     if clusters is None:
         return Classifier(backbone, n_classes, dropout=config.dropout)
     counts = clusters.first.root("n_clusters")[1:].tolist()
+    if not any(counts):
+        raise BadData("no class has a cluster", "make features of images that bear a class, and cluster them",
+                      where=str(clusters.first.path))
     return SubcategoryClassifier(backbone, n_classes, counts, dropout=config.dropout)
 
 

@@ -42,7 +42,8 @@ class PairedSamples:
                  mean: tuple[float, ...]) -> None:
         """Sort the images of `samples`; `told` says what can't be paired.
 
-        `masks` None are the index's own. Raises BadData where no pair can be made.
+        `masks` None are the index's own; single-label images need one, what is pasted into does not. Raises BadData
+        where no pair can be made.
         """
         self.samples, self.index, self.masks, self.config = samples, index, masks, config
         self.told: list[str] = []
@@ -93,7 +94,8 @@ class PairedSamples:
 
     def _pair(self, target: _Tagged, generator: np.random.Generator) -> tuple[Pair, int, _Tagged]:
         class_id, single = self.sources.draw(target.class_ids, generator)
-        pair = paste_pair(self._with_mask(single), self._with_mask(target), class_id, generator, self.view)
+        into = self._with_mask(target) if self._has_mask(target) else _all_background(target)
+        pair = paste_pair(self._with_mask(single), into, class_id, generator, self.view)
         return pair, class_id, single
 
     def _with_mask(self, one: _Tagged) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +116,7 @@ class PairedSamples:
         if not single:
             raise BadData("no image bears exactly one class, so there is nothing to paste",
                           "index some: see wsss index split --single", where=str(self.index.first.path))
-        usable = self._masked(single, "single-label")
+        usable = self._masked(single)
         of_class = {class_id: [one for one in usable if one.class_ids == (class_id,)]
                     for class_id in range(1, len(classes))}
         lost = [classes[class_id] for class_id, images in of_class.items() if not images]
@@ -125,28 +127,37 @@ class PairedSamples:
         return Sources(of_class, len(classes) - 1, self.config.resampling, probability)
 
     def _targets(self, several: list[_Tagged]) -> list[_Tagged]:
-        """Return the images to paste into: with a mask, and with a class that can be drawn for them."""
+        """Return the images to paste into: those with a class that can be drawn for them."""
         what = "tagged" if self.config.targets == "any" else "multi-label"
         if not several:
             raise BadData("no image bears more than one class, so there is nothing to paste into",
                           "index some, or give --targets any", where=str(self.index.first.path))
-        usable = self._masked(several, what)
-        found = [one for one in usable if self.sources.weights(one.class_ids).any()]
-        if len(found) < len(usable):
-            self.told.append(f"{len(usable) - len(found)} multi-label images are left out: no class that appears with "
+        found = [one for one in several if self.sources.weights(one.class_ids).any()]
+        if len(found) < len(several):
+            self.told.append(f"{len(several) - len(found)} {what} images are left out: no class that appears with "
                              "theirs has a single-label image")
         if not found:
             raise BadData("no class that appears with those of a multi-label image has a single-label image",
                           "give --resampling off, or a cooc with --diagonal single", where=str(self.index.first.path))
+        bare = sum(not self._has_mask(one) for one in found)
+        if bare:
+            self.told.append(f"{bare} of {len(found)} {what} images have no mask: backgrounds are pasted over their "
+                             "objects too")
         return found
 
-    def _masked(self, images: list[_Tagged], what: str) -> list[_Tagged]:
-        usable = [one for one in images if self._has_mask(one)]
+    def _masked(self, single: list[_Tagged]) -> list[_Tagged]:
+        usable = [one for one in single if self._has_mask(one)]
         where = str(self.masks.first.path if self.masks else self.index.first.path)
         if not usable:
-            raise BadData(f"none of the {len(images)} {what} images of the index has a mask",
+            raise BadData(f"none of the {len(single)} single-label images of the index has a mask",
                           "make masks of this index with wsss pseudo", where=where)
-        if len(usable) < len(images):
-            self.told.append(f"{len(images) - len(usable)} of {len(images)} {what} images have no mask and are left "
-                             "out")
+        if len(usable) < len(single):
+            self.told.append(f"{len(single) - len(usable)} of {len(single)} single-label images have no mask and are "
+                             "left out")
         return usable
+
+
+def _all_background(one: _Tagged) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image whose objects nobody knows, and a mask (H, W) without any."""
+    image = one.source.image(one.id)
+    return image, np.zeros(image.shape[:2], np.uint8)

@@ -37,11 +37,12 @@ class Job:
     """What is to be trained.
 
     `loss(net, batch)` returns named scalars, of which "loss" is minimised, and may return "predicted", (logits,
-    targets) of the batch; `draw(position, generator)` one sample of the `n_samples`; `head` are the parameters that
-    start anew; `description` is what the net's file says; `watch` judges what was predicted in each pass; `finish(net)`
-    measures what belongs to the trained net before it is written. `steps` is the length of the training where it is not
-    told in passes, `report_every` the steps after which it logs and saves where a pass is too long for that;
-    `begin_step` is called with the number of each step.
+    targets) of the batch, and "counted", whole numbers by name, which the log sums over a pass; `draw(position,
+    generator)` returns one sample of the `n_samples`; `head` are the parameters that start anew; `description` is what
+    the net's file says; `watch` judges what was predicted in each pass; `finish(net)` measures what belongs to the
+    trained net before it is written; `sum_up(total)` says in words what was counted in the whole training. `steps` is
+    the length of the training where it is not told in passes, `report_every` the steps after which it logs and saves
+    where a pass is too long for that; `begin_step` is called with the number of each step.
     """
 
     net: nn.Module
@@ -52,6 +53,7 @@ class Job:
     description: dict[str, Any]
     watch: Watch | None = None
     finish: Callable[[nn.Module], None] | None = None
+    sum_up: Callable[[Mapping[str, int]], str] | None = None
     steps: int = 0
     report_every: int = 0
     begin_step: Callable[[int], None] | None = None
@@ -151,6 +153,8 @@ class _Training:
             self._steps(self._restore(checkpoint), checkpoint)
             if self.job.finish:
                 self._save(checkpoint, self.steps)
+            if self.job.sum_up:
+                self.report.tell(self.job.sum_up(self.predictions.total))
             if self.world.leads:
                 replace_file(self.output.path, net_bytes(self._final(), self.job.description))
                 self.report.finished(self.output.path)
@@ -221,6 +225,7 @@ class _Training:
                 losses = self.job.loss(self.net, batch)
             if (predicted := losses.pop("predicted", None)) and self.job.watch:
                 self.predictions.add(*predicted)
+            self.predictions.count(losses.pop("counted", {}))
             self.scaler.scale(losses["loss"] / expected).backward()
             for name, value in losses.items():
                 told[name] = told.get(name, 0.0) + value.item() / expected
@@ -262,14 +267,14 @@ class _Training:
             self._save(checkpoint, step)
 
     def _measured(self) -> tuple[dict[str, float], int]:
-        """Return the watch's figures of the pass that ends, and of how many samples they are."""
-        found = self.predictions.together()
+        """Return the watch's figures of the pass that ends, with what was counted, and how many samples they are of."""
+        found, counted = self.predictions.together(), self.predictions.counted()
         self.predictions.clear()
         if found is None or self.job.watch is None:
-            return {}, 0
+            return {**counted}, 0
         figures = self.job.watch.measure(*found)
         self.predictions.history += [figures] if figures else []
-        return figures, len(found[0])
+        return {**figures, **counted}, len(found[0])
 
     def _judge(self, count: int) -> None:
         what, do = self.job.watch.verdict(self.predictions.history, count) if self.job.watch else ("", "")

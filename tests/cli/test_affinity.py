@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -14,8 +15,9 @@ from stages.nets.files import read_net
 from stages.shards import Run
 
 pytest.importorskip("pydensecrf")
-AFFINITY = ("--net", "wsss:tiny", "--crop-size", "32", "--epochs", "1", "--batch-size", "4", "--threads", "1",
-            "--device", "cpu")
+# At stride 8 the pictures have 6 x 8 cells, a crop 5 x 5: just as many as a pair closer than 3 needs across.
+AFFINITY = ("--net", "wsss:tiny", "--crop-size", "40", "--radius", "3", "--epochs", "1", "--batch-size", "4",
+            "--threads", "1", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def test_the_net_is_the_same_twice_and_leaves_nothing_beside(tiny_index, maps, a
     assert again.read_bytes() == affinity.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.log.jsonl", "again.safetensors"]
     _, described = read_net(affinity)
+    assert json.loads(affinity.with_suffix(".log.jsonl").read_text())["loss"] > 0
     assert (described["task"], described["supervision"]) == ("affinity", "tags")
     assert set(described["provenance"][-1]["inputs"]) == {"index", "cams"}
     assert "up to date" in run("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", again).err
@@ -55,6 +58,20 @@ def test_walked_maps_with_and_without_a_background(maps, affinity, tmp_path):
     good("pseudo", tmp_path / "walked", "-o", tmp_path / "masks")
     good("refine", "crf", tmp_path / "alone", "--background", "constant:0.4", "-o", tmp_path / "crf")
     good("eval", tmp_path / "alone")
+
+
+def test_a_crop_and_images_too_small_for_a_pair(tiny_index, maps, affinity, tmp_path):
+    command = ("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", tmp_path / "x.safetensors")
+    refused(run(*command, "--radius", "5", "--crop-size", "64"), 2, "--crop-size 64", "--radius 5", "stride 8",
+            "give 72 or more")
+    refused(run(*command, "--radius", "4"), 2, "give 56 or more")
+    assert not (tmp_path / "x.safetensors").exists()
+    good(*command, "--radius", "5", "--crop-size", "72")
+    assert json.loads((tmp_path / "x.log.jsonl").read_text())["loss"] > 0
+    done = run("refine", "psa", maps, "--net", tmp_path / "x.safetensors", "--device", "cpu", "-o", tmp_path / "walked")
+    assert "12 of 12 images have less than 5 x 9 cells of 8 pixels, so their maps did not walk" in done.err
+    done = run("refine", "psa", maps, "--net", affinity, "--device", "cpu", "-o", tmp_path / "other")
+    assert done.code == 0 and "did not walk" not in done.err
 
 
 def test_stopped_while_labels_are_made_it_goes_on(tiny_index, maps, affinity, wsss):

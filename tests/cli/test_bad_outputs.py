@@ -131,7 +131,8 @@ def test_dry_runs_do_nothing(tiny_folder, tiny_index, tiny_net, cams, masks, tmp
 
 @pytest.mark.parametrize(("words", "told"), [
     (("--task", "3/3"), "--task 3/3"), (("--task", "1"), "--task 1"), (("--task", "-1/2"), "--task -1/2"),
-    (("--task", "a/b"), "--task a/b"), (("--allow-errors", "few"), "--allow-errors"),
+    (("--task", "a/b"), "--task a/b"), (("--task", "\u00b9/3"), "--task \u00b9/3"),
+    (("--allow-errors", "few"), "--allow-errors"),
     (("--allow-errors", "x%"), "--allow-errors"), (("--background", "0.3"), "--background '0.3'"),
     (("--background", "constant:2"), "--background 'constant:2"), (("--background", "otsu:1"), "--background 'otsu"),
     (("--background", "two-thresholds:0.5,0.2"), "LOW is above HIGH"),
@@ -147,7 +148,8 @@ def test_options_of_pseudo_that_can_not_be_meant_so(cams, tmp_path, words, told)
     (("--tags", "some"), "--tags some"), (("--tags", "predicted:2"), "--tags predicted:2"),
     (("--batch-size", "0"), "--batch-size 0"), (("--shard-size", "0"), "--shard-size 0"),
     (("--grid-stride", "0"), "--grid-stride 0"), (("--precision", "int8"), "--precision 'int8'"),
-    (("--alignment", "left"), "--alignment 'left'"), (("--device", "cpu:1x"), "--device")], ids=" ".join)
+    (("--alignment", "left"), "--alignment 'left'"), (("--device", "cpu:1x"), "--device"),
+    (("--device", "cuda:\u00b2"), "--device cuda:\u00b2")], ids=" ".join)
 def test_options_of_cams_that_can_not_be_meant_so(tiny_index, tiny_net, tmp_path, words, told):
     refused(run("cams", "cnn", tiny_index, "--net", tiny_net, "-o", tmp_path / "out", *words), 2, told)
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -59,6 +60,33 @@ def test_features_of_a_layer_squashed_and_of_a_timm_network(tiny_index, tiny_net
     refused(run("features", tiny_index, "--net", "timm:vit_tiny_patch16_224", "-o", tmp_path / "x"), 2, "--weights")
 
 
+def test_image_files(tiny_folder, tiny_net, features, tmp_path):
+    photos = sorted((tiny_folder.root / "JPEGImages").iterdir())[:3]
+    command = ("features", *photos, "--net", tiny_net, *CPU)
+    assert "would make features of 3 image files" in run(*command, "-n", "-o", tmp_path / "out").err
+    assert not (tmp_path / "out").exists()
+    assert good(*command, "-o", tmp_path / "out") == [str(tmp_path / "out" / "features-00000-of-00001.h5")]
+    shard = Run([tmp_path / "out"], "features").first
+    assert shard.ids == tuple(photo.stem for photo in photos)
+    assert (shard.classes, shard.root("labels").tolist()) == (("background",), [[0]] * 3)
+    whole = Run([features]).first
+    np.testing.assert_allclose(shard.root("features"),
+                               whole.root("features")[[whole.ids.index(one) for one in shard.ids]], atol=1e-5)
+    assert "up to date" in run(*command, "-o", tmp_path / "out").err
+    refused(run(*command, "-o", tmp_path / "out.h5"), 2, "is one file", "give a folder")
+
+
+def test_a_patch_of_14_pixels_and_a_size_that_it_does_not_divide(tiny_folder, tmp_path):
+    import timm
+
+    torch.save(timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict(), tmp_path / "vit.pth")
+    photo = next((tiny_folder.root / "JPEGImages").iterdir())
+    command = ("features", photo, "--net", "timm:vit_small_patch14_dinov2", "--weights", tmp_path / "vit.pth", *CPU)
+    good(*command, "-o", tmp_path / "out")
+    assert Run([tmp_path / "out"], "features").first.root("features").shape == (1, 384)
+    refused(run(*command, "--size", "50", "-o", tmp_path / "x"), 2, "no pictures of 50 x 50 pixels", "give --size 518")
+
+
 def test_refused_images_have_a_row_of_zeros_and_retry_mends_them(tiny_folder, tiny_net, tmp_path):
     root = shutil.copytree(tiny_folder.root, tmp_path / "set")
     good("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "--class-names", root / "classes.txt",
@@ -97,6 +125,16 @@ def test_clusters(features, tmp_path, method):
         partitions = shard.root("partitions")
         assert partitions.shape[1:] == assignment.shape
         assert shard.root("n_partitions")[0] == 0
+    told = json.loads("\n".join(good("info", out, "--json")))[0]["clusters"]
+    assert list(told) == ["cat", "dog"]
+    for class_id, one in enumerate(told.values(), 1):
+        assert (one["images"], one["clusters"]) == (labels[:, class_id].sum(), counts[class_id])
+        found = partitions[:, :, class_id].max(1) + 1 if method[0] == "finch" else None
+        assert one.get("partitions") == (None if found is None else found[:len(one["partitions"])].tolist())
+    line = f"cat: {told['cat']['images']} images, {told['cat']['clusters']} clusters"
+    assert line in run("cluster", *method[:1], features, *method[1:], "-o", out).err, "also when up to date"
+    row = f"{out}\tclusters of cat\timages={told['cat']['images']}, clusters={told['cat']['clusters']}"
+    assert any(shown.startswith(row) for shown in good("info", out))
     bytes_before = out.read_bytes()
     assert "is up to date" not in run("cluster", *method[:1], features, *method[1:], "-o", out, "-f").err
     assert out.read_bytes() == bytes_before
@@ -133,13 +171,27 @@ def test_classes_without_and_with_one_image_and_with_equal_ones(tiny_index, tmp_
     assert counts[3] >= 1
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_huge_features(tiny_index, tmp_path, metric):
+    points = np.repeat(np.eye(4), 3, axis=0) + 0.01 * np.random.default_rng(0).standard_normal((12, 4))
+    labels = np.repeat([[0, 1]], 12, axis=0)
+    found = []
+    for size in (1.0, 1e20):
+        path = made_features(tmp_path, points * size, labels, tiny_index)
+        for more in ((), ("--clusters", "3")):
+            good("cluster", "finch", path, "--metric", metric, *more, "-f", "-o", tmp_path / "c.h5")
+            found.append(Shard(tmp_path / "c.h5").root("assignment"))
+    np.testing.assert_array_equal(found[:2], found[2:])
+
+
 def test_what_is_refused(features, tiny_index, tmp_path):
     points = np.ones((3, 4))
     points[1, 2] = np.nan
     path = made_features(tmp_path, points, np.ones((3, 2), dtype=int), tiny_index)
     refused(run("cluster", "finch", path, "-o", tmp_path / "c.h5"), 65, "i1", "not finite")
     refused(run("cluster", "finch", features, "-o", tmp_path / "folder"), 2, "one file")
-    refused(run("cluster", "finch", features, "--partition", "first", "-o", tmp_path / "c.h5"), 2, "first")
+    for partition in ("first", "\u00b2"):  # a superscript two is a digit, and no number
+        refused(run("cluster", "finch", features, "--partition", partition, "-o", tmp_path / "c.h5"), 2, partition)
     refused(run("cluster", "finch", features, "--partition", "1", "--clusters", "2", "-o", tmp_path / "c.h5"), 2,
             "exclude")
     refused(run("cluster", "finch", tiny_index, "-o", tmp_path / "c.h5"), 65, "index")

@@ -40,14 +40,16 @@ def csd(given, tmp_path_factory) -> Path:
     return net
 
 
-def masks_of(index: Path, path: Path, *, without: tuple[str, ...] = (), broken: str = "") -> Path:
-    """Write a masks run of an index's true masks, without some, and with one of another size."""
+def masks_of(index: Path, path: Path, *, without: tuple[str, ...] = (), broken: str = "",
+             empty: tuple[str, ...] = ()) -> Path:
+    """Write a masks run of an index's true masks, without some, with one of another size, and some without objects."""
     shard = Run([index], "index").first
     root = index.parent / shard.attribute("root")
     items = []
     for item_id in shard.ids:
         if item_id not in without:
             mask = np.asarray(Image.open(root / shard.item(item_id).attrs["mask_path"]))
+            mask = np.zeros_like(mask) if item_id in empty else mask
             items.append(Item(item_id, {"mask": mask[1:] if item_id == broken else mask}))
     write_shard(path, Contents("masks", shard.classes, items, provenance=shard.provenance, index_digest=shard.digest,
                                index_path=str(index)))
@@ -139,6 +141,7 @@ def test_settings_by_recipe(given, csd, tmp_path):
     (("--base", "cam", "--drop-path", "0.1"), ("--drop-path is no setting of --base cam",)),
     (("--base", "cam", "--paste-scale", "1"), ("--paste-scale takes 2 numbers",)),
     (("--base", "cam", "--lambda-fg", "-1"), ("--lambda-fg -1",)),
+    (("--base", "cam", "--preview", "0"), ("--preview", "or equal to 1")),
     (("--base", "cam", "--preview", "2"), ("is to be a picture", "FILE.png"))], ids=" ".join)
 def test_what_can_not_be_meant_so(given, tmp_path, options, told):
     refused(run("train-cls", "csd", *given, *options, "-o", tmp_path / "x.safetensors"), 2, *told)
@@ -152,7 +155,30 @@ def test_without_resampling_no_cooc_is_read(given, tmp_path):
     assert set(read_net(tmp_path / "off.safetensors")[1]["provenance"][-1]["inputs"]) == {"index", "masks"}
 
 
-def test_images_without_a_mask_are_left_out_and_counted(given, tiny_folder, tmp_path):
+def test_masks_of_the_single_label_images_alone(given, tiny_folder, tiny_net, tmp_path):
+    """As the paper has them: index split --single, cams, pseudo. What has no mask is as what has no object."""
+    good("index", "split", given[0], "--single", "-o", tmp_path / "single.h5")
+    good("cams", "cnn", tmp_path / "single.h5", "--net", tiny_net, "--scales", "1", "--device", "cpu", "-o",
+         tmp_path / "cams")
+    good("pseudo", tmp_path / "cams", "-o", tmp_path / "masks")
+    made = (*given[:3], "--masks", tmp_path / "masks", *SMALL)
+    for more, output in (((), "made.safetensors"), (("--preview", "3"), "pairs.png")):
+        done = run("train-cls", "csd", *made, *more, "-o", tmp_path / output)
+        assert done.code == 0, done.err
+        assert "4 of 4 multi-label images have no mask: backgrounds are pasted over their objects too" in done.err
+        assert "left out" not in done.err
+    several = tuple(name for name, tags in zip(tiny_folder.ids, tiny_folder.labels, strict=True) if len(tags) == 2)
+    masks_of(given[0], tmp_path / "few.h5", without=several)
+    masks_of(given[0], tmp_path / "empty.h5", empty=several)
+    found = {}
+    for name in ("few", "empty", "all"):
+        masks = given[4] if name == "all" else tmp_path / f"{name}.h5"
+        good("train-cls", "csd", *given[:3], "--masks", masks, *SMALL, "-o", tmp_path / f"{name}.safetensors")
+        found[name] = read_net(tmp_path / f"{name}.safetensors")[1]["sha256"]
+    assert found["few"] == found["empty"] != found["all"]
+
+
+def test_images_without_a_mask_are_counted(given, tiny_folder, tmp_path):
     cats = tuple(name for name, tags in zip(tiny_folder.ids, tiny_folder.labels, strict=True) if tags == (1,))
     several = tuple(name for name, tags in zip(tiny_folder.ids, tiny_folder.labels, strict=True) if len(tags) == 2)
     masks_of(given[0], tmp_path / "few.h5", without=(*cats, several[0]))
@@ -160,7 +186,7 @@ def test_images_without_a_mask_are_left_out_and_counted(given, tiny_folder, tmp_
     done = run("train-cls", "csd", *few, *SMALL, "-o", tmp_path / "csd.safetensors")
     assert done.code == 0, done.err
     assert f"{len(cats)} of 8 single-label images have no mask and are left out" in done.err
-    assert "1 of 4 multi-label images have no mask" in done.err
+    assert "1 of 4 multi-label images have no mask: backgrounds are pasted over their objects too" in done.err
     assert "classes without a single-label image with a mask, never pasted: 1 (cat)" in done.err
     picture = tmp_path / "pairs.png"
     assert "never pasted: 1 (cat)" in run("train-cls", "csd", *few, *SMALL, "--preview", "3", "-o", picture).err
@@ -231,6 +257,22 @@ def test_a_look_at_the_pairs(given, tmp_path):
     assert "would draw" in run(*draw, tmp_path / "dry.png", "-n").err and not (tmp_path / "dry.png").exists()
 
 
+def test_pairs_that_are_skipped_are_counted(given, csd, tiny_folder, tmp_path):
+    """Every sample has a pair; in these masks no single-label image has its object."""
+    single = tuple(name for name, tags in zip(tiny_folder.ids, tiny_folder.labels, strict=True) if len(tags) == 1)
+    masks_of(given[0], tmp_path / "empty.h5", empty=single)
+    done = run("train-cls", "csd", *given[:3], "--masks", tmp_path / "empty.h5", *SMALL, "--epochs", "2", "-o",
+               tmp_path / "csd.safetensors")
+    assert done.code == 0
+    lines = logged(tmp_path / "csd.safetensors")
+    assert [(line["pairs"], line["pairs_without_object"]) for line in lines] == [(12, 12)] * 2
+    backgrounds = sum(line["pairs_without_surroundings"] for line in lines)
+    assert (f"24 pairs: 24 without a cell wholly inside the object, {backgrounds} without one wholly inside the "
+            "background; these were skipped") in done.err
+    line = logged(csd)[-1]
+    assert line["pairs"] == 12 and line["pairs_without_object"] == pytest.approx(12 * line["no_object"], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_stopped_it_goes_on_to_the_same_net(given, wsss):
     train = ("train-cls", "csd", *given, *SMALL, "--epochs", "12", "--placement", "random")
@@ -245,6 +287,8 @@ def test_stopped_it_goes_on_to_the_same_net(given, wsss):
     assert process.returncode == 75
     done = run(*train, "-o", wsss.cwd / "cut.safetensors")
     assert done.code == 0 and "goes on after step" in done.err
+    assert "144 pairs: " in done.err, "of the whole training, wherever it was cut"
+    assert sum(line["pairs"] for line in logged(wsss.cwd / "cut.safetensors")) == 144
     assert (wsss.cwd / "cut.safetensors").read_bytes() == (wsss.cwd / "whole.safetensors").read_bytes()
 
 
@@ -255,3 +299,5 @@ def test_two_processes_of_which_one_may_have_no_pair(given, wsss):
                      "two.safetensors")
     out, err = both.communicate(timeout=120)
     assert (both.returncode, out) == (0, "two.safetensors\n"), err
+    assert logged(wsss.cwd / "two.safetensors")[-1]["pairs"] == 4
+    assert err.count("4 pairs: ") == 1

@@ -48,7 +48,7 @@ COMMANDS = {
     "cams clip-es": f"train.h5 {SEEDED} -o OUT --save-raw OUT-raw",
     "cams mctformer": "train.h5 --net mctformer.safetensors --device cpu -o OUT",
     "cams gradcam": "train.h5 --net net.safetensors --layer features.2 --device cpu -o OUT",
-    "train-aff psa": f"train.h5 --cams cams --radius 4 {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
+    "train-aff psa": f"train.h5 --cams cams --radius 2 {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
     "train-aff irn": f"train.h5 --cams cams --radius 4 {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
     "refine crf": "cams -o OUT",
     "refine psa": "cams --net psa.safetensors --device cpu -o OUT",

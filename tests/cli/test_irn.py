@@ -76,13 +76,14 @@ def test_one_side_of_the_mirror_and_other_steps_give_other_maps(maps, relations,
 def test_wrong_input(tiny_index, tiny_net, maps, relations, tmp_path):
     command, out = ("train-aff", "irn", tiny_index, "--cams", maps, *TRAINING), ("-o", tmp_path / "x.safetensors")
     refused(run(*command, "--crop-size", "50", *out), 2, "50", "multiple of 4")
+    refused(run(*command, "--radius", "10", "--crop-size", "72", *out), 2, "--crop-size 72", "give 76 or more")
     refused(run(*command, "--background-threshold", "0.5", *out), 2, "--background-threshold 0.5", "0.3")
     refused(run(*command, "--scale-range", "1", *out), 2, "--scale-range")
     refused(run(*command, "--freeze", "stem", *out), 2, "--freeze")
     refused(run(*command, "--freeze-bn", "no", *out), 2, "--freeze-bn")
     walk = ("refine", "irn", maps, "--device", "cpu")
-    good("train-aff", "psa", tiny_index, "--cams", maps, "--net", "wsss:tiny", "--crop-size", "32", "--epochs", "1",
-         "--threads", "1", "--device", "cpu", "-o", tmp_path / "psa.safetensors")
+    good("train-aff", "psa", tiny_index, "--cams", maps, "--net", "wsss:tiny", "--crop-size", "40", "--radius", "3",
+         "--epochs", "1", "--threads", "1", "--device", "cpu", "-o", tmp_path / "psa.safetensors")
     refused(run(*walk, "--net", tmp_path / "psa.safetensors", "-o", tmp_path / "y"), 65, "psa", "train-aff irn")
     refused(run("refine", "psa", maps, "--net", relations, "-o", tmp_path / "y"), 65, "irn", "train-aff psa")
     refused(run(*walk, "--net", tiny_net, "-o", tmp_path / "y"), 65, "classification", "train-aff irn")

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cli.runner import good, refused, run
 from seeded_clip import Recipe
+from stages.data.views import patch_views
+from stages.nets.files import load_net
 from stages.shards import Run
 
 QUICK = ("--device", "cpu", "--short-side", "48", "--window", "32", "--stride", "16", "--template", "a photo of a {}.")
@@ -59,6 +62,19 @@ def test_a_photo_and_three_words(wsss, nets, photo, tmp_path):
     assert Run([tmp_path / "out"], "masks").classes == ("background", "cat", "dog", "grass")
     with Image.open(tmp_path / "out" / "photo.png") as picture:
         assert picture.size == (60, 40)
+
+
+def test_features_are_the_embedding_of_its_clip(nets, photo, tmp_path):
+    good("features", photo, "--net", nets["tcl"], "--device", "cpu", "-o", tmp_path / "out")
+    shard = Run([tmp_path / "out"], "features").first
+    assert (shard.ids, shard.classes, shard.root("labels").tolist()) == (("photo",), ("background",), [[0]])
+    net, told = load_net(nets["tcl"])
+    view = patch_views(np.asarray(Image.open(photo)), (1.0,), net.clip.cell, told["mean"], told["std"])[0]
+    with torch.inference_mode():
+        wanted = net.clip.image_embedding(torch.from_numpy(view)[None])
+    np.testing.assert_allclose(shard.root("features"), wanted, rtol=1e-4, atol=1e-5)
+    refused(run("features", photo, "--net", nets["tcl"], "--layer", "clip", "-o", tmp_path / "x"), 2, "--layer 'clip'",
+            "leave it out")
 
 
 def test_settings_give_other_scores(nets, photo, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,5 +71,10 @@ def test_clusters_of_another_set(tiny_index, tiny_net, tmp_path):
                    root_datasets={name: shard.root(name)[:4] for name in ("features", "labels")})
     write_shard(tmp_path / "few.h5", few)
     good("cluster", "finch", tmp_path / "few.h5", "-o", tmp_path / "clusters.h5")
-    refused(run("train-cls", "subcategory", tiny_index, *TRAINING, "--clusters", tmp_path / "clusters.h5", "-o",
-                tmp_path / "x.safetensors"), 65, shard.ids[4], "not among the clusters")
+    train = ("train-cls", "subcategory", tiny_index, *TRAINING, "--clusters", tmp_path / "clusters.h5", "-o",
+             tmp_path / "x.safetensors")
+    refused(run(*train), 65, shard.ids[4], "not among the clusters")
+    datasets = {"features": shard.root("features"), "labels": np.zeros_like(shard.root("labels"))}
+    write_shard(tmp_path / "none.h5", replace(few, ids=shard.ids, root_datasets=datasets))
+    good("cluster", "finch", tmp_path / "none.h5", "-f", "-o", tmp_path / "clusters.h5")
+    refused(run(*train), 65, "clusters.h5: no class has a cluster")

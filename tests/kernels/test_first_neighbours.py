@@ -65,6 +65,19 @@ def test_small_and_equal_sets():
     assert [one.tolist() for one in finch(np.ones((5, 4)), "euclidean")] == [[0] * 5]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("size", [2.0**-90, 2.0**67, 2.0**110])
+def test_the_size_of_the_numbers_does_not_matter(metric, size):
+    """Up to where the squares of float32 end, and beyond: 2^110 is 1.3e33."""
+    points = blobs(5, 8)
+    wanted, found = finch(points, metric), finch(points * np.float32(size), metric)
+    assert len(found) == len(wanted) > 0
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(merge_to(points * np.float32(size), found[0], 2, metric),
+                                  merge_to(points, wanted[0], 2, metric))
+
+
 @pytest.mark.parametrize("points", [np.zeros((0, 3)), np.zeros(3), np.array([[np.nan, 1.0]]), np.array([[np.inf]])])
 def test_what_is_no_matrix_of_numbers(points):
     with pytest.raises(ValueError, match="finite numbers"):

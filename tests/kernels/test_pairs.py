@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from stages.kernels.pairs import pair_differences, pair_distances, pair_offsets, source_window, spread_over_map
+from stages.kernels.pairs import (
+    pair_differences,
+    pair_distances,
+    pair_offsets,
+    smallest_map,
+    source_window,
+    spread_over_map,
+)
 
 
 @pytest.mark.parametrize("radius", [2, 3, 5, 10])
@@ -49,6 +56,14 @@ def test_maps_without_room_have_no_pairs(size):
     found = pair_distances(torch.randn(1, 3, *size), 5)
     assert found.shape[:2] == (1, 34) and found.numel() == 0
     assert not spread_over_map(found[0].numpy(), size, 5).any()
+
+
+@pytest.mark.parametrize("radius", [2, 5, 10])
+def test_the_smallest_map_has_a_pair_and_a_smaller_one_none(radius):
+    height, width = smallest_map(radius)
+    assert pair_distances(torch.zeros(1, 1, height, width), radius)[0, 0].shape == (1, 1)
+    for size in ((height - 1, width), (height, width - 1)):
+        assert pair_distances(torch.zeros(1, 1, *size), radius).numel() == 0
 
 
 def test_values_stand_at_their_sources():

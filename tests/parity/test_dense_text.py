@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,7 @@ from stages.nets.clip_vision import VisionTower
 from stages.segment import clearclip, maskclip, naclip, proxyclip, sclip
 from stages.segment.config import NaclipConfig, resolved
 from stages.segment.dense_text import TextSide, class_scores, with_threshold
-
-SIZES = ("32", "40x56")
+from tiny_clip import sizes_of, vision_config
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def towers(reference) -> dict[str, VisionTower]:
     values = reference("image-text/clip_dense")
     state = {name.removeprefix("sd.visual."): torch.from_numpy(array) for name, array in values.items()
              if name.startswith("sd.visual.")}
-    settings = CLIPVisionCfg(image_size=32, layers=4, width=64, patch_size=8, head_width=32)
+    settings = CLIPVisionCfg(**vision_config(state))
     found = {}
     for positions in ("bicubic", "beside"):
         visual = _build_vision_tower(state["proj"].shape[1], settings, quick_gelu=True)
@@ -46,11 +47,11 @@ def dense(tower: VisionTower, image: np.ndarray, attend: Attend, whole_block: bo
     return found.transpose(1, 2).unflatten(-1, grid).numpy()
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_maskclip(reference, towers, size):
+def test_maskclip(reference, towers):
     values = reference("image-text/clip_dense")
-    found = dense(towers["bicubic"], values[f"image_{size}"], maskclip.context, True)
-    np.testing.assert_allclose(found, values[f"maskclip_dense_{size}"], atol=2e-5, rtol=0)
+    for size in sizes_of(values):
+        found = dense(towers["bicubic"], values[f"image_{size}"], maskclip.context, True)
+        np.testing.assert_allclose(found, values[f"maskclip_dense_{size}"], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "attend", "whole_block"), [
@@ -58,35 +59,45 @@ def test_maskclip(reference, towers, size):
     ("naclip_dense", partial(naclip.context, deviation=5.0), False),
     ("naclip_vanillaarch_dense", partial(naclip.context, deviation=5.0), True),
     ("kk_reduced_dense", partial(naclip.context, deviation=0.0), False)])
-@pytest.mark.parametrize("size", SIZES)
-def test_other_attentions(reference, towers, size, name, attend, whole_block):
-    image, values = reference("image-text/clip_dense")[f"image_{size}"], reference("image-text/training_free")
-    found = dense(towers["beside"], image, attend, whole_block)
-    np.testing.assert_allclose(found, values[f"{name}_{size}"], atol=2e-5, rtol=0)
+def test_other_attentions(reference, towers, name, attend, whole_block):
+    images, values = reference("image-text/clip_dense"), reference("image-text/training_free")
+    for size in sizes_of(images):
+        found = dense(towers["beside"], images[f"image_{size}"], attend, whole_block)
+        np.testing.assert_allclose(found, values[f"{name}_{size}"], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_proxyclip(reference, towers, size):
-    image, values = reference("image-text/clip_dense")[f"image_{size}"], reference("image-text/training_free")
-    features = torch.from_numpy(values[f"proxy_ex_feats_{size}"])
-    unit = F.normalize(features.flatten(2), dim=1)
-    mean = (unit.transpose(1, 2) @ unit).mean()  # the released code's is over the batch
-    weights = proxyclip.proxy_attention(features, 1.2, 3.0, mean)
-    found = dense(towers["beside"], image, lambda heads: weights[:, None] @ heads.value[:, :, 1:], False)
-    np.testing.assert_allclose(found, values[f"proxyclip_dense_{size}"], atol=2e-5, rtol=0)
-    if len(image) == 1:
-        attend = partial(proxyclip.context, features=features, beta=1.2, gamma=3.0)
-        np.testing.assert_array_equal(dense(towers["beside"], image, attend, False), found)
+def test_proxyclip(reference, towers):
+    images, values = reference("image-text/clip_dense"), reference("image-text/training_free")
+    for size in sizes_of(images):
+        image, features = images[f"image_{size}"], torch.from_numpy(values[f"proxy_ex_feats_{size}"])
+        unit = F.normalize(features.flatten(2), dim=1)
+        mean = (unit.transpose(1, 2) @ unit).mean()  # the released code's is over the batch
+        weights = proxyclip.proxy_attention(features, 1.2, 3.0, mean)
+        attend = partial(_weighed, weights=weights)
+        found = dense(towers["beside"], image, attend, False)
+        np.testing.assert_allclose(found, values[f"proxyclip_dense_{size}"], atol=2e-5, rtol=0)
+        if len(image) == 1:
+            attend = partial(proxyclip.context, features=features, beta=1.2, gamma=3.0)
+            np.testing.assert_array_equal(dense(towers["beside"], image, attend, False), found)
+
+
+def _weighed(heads: Any, weights: torch.Tensor) -> torch.Tensor:
+    return weights[:, None] @ heads.value[:, :, 1:]
 
 
 def test_positions_and_the_neighbourhood(reference, towers):
     dense_values, values = reference("image-text/clip_dense"), reference("image-text/training_free")
-    for size, grid in (("32", (4, 4)), ("40x56", (5, 7))):
+    for size in sizes_of(dense_values):
+        grid = dense_values[f"maskclip_dense_{size}"].shape[-2:]
         for tower, wanted in ((towers["bicubic"], dense_values[f"pos_emb_{size}"]),
                               (towers["beside"], values[f"pos_plus0.1_{size}"])):
             np.testing.assert_allclose(tower._position_embedding(*grid), wanted, atol=1e-6, rtol=0)
-    np.testing.assert_allclose(neighbourhood((5, 7), 5.0), values["na_addition_5x7"][1:, 1:], atol=1e-6, rtol=0)
-    assert not values["na_addition_5x7"][0].any() and not values["na_addition_5x7"][:, 0].any()
+    grids = [match for name in values if (match := re.fullmatch(r"na_addition_(\d+)x(\d+)", name))]
+    assert grids
+    for match in grids:
+        grid, wanted = (int(match[1]), int(match[2])), values[match[0]]
+        np.testing.assert_allclose(neighbourhood(grid, 5.0), wanted[1:, 1:], atol=1e-6, rtol=0)
+        assert not wanted[0].any() and not wanted[:, 0].any()
 
 
 def test_slide_inference(reference):

@@ -34,7 +34,7 @@ def test_affinities(reference):
     values = reference("cam-methods/psa_random_walk")
     features = torch.from_numpy(values["feature_448"])
     found = torch.exp(-pair_distances(features[None], 5))[0].numpy()
-    np.testing.assert_allclose(found.reshape(34, -1), values["affinity_sparse"], rtol=1e-5)
+    np.testing.assert_allclose(found.reshape(len(found), -1), values["affinity_sparse"], rtol=1e-5)
 
 
 def walks(values) -> list[re.Match]:
@@ -55,13 +55,16 @@ def test_the_walk_in_float64_is_the_dense_one(reference):
     """The reference squares in float32; against its own transition matrix raised in float64 nothing is left."""
     values = reference("cam-methods/psa_random_walk")
     size = values["feature_448"].shape[1:]
-    sparse = values["affinity_sparse"].astype(np.float64).reshape(34, *(9 - 4, 12 - 8))
-    dense = values["affinity_dense"].astype(np.float64) ** 8
-    dense /= dense.sum(0)
-    rows = values["rw_a16_b8_t8_lowres_in"].astype(np.float64)
-    found = Transition(spread_over_map(sparse, size, 5), pair_offsets(5), 8).walk(rows, 256)
-    expected = rows.reshape(len(rows), -1) @ np.linalg.matrix_power(dense, 256)
-    np.testing.assert_allclose(found.reshape(len(rows), -1), expected, rtol=1e-6)
+    window = np.empty(size)[source_window(size, 5)].shape
+    sparse = values["affinity_sparse"].astype(np.float64).reshape(-1, *window)
+    for match in walks(values):
+        beta, steps = int(match[3]), 2 ** int(match[4])
+        dense = values["affinity_dense"].astype(np.float64) ** beta
+        dense /= dense.sum(0)
+        rows = values[match[0]].astype(np.float64)
+        found = Transition(spread_over_map(sparse, size, 5), pair_offsets(5), beta).walk(rows, steps)
+        expected = rows.reshape(len(rows), -1) @ np.linalg.matrix_power(dense, steps)
+        np.testing.assert_allclose(found.reshape(len(rows), -1), expected, rtol=1e-6)
 
 
 def test_walked_masks(reference):
@@ -89,7 +92,7 @@ def test_pair_labels(reference, kind):
     for name in names:
         label = torch.from_numpy(values[f"{name}_label"])[None]
         found = dict(zip(("bg", "fg", "neg"), pair_labels(label, 5), strict=True))[kind]
-        np.testing.assert_array_equal(found[0].reshape(34, -1).numpy(), values[f"{name}_{kind}"])
+        np.testing.assert_array_equal(found[0].flatten(1).numpy(), values[f"{name}_{kind}"])
 
 
 def test_confident_areas(reference):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +13,9 @@ from stages.nets.frozen_clip import FrozenClip, ends_of, run_block
 from stages.nets.image_segmenter import ImageSegmenter, similarity
 from stages.nets.noun_prompt import NounPrompt
 from stages.nets.text_segmenter import TextSegmenter
+from tiny_clip import clip_config, sizes_of
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-5}
-CONFIG = {"embed_dim": 24, "quick_gelu": True,
-          "vision_cfg": {"image_size": 32, "layers": 4, "width": 64, "patch_size": 8, "head_width": 32},
-          "text_cfg": {"context_length": 16, "vocab_size": 512, "width": 32, "heads": 2, "layers": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,9 @@ def values(reference):
 def clip(values):
     from open_clip.model import CLIP
 
-    model = CLIP(**CONFIG)
-    model.load_state_dict({name[3:]: tensor for name, tensor in values.items() if name.startswith("sd.")})
+    state = {name[3:]: tensor for name, tensor in values.items() if name.startswith("sd.")}
+    model = CLIP(**clip_config(state))
+    model.load_state_dict(state)
     return FrozenClip(model)
 
 
@@ -45,12 +46,12 @@ def renamed(name: str) -> str:
     return ".".join(parts)
 
 
-@pytest.mark.parametrize("size", ["32", "40x56"])
-def test_the_image_tower(values, clip, size):
-    images = values[f"image_{size}"]
-    rows, grid = clip.trunk(images)
-    torch.testing.assert_close(clip.dense_embedding(rows, grid), values[f"maskclip_dense_{size}"], **CLOSE)
-    torch.testing.assert_close(clip.image_embedding(images), values[f"cls_{size}"], **CLOSE)
+def test_the_image_tower(values, clip):
+    for size in sizes_of(values):
+        images = values[f"image_{size}"]
+        rows, grid = clip.trunk(images)
+        torch.testing.assert_close(clip.dense_embedding(rows, grid), values[f"maskclip_dense_{size}"], **CLOSE)
+        torch.testing.assert_close(clip.image_embedding(images), values[f"cls_{size}"], **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["single", "double"])
@@ -117,17 +118,19 @@ def test_the_nouns_of_kgcoop(values, clip):
 def test_gradients_in_double_reach_what_learns_and_nothing_else(values, clip):
     double = FrozenClip(clip.model.double())
     try:
-        segmenter, rows = ImageSegmenter(double, 1).double(), torch.randn(1, 17, 64).double()
+        patches, channels = values["sd.visual.positional_embedding"].shape
+        segmenter, rows = ImageSegmenter(double, 1).double(), torch.randn(1, patches, channels).double()
         for parameter_name, parameter in segmenter.named_parameters():
             if parameter_name.endswith("gate"):
                 parameter.data += 0.3
         rows.requires_grad_()
-        texts = torch.randn(2, 24).double()
-        assert torch.autograd.gradcheck(lambda rows: segmenter.logits(segmenter(rows, (4, 4)), texts).sum((2, 3)), rows,
+        grid = (isqrt(patches - 1),) * 2
+        texts = torch.randn(2, values["text_emb"].shape[1]).double()
+        assert torch.autograd.gradcheck(lambda rows: segmenter.logits(segmenter(rows, grid), texts).sum((2, 3)), rows,
                                         fast_mode=True)
-        segmenter.logits(segmenter(rows, (4, 4)), texts).sum().backward()
-        text_segmenter = TextSegmenter(32, heads=4).double()
-        words = torch.randn(1, 5, 32).double().requires_grad_()
+        segmenter.logits(segmenter(rows, grid), texts).sum().backward()
+        text_segmenter = TextSegmenter(clip.width, heads=4).double()
+        words = torch.randn(1, 5, clip.width).double().requires_grad_()
         assert torch.autograd.gradcheck(lambda words: text_segmenter(double.text_hidden(words)), words, fast_mode=True)
     finally:
         clip.model.float()
@@ -138,6 +141,7 @@ def test_gradients_in_double_reach_what_learns_and_nothing_else(values, clip):
 
 def test_a_block_of_which_each_token_sees_itself_alone(clip):
     torch.manual_seed(1)
-    rows, block = torch.randn(2, 9, 64), clip.model.visual.transformer.resblocks[-1]
+    block = clip.model.visual.transformer.resblocks[-1]
+    rows = torch.randn(2, 9, len(block.ln_1.weight))
     mask = torch.full((9, 9), -torch.inf).fill_diagonal_(0)
     torch.testing.assert_close(run_block(block, rows, alone=True), run_block(block, rows, mask), rtol=1e-5, atol=1e-5)

@@ -157,3 +157,10 @@ def test_spread_is_right_on_maps_that_are_not_square():
     assert float(spread(maps, "paper")) == pytest.approx(4.0)  # two cells left and right of the centre
     torch.testing.assert_close(spread(maps, "paper"), spread(maps.transpose(-1, -2), "paper"))
     torch.testing.assert_close(spread(maps, "scops"), spread(maps.transpose(-1, -2), "scops"))
+
+
+def test_a_mask_of_one_row():
+    rng = np.random.default_rng(0)
+    assert fmix_mask((1, 24), 0.5, rng).sum() == 12
+    with pytest.raises(ValueError, match="1 x 24 has no second row"):
+        fmix_mask((1, 24), 0.5, rng, spectrum="released")
