@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from stages.data.masks import decode_mask
 from stages.data.tables import read_class_names
 from stages.flow.background import resolve_background
 from stages.nets.files import load_net
+from stages.nets.torchscript import read_torchscript
 from stages.nets.weights import read_state_dict
 from stages.shards import Journal, Shard, check_shard
 from stages.training.checkpoint import Checkpoint
@@ -120,6 +122,15 @@ def weights(data: bytes, folder: Path) -> None:
     read_state_dict(_file(data[1:], folder, f"fuzzed.{suffix}"))
 
 
+def torchscript(data: bytes, folder: Path) -> None:
+    """Read a TorchScript archive, whose pickle the bytes are."""
+    code = b'class Net(Module):\n  __parameters__ = ["a", "0", ]\n  __buffers__ = ["b", ]\nclass Plain:\n  x : int\n'
+    with zipfile.ZipFile(folder / "fuzzed.pt", "w") as archive:
+        for name, content in (("data.pkl", data), ("data/0", bytes(12)), ("code/__torch__.py", code)):
+            archive.writestr(f"fuzzed/{name}", content)
+    read_torchscript(folder / "fuzzed.pt")
+
+
 def training_state(data: bytes, folder: Path) -> None:
     """Read the state of an unfinished training."""
     _file(data, folder, "fuzzed.safetensors.part")
@@ -128,4 +139,4 @@ def training_state(data: bytes, folder: Path) -> None:
 
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {one.__name__: one for one in (
     shard, journal, table, image_list, annotation, class_names, coco, webdataset, words, recipe, evaluation, image,
-    mask, net, weights, training_state)}
+    mask, net, weights, torchscript, training_state)}
