@@ -100,7 +100,7 @@ def check_id(name: str, where: str) -> str:
 
 
 def check_text(text: str, what: str, where: str) -> str:
-    """Return `text` when a shard can hold it. Raises BadData for a lone surrogate, as "\\ud800" in JSON is, or a NUL."""
+    """Return `text` when a shard can hold it. Raises BadData for a lone surrogate ("\\ud800" in JSON) or a NUL."""
     if text.encode("utf-8", "ignore").decode() != text or "\0" in text:
         raise BadData(f"{what} {text[:40]!r} is not valid Unicode or holds a NUL", "mend it", where=where)
     return text
