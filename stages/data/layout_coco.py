@@ -10,10 +10,11 @@ from typing import Any
 
 from stages.data.folders import FileFinder, below, common_root, existing_folder
 from stages.data.records import Listing, Record, counted, supervision_of
-from stages.data.tables import check_id, read_text
+from stages.data.tables import check_id, check_text, read_text
 from stages.errors import BadData, MissingInput
 
 _IDS = {"id", "image_id", "category_id"}
+_TEXTS = ("file_name", "name", "caption")
 
 
 def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) -> Listing:
@@ -67,6 +68,9 @@ def _read(path: Path) -> dict[str, Any]:
             for key in _IDS & one.keys():
                 if not isinstance(one[key], (int, float, str)):
                     raise BadData(f"{kind}[{position}] has {one[key]!r} as {key}", "ids are numbers", where=str(path))
+            for key in _TEXTS:
+                if isinstance(one.get(key), str):
+                    check_text(one[key], f"{kind}[{position}].{key}", str(path))
     return content
 
 

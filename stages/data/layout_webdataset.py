@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stages.data.folders import IMAGE_SUFFIXES, common_root
 from stages.data.records import Listing, Record, counted, supervision_of
-from stages.data.tables import check_id
+from stages.data.tables import check_id, check_text
 from stages.errors import BadData, MissingInput
 
 _TEXTS = (".txt", ".json")
@@ -89,7 +89,7 @@ def _record(place: str, key: str, files: _Files) -> Record | None:
 
 def _caption(files: _Files, where: str) -> str:
     if ".txt" in files:
-        return " ".join(files[".txt"][3].split())
+        return " ".join(check_text(files[".txt"][3], "caption", where).split())
     if ".json" not in files:
         return ""
     try:
@@ -97,4 +97,4 @@ def _caption(files: _Files, where: str) -> str:
     except (ValueError, RecursionError) as error:
         raise BadData(f"its JSON can't be read ({error})", where=where) from None
     caption = told.get("caption") if isinstance(told, dict) else None
-    return " ".join(caption.split()) if isinstance(caption, str) else ""
+    return " ".join(check_text(caption, "caption", where).split()) if isinstance(caption, str) else ""

@@ -99,6 +99,13 @@ def check_id(name: str, where: str) -> str:
     return name
 
 
+def check_text(text: str, what: str, where: str) -> str:
+    """Return `text` when a shard can hold it. Raises BadData for a lone surrogate ("\\ud800" in JSON) or a NUL."""
+    if text.encode("utf-8", "ignore").decode() != text or "\0" in text:
+        raise BadData(f"{what} {text[:40]!r} is not valid Unicode or holds a NUL", "mend it", where=where)
+    return text
+
+
 def read_table(path: Path) -> list[Row]:
     """Return the rows of a CSV, TSV or JSONL table, by suffix, else by what it looks like.
 
@@ -205,7 +212,16 @@ def _row(header: list[str], cells: list[str], line: int, path: Path) -> Row:
             "quote cells that hold the separator",
             where=f"{path}:{line}",
         )
-    return Row(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+    return _checked(Row(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}), path)
+
+
+def _checked(row: Row, path: Path) -> Row:
+    """Return a row when all text that is taken from it can be kept; ids are looked at by `check_id`."""
+    for name in {"path", *TAG_COLUMNS, *CAPTION_COLUMNS} & row.fields.keys():
+        cell = row.fields[name]
+        for text in [cell] if isinstance(cell, str) else cell:
+            check_text(text, name, f"{path}:{row.line}")
+    return row
 
 
 def _read_jsonl(text: str, path: Path) -> list[Row]:
@@ -220,7 +236,7 @@ def _read_jsonl(text: str, path: Path) -> list[Row]:
         if not isinstance(value, dict) or not {"id", "path"} & {str(key).lower() for key in value}:
             raise BadData("not an object with id or path", where=f"{path}:{number}")
         fields = {str(key).lower(): _json_cell(cell) for key, cell in value.items() if cell is not None}
-        rows.append(Row(number, fields))
+        rows.append(_checked(Row(number, fields), path))
     return rows
 
 

@@ -7,8 +7,6 @@ import difflib
 import hashlib
 import json
 import re
-import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from stages.nets.clip_text import TextTower
 from stages.nets.clip_vision import VisionTower, is_ordinary
 from stages.nets.clip_watched import WatchedTower
 from stages.nets.fetch import fetch_clip_weights
+from stages.nets.torchscript import is_torchscript, read_torchscript
 from stages.nets.weights import names_a_file, read_state_dict
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -102,7 +101,7 @@ def find_clip(clip: str | None, weights: str | None) -> ClipSource:
         return ClipSource(name, architecture, None, tuple(mean), tuple(std),
                           ("--weights random: the maps mean nothing",))
     if names_a_file(weights) or weights.endswith(_FILES):
-        file, quick = _existing(weights), _is_torchscript(Path(weights))
+        file, quick = _existing(weights), is_torchscript(Path(weights))
     else:
         file, described = fetch_clip_weights(name, weights)
         mean, std = described.get("mean", mean), described.get("std", std)
@@ -248,23 +247,7 @@ def _below_text(name: str) -> str:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    if not _is_torchscript(file):
-        return read_state_dict(file)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # OpenAI's archives are TorchScript all the same
-            return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
-    except RuntimeError as error:
-        raise BadData(f"no TorchScript file that can be read ({str(error).splitlines()[0][:80]})",
-                      "fetch or copy it again", where=str(file)) from None
-
-
-def _is_torchscript(file: Path) -> bool:
-    """Say whether this is an archive as OpenAI has released its models: TorchScript, with its code."""
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
+    return read_torchscript(file) if is_torchscript(file) else read_state_dict(file)
 
 
 def _by_name(name: str) -> dict[str, Any]:

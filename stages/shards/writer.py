@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 
+from stages.errors import BadData
 from stages.shards.digest import Entry, digest_over, entry_of
 from stages.shards.disk import replace_file
 from stages.shards.items import Item, group_name
@@ -170,6 +171,12 @@ def _chosen_chunks(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
 
 
 def strings(texts: Sequence[str]) -> np.ndarray:
-    """Return texts as an array of fixed-length UTF-8 strings."""
-    data = [text.encode() for text in texts]
+    """Return texts as an array of fixed-length UTF-8 strings.
+
+    Raises BadData for a name of a file or folder that is no UTF-8, which Python reads as lone surrogates.
+    """
+    try:
+        data = [text.encode() for text in texts]
+    except UnicodeEncodeError as error:
+        raise BadData(f"{error.object[:80]!r} is not valid Unicode, as all text of a shard is", "rename it") from None
     return np.array(data, dtype=f"S{max([1, *map(len, data)])}")

@@ -1,4 +1,7 @@
-"""The state of an unfinished training: `OUT.part`, a safetensors file replaced by rename."""
+"""The state of an unfinished training: `OUT.part`, a safetensors file replaced by rename.
+
+Its head has the `sha256` of the tensors, as a net's description, and `digest`, that of all the rest of the head.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from safetensors.torch import save
 from torch import nn
 
 from stages.errors import BadData, CannotCreate, WsssError
+from stages.nets.files import tensors_sha256
 from stages.shards import differences, part_path
 from stages.shards.disk import locked, make_folder, replace_file, temporary_path
+from stages.shards.request import sha256_of
 from stages.training.predictions import Predictions
 
 _KEY = "wsss-training"
@@ -60,17 +65,24 @@ class Checkpoint:
                     plain[f"{number}.{name}"] = value
         head = {"request": self._request, "step": step, "plain": plain, "scaler": scaler, "history": history}
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors | seen).items()}
-        replace_file(self.path, save(tensors, {_KEY: json.dumps(head, sort_keys=True)}))
+        head["sha256"] = tensors_sha256(tensors)
+        replace_file(self.path, save(tensors, {_KEY: json.dumps({**head, "digest": sha256_of(head)}, sort_keys=True)}))
 
     def restore(self, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor], *,
                 predictions: Predictions, discard: bool) -> tuple[int, dict[str, Any]]:
         """Load the state on disk into what is given; return (steps done, state of the scaler).
 
-        (0, {}) when there is none. Raises CannotCreate when it is of other settings and `discard` is off.
+        (0, {}) when there is none. Raises BadData when it is damaged and CannotCreate when it is of other settings,
+        unless it may be dropped (`discard`).
         """
         if not self.path.exists():
             return 0, {}
-        tensors, head = self.read()
+        try:
+            tensors, head = self.read()
+        except BadData:
+            if discard:
+                return 0, {}
+            raise
         changed = differences(head["request"], self._request)
         if changed and discard:
             return 0, {}
@@ -95,16 +107,23 @@ class Checkpoint:
             return False
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return the tensors and the head of the state on disk. Raises BadData when it is none."""
+        """Return the tensors and the head of the state on disk. Raises BadData when it is none, or is damaged."""
         try:
             with safe_open(self.path, "pt") as file:
                 head = json.loads(file.metadata()[_KEY])
                 if not {"request", "step", "plain", "scaler"} <= head.keys():
                     raise ValueError("it lacks what it was asked to be, or how far it is")
-                return {name: file.get_tensor(name) for name in file.keys()}, head  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise BadData(f"is no training state ({error})", "remove it to start anew",
-                          where=str(self.path)) from None
+            raise self._unusable(f"is no training state ({error})") from None
+        if "digest" not in head:
+            raise self._unusable("has no checksum: it was damaged, or written by an older version")
+        if head.pop("digest") != sha256_of(head) or head.get("sha256") != tensors_sha256(tensors):
+            raise self._unusable("damaged: its contents don't match their checksum")
+        return tensors, head
+
+    def _unusable(self, what: str) -> BadData:
+        return BadData(what, "remove it to start anew", where=str(self.path))
 
 
 def drop_leftover(output: Path, request: dict[str, Any]) -> None:

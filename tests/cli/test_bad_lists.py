@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,28 @@ def test_as_users_run_it(wsss, root):
     traced = wsss("index", "table", root / "labels.csv", "--images", root / "nowhere", "-o", "i.h5", "--debug")
     assert traced.code == 66
     assert "Traceback" in traced.err
+
+
+@pytest.mark.parametrize(("name", "text", "told"), [
+    ("t.jsonl", '{"id": "a", "tags": ["cat", "\\ud800"]}', (r"t.jsonl:1: tags '\ud800' is not valid Unicode",)),
+    ("t.jsonl", '{"id": "a"}\n{"id": "b", "caption": "\\udc80"}', (r"t.jsonl:2: caption '\udc80' is not valid",)),
+    ("t.jsonl", '{"path": "\\ud800.jpg"}', (r"t.jsonl:1: path '\ud800.jpg'",)),
+    ("t.jsonl", '{"id": "picture_000", "caption": "a\\u0000"}', (r"t.jsonl:1: caption 'a\x00'", "holds a NUL")),
+    ("t.csv", "id,caption\npicture_000,a\0b\n", ("t.csv:2", "NUL")),
+    ("c.json", '{"images": [{"id": 1, "file_name": "picture_000.jpg"}], "categories": [{"id": 1, "name": "\\ud800"}]}',
+     (r"c.json: categories[0].name '\ud800' is not valid Unicode",)),
+    ("c.json", '{"images": [{"id": 1, "file_name": "picture_000.jpg"}], "annotations": [{"image_id": 1, "caption": '
+     '"\\ud800"}]}', (r"c.json: annotations[0].caption '\ud800' is not valid Unicode",))])
+def test_text_that_no_shard_can_hold(root, tmp_path, name, text, told):
+    (root / name).write_text(text)
+    layout = "coco" if name == "c.json" else "table"
+    refused(run("index", layout, root / name, "--images", root / "JPEGImages", "-o", tmp_path / "i.h5"), 65, *told)
+    assert not (tmp_path / "i.h5").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_a_folder_whose_name_is_no_utf8(root, tmp_path):
+    place = tmp_path / "bad \udcff"
+    root.rename(place)
+    done = run("index", "table", place / "labels.csv", "--images", place / "JPEGImages", "-o", tmp_path / "i.h5")
+    refused(done, 65, r"\udcff", "is not valid Unicode")

@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tiny_index, tmp_pat
         refused(training(tiny_index, tmp_path / name, tmp_path / "n.safetensors"), 65, name)
         assert not place.exists()
         assert not (tmp_path / "n.safetensors").exists()
+
+
+def test_an_archive_that_would_run_code_is_refused_and_not_run(tiny_index, tmp_path):
+    place = tmp_path / "it ran"
+    with zipfile.ZipFile(tmp_path / "archive.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(RunsCode(place), protocol=2))
+        archive.writestr("archive/constants.pkl", b"")
+    for clip in (("--clip", tmp_path / "archive.pt"), ("--clip", "ViT-B-16", "--weights", tmp_path / "archive.pt")):
+        refused(run("cams", "clip-es", tiny_index, *clip, "--device", "cpu", "-o", tmp_path / "out"), 65, "archive.pt",
+                "it holds posix mkdir")
+        assert not place.exists()
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_with_more_than_tensors_names_what_it_holds(tiny_index, tmp_path):

@@ -88,6 +88,8 @@ COMMANDS = {one.name: one for one in (
          "1", "--steps", "4", "--save-every", "2", "--unfreeze-at", "2"),
     _files("index", "index", "table", "../inputs/pictures/labels.csv", "--images", "../inputs/pictures/JPEGImages",
            "--masks", "../inputs/pictures/SegmentationClass", "--shard-size", "3", "-o", "out", other=("--pack",)),
+    _files("index-split", "index", "split", _INDEX, "--single", "-o", "out/single.h5"),
+    _files("merge", "merge", "../inputs/cams", "--parts", "2", "-o", "out"),
     _files("cluster", "cluster", "finch", "../inputs/features", "-o", "out/clusters.h5", "--sheet", "out/sheet.png",
            other=("--metric", "euclidean")),
     _files("cooc", "cooc", _INDEX, "-o", "out/cooc.h5", "--plot", "out/cooc.png", other=("--diagonal", "all")),

@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from stages.data.class_words import read_words
 from stages.data.images import decode_image, read_header
-from stages.data.layout_coco import list_coco
-from stages.data.layout_table import list_table
-from stages.data.layout_voc import list_voc
-from stages.data.layout_webdataset import list_webdataset
 from stages.data.masks import decode_mask
 from stages.data.tables import read_class_names
 from stages.flow.background import resolve_background
+from stages.flow.execution import Inputs, Output, Silent, Stop
+from stages.index.config import FolderConfig, VocConfig
+from stages.index.stage import run as run_index
 from stages.nets.files import load_net
+from stages.nets.torchscript import read_torchscript
 from stages.nets.weights import read_state_dict
 from stages.shards import Journal, Shard, check_shard
 from stages.training.checkpoint import Checkpoint
@@ -31,6 +32,14 @@ def _file(data: bytes, folder: Path, name: str) -> Path:
     path = folder / name
     path.write_bytes(data)
     return path
+
+
+def _index(layout: str, folder: Path, place: Path, **named: Path) -> None:
+    """Write an index of tags, and read it again."""
+    config = VocConfig(tags_only=True) if layout == "voc" else FolderConfig(tags_only=True)
+    inputs = Inputs([str(place)], {name: str(path) for name, path in named.items()})
+    run_index(layout, config, inputs, Output(folder / "index.h5"), stop=Stop(), report=Silent())
+    list(Shard(folder / "index.h5").items())
 
 
 def shard(data: bytes, folder: Path) -> None:
@@ -49,13 +58,14 @@ def journal(data: bytes, folder: Path) -> None:
 def table(data: bytes, folder: Path) -> None:
     """Index by a table, whose kind the first byte chooses."""
     suffix = ("csv", "tsv", "jsonl", "txt")[data[0] % 4] if data else "csv"
-    list_table(_file(data[1:], folder, f"fuzzed.{suffix}"), images=folder)
+    _index("table", folder, _file(data[1:], folder, f"fuzzed.{suffix}"), images=folder)
 
 
 def image_list(data: bytes, folder: Path) -> None:
     """Index a VOC tree by a list."""
     (folder / "JPEGImages").mkdir(exist_ok=True)
-    list_voc(folder, list_file=_file(data, folder, "fuzzed.txt"))
+    (folder / "JPEGImages" / "a.jpg").touch()
+    _index("voc", folder, folder, list=_file(data, folder, "fuzzed.txt"))
 
 
 def annotation(data: bytes, folder: Path) -> None:
@@ -65,7 +75,7 @@ def annotation(data: bytes, folder: Path) -> None:
     (folder / "JPEGImages" / "a.jpg").touch()
     (folder / "list.txt").write_text("a\n")
     _file(data, folder / "Annotations", "a.xml")
-    list_voc(folder, list_file=folder / "list.txt")
+    _index("voc", folder, folder, list=folder / "list.txt")
 
 
 def class_names(data: bytes, folder: Path) -> None:
@@ -75,12 +85,13 @@ def class_names(data: bytes, folder: Path) -> None:
 
 def coco(data: bytes, folder: Path) -> None:
     """Index by the JSON of COCO."""
-    list_coco(_file(data, folder, "fuzzed.json"), images=folder)
+    (folder / "a.jpg").touch()
+    _index("coco", folder, _file(data, folder, "fuzzed.json"), images=folder)
 
 
 def webdataset(data: bytes, folder: Path) -> None:
     """Index a tar archive."""
-    list_webdataset([_file(data, folder, "fuzzed.tar")])
+    _index("webdataset", folder, _file(data, folder, "fuzzed.tar"))
 
 
 def words(data: bytes, folder: Path) -> None:
@@ -120,6 +131,15 @@ def weights(data: bytes, folder: Path) -> None:
     read_state_dict(_file(data[1:], folder, f"fuzzed.{suffix}"))
 
 
+def torchscript(data: bytes, folder: Path) -> None:
+    """Read a TorchScript archive, whose pickle the bytes are."""
+    code = b'class Net(Module):\n  __parameters__ = ["a", "0", ]\n  __buffers__ = ["b", ]\nclass Plain:\n  x : int\n'
+    with zipfile.ZipFile(folder / "fuzzed.pt", "w") as archive:
+        for name, content in (("data.pkl", data), ("data/0", bytes(12)), ("code/__torch__.py", code)):
+            archive.writestr(f"fuzzed/{name}", content)
+    read_torchscript(folder / "fuzzed.pt")
+
+
 def training_state(data: bytes, folder: Path) -> None:
     """Read the state of an unfinished training."""
     _file(data, folder, "fuzzed.safetensors.part")
@@ -128,4 +148,4 @@ def training_state(data: bytes, folder: Path) -> None:
 
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {one.__name__: one for one in (
     shard, journal, table, image_list, annotation, class_names, coco, webdataset, words, recipe, evaluation, image,
-    mask, net, weights, training_state)}
+    mask, net, weights, torchscript, training_state)}

@@ -1,4 +1,4 @@
-"""Flips bytes of a shard or a net one after another and reads it: run in a process of its own, since HDF5 may crash.
+"""Flips bytes of a file one after another and reads it: run in a process of its own, since HDF5 may crash.
 
 `python flips.py FILE FIRST STRIDE MASK` prints how many flips gave an error, and how many the same contents;
 it ends 1, naming the byte, when contents were different, when something else than a line for the user came out, or when
@@ -19,9 +19,9 @@ _NAMES = ("kind", "part", "parts", "classes", "ids", "errors", "provenance", "di
 
 
 def everything(path: Path) -> str:
-    """Return all that a reader can learn from a shard or a net, as text."""
-    if path.suffix == ".safetensors":
-        return _all_of_net(path)
+    """Return all that a reader can learn from a shard, a net or the state of a training, as text."""
+    if path.suffix in (".safetensors", ".part"):
+        return _all_of_tensors(path)
     shard = Shard(path)
     try:
         kind = KINDS[shard.kind]
@@ -35,10 +35,12 @@ def everything(path: Path) -> str:
         shard.close()
 
 
-def _all_of_net(path: Path) -> str:
+def _all_of_tensors(path: Path) -> str:
     from stages.nets.files import read_net
-    tensors, description = read_net(path)
-    return repr([_described({name: tensor.numpy() for name, tensor in tensors.items()}), description])
+    from stages.training.checkpoint import Checkpoint
+    is_net = path.suffix == ".safetensors"
+    tensors, told = read_net(path) if is_net else Checkpoint(path.with_suffix(""), {}, leads=False).read()
+    return repr([_described({name: tensor.numpy() for name, tensor in tensors.items()}), told])
 
 
 def _described(arrays: dict) -> list:

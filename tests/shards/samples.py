@@ -89,6 +89,22 @@ def _small_net(folder: Path) -> Path:
     return folder / "net.safetensors"
 
 
+def _small_state(folder: Path) -> Path:
+    import torch
+
+    from stages.training.checkpoint import Checkpoint
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.BatchNorm1d(1))
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(torch.ones(2, 2)).sum().backward()
+    optimiser.step()
+    checkpoint = Checkpoint(folder / "training", {"config": {"lr": 0.1, "names": ["é"]}, "world": 1})
+    checkpoint.save(3, net, optimiser, {"1.bias": torch.ones(1)}, {"scale": 2.0}, {"seen": torch.ones(1)},
+                    [{"loss": 0.5}])
+    checkpoint.release(finished=False)
+    return checkpoint.path
+
+
 # By name, what writes a file of a few kilobytes to a folder and returns its path. The second image of a shard of maps
 # has one row, the first none; of an index the first has its bytes in it.
 SMALL_FILES: dict[str, Callable[[Path], Path]] = {
@@ -96,7 +112,7 @@ SMALL_FILES: dict[str, Callable[[Path], Path]] = {
     "features": _small_shard("features", ("a", "b")), "clusters": _small_shard("clusters", ("a", "b")),
     "cooc": _small_shard("cooc", ("a",)), "cams": _small_shard("cams", ("a", "b"), refused=("a",)),
     "cams with background": _small_shard("cams", ("a", "b"), refused=("a",), root_attrs={"background": "included"}),
-    "masks": _small_shard("masks", ("a",)), "net": _small_net,
+    "masks": _small_shard("masks", ("a",)), "net": _small_net, "state of a training": _small_state,
 }
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from stages.errors import BadData, CannotCreate, IoFailed, Stopped
 from stages.flow.execution import Output
@@ -215,6 +216,35 @@ def test_a_state_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     part_path(path).write_bytes(b"no state")
     with pytest.raises(BadData, match=r"net\.safetensors\.part: is no training state .*remove it to start anew"):
+        trained(path)
+
+
+def test_a_damaged_state_is_never_gone_on_with(tmp_path: Path) -> None:
+    whole, path = trained(tmp_path / "whole.safetensors"), tmp_path / "net.safetensors"
+    with pytest.raises(Stopped):
+        trained(path, steps=4)
+    state = part_path(path).read_bytes()
+    for place in (len(state) - 1, len(state) - 700, state.index(b'\\"step\\": ') + 10):
+        part_path(path).write_bytes(state[:place] + bytes([state[place] ^ 1]) + state[place + 1:])
+        with pytest.raises(BadData, match=r"net\.safetensors\.part: damaged: .*remove it to start anew") as told:
+            trained(path)
+        assert told.value.code == 65 and not path.exists()
+    assert trained(path, force=True) == whole
+    part_path(path).write_bytes(state)
+    path.unlink()
+    assert trained(path) == whole
+
+
+def test_a_state_of_an_older_version_has_no_checksum_and_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(Stopped):
+        trained(path, steps=4)
+    with safe_open(part_path(path), "pt") as file:
+        head = json.loads(file.metadata()["wsss-training"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    told = json.dumps({key: value for key, value in head.items() if key not in ("sha256", "digest")})
+    part_path(path).write_bytes(save(tensors, {"wsss-training": told}))
+    with pytest.raises(BadData, match=r"has no checksum: .* an older version; remove it to start anew"):
         trained(path)
 
 
