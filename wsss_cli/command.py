@@ -73,7 +73,7 @@ def _carry_out(stage: str, values: dict[str, Any], config: type | Variants, name
                run: Callable[[Call], Summary | None]) -> int:
     _take_recipe(values, config, stage)
     settings = checked(options.build_config(config, values))
-    report = TerminalReport(quiet=values["quiet"])
+    report = TerminalReport(quiet=values["quiet"], verbose=bool(values["verbose"]))
     stop = Stop()
     stop.install()
     paths = _paths(values["paths"], values.get("null", False))

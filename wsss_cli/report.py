@@ -13,8 +13,8 @@ _SECONDS_BETWEEN_LINES = 60.0
 class TerminalReport:
     """Writes progress to standard error and finished paths to standard output, flushed one by one."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._quiet, self._verbose = quiet, verbose
         self._bars: Any = None
         self._bar: Any = None
         self._what = ""
@@ -69,6 +69,11 @@ class TerminalReport:
                 self._bars.console.print(text, markup=False, highlight=False)
             else:
                 print(text, file=sys.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        """Say one line to the person who asked for more."""
+        if self._verbose:
+            self.tell(text)
 
     def finished(self, path: Path) -> None:
         """Name a finished file to whoever reads standard output."""

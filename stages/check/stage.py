@@ -1,4 +1,4 @@
-"""`check`: every damaged byte of a shard, found; and what is sound of it kept, so that only the rest is made again."""
+"""`check`: damaged bytes and parts that are of no run, found; and what is sound of a shard kept, to make the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from typing import Any
 from stages.errors import BadData, MissingInput, WsssError
 from stages.flow.execution import Output, Report
 from stages.nets.files import read_net
-from stages.shards import check_shard, expand, missing_parts, numbered, part_path, salvage
+from stages.shards import (
+    Shard,
+    check_name,
+    check_same_run,
+    check_shard,
+    expand,
+    missing_parts,
+    numbered,
+    part_path,
+    salvage,
+)
 
 
 @dataclass(frozen=True)
@@ -24,19 +34,20 @@ class Checked:
     faults: list[WsssError]
 
 
-def check(paths: Iterable[str], report: Report, *, repair: bool = False) -> Iterator[Checked]:
+def check(paths: Iterable[str], report: Report, *, repair: bool = False, dry_run: bool = False) -> Iterator[Checked]:
     """Yield what is found of every file, of a net against the sha256 of its tensors; then the holes of a run.
 
-    With `repair` what is sound of a damaged shard goes to its journal, and the shard out of the way. Raises what
-    `salvage` raises but BadData, which is told.
+    With `repair` what is sound of a damaged shard goes to its journal, and the shard out of the way; with `dry_run`
+    that is told only. Raises what `salvage` raises but BadData, which is told.
     """
+    runs: dict[tuple[Path, str, int], Shard] = {}
     for given in paths:
         files = [Path(given)] if given.endswith(".safetensors") else expand(given)
         for file in files:
             faults = _faults(file)
-            yield Checked(file, "damaged" if faults else "good", faults)
+            yield Checked(file, "damaged", faults) if faults else _in_its_run(file, runs)
             if faults and repair:
-                report.tell(_repaired(file))
+                report.tell(_repaired(file, dry_run))
         holes = _holes(files) if Path(given).is_dir() else ""
         if holes:
             fault = MissingInput(f"the run lacks part {holes}", "make the missing shards", where=given)
@@ -53,22 +64,42 @@ def _faults(file: Path) -> list[WsssError]:
     return []
 
 
+def _in_its_run(file: Path, runs: dict[tuple[Path, str, int], Shard]) -> Checked:
+    """Compare a sound file with its name and with the first of its run, of which `runs` keeps one each."""
+    name = numbered(file)
+    if name is None:
+        return Checked(file, "good", [])
+    shard = Shard(file)
+    shard.close()
+    verdict = "misnamed"
+    try:
+        check_name(shard)
+        verdict = "mixed"
+        check_same_run(shard, runs.setdefault((file.parent, name[0], name[2]), shard))
+    except BadData as fault:
+        return Checked(file, verdict, [fault])
+    return Checked(file, "good", [])
+
+
 def _holes(files: list[Path]) -> str:
     """Return the parts that the names in a folder lack."""
     numbers = [name for file in files if (name := numbered(file))]
     return missing_parts([part for _, part, _ in numbers], numbers[0][2])
 
 
-def _repaired(file: Path) -> str:
-    """Keep what is sound, and return what is to be done now."""
+def _repaired(file: Path, dry_run: bool) -> str:
+    """Keep what is sound, and return what is to be done now; in a dry run what would be done."""
     if file.suffix == ".safetensors":
         return f"{file}: a net can't be repaired; copy it again, or train it again with --force"
     try:
-        done = salvage(file)
+        done = salvage(file, dry_run=dry_run)
     except BadData as error:
         return str(error)
-    kept = (f"{done.kept} of its {done.total} images are kept in {part_path(file).name}" if done.kept
-            else "nothing of it could be kept")
+    images = f"{done.kept} of its {done.total} images"
+    if dry_run:
+        kept = f"would keep {images} in {part_path(file).name}" if done.kept else "would keep nothing of it"
+        return f"{file}: {kept}, and move it to {done.moved.name}; to be run then: {_command(file)}"
+    kept = f"{images} are kept in {part_path(file).name}" if done.kept else "nothing of it could be kept"
     return f"{file}: {kept}, itself is now {done.moved.name}; run again: {_command(file)}"
 
 

@@ -12,25 +12,29 @@ import numpy as np
 from PIL import Image
 
 from stages.errors import BadData
+from stages.shards.schema import MAX_PIXELS
 
-MAX_PIXELS = 50_000_000
 # Formats that Pillow decodes by itself; EPS, for one, would start another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 ORIENTATION = 0x0112
+_MODES = {"1": "1 bit", "P": "a palette", "CMYK": "CMYK colours"}
 REPLACE = "replace the file or take it off the list"
 _pillow_limit = threading.Lock()
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header tells: stored size in pixels, EXIF orientation 1..8, Pillow's mode, what decoding does."""
+    """What the header tells: stored size in pixels, EXIF orientation 1..8, Pillow's mode.
+
+    `notes` are what decoding changes, each the end of a sentence on images: "have transparency, which is dropped".
+    """
 
     height: int
     width: int
     orientation: int
     mode: str
-    note: str
+    notes: tuple[str, ...]
 
 
 def read_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> ImageHeader:
@@ -45,8 +49,7 @@ def read_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, min_si
             raise BadData(
                 f"image of {height}x{width} pixels is too small", f"at least {min_side} a side", where=where
             )
-        orientation = _orientation(image)
-        return ImageHeader(height, width, orientation, image.mode, _note(image, orientation))
+        return ImageHeader(height, width, _orientation(image), image.mode, _notes(image))
 
 
 def decode_image(
@@ -63,10 +66,23 @@ def decode_image(
     (Pillow's own conversion saturates above 255). Raises BadData as `read_header` does, for truncated
     files, and for pixels of 32 bits.
     """
+    image, _ = decode_with_header(data, where=where, max_pixels=max_pixels, min_side=min_side, apply_exif=apply_exif)
+    return image
+
+
+def decode_with_header(
+    data: bytes,
+    *,
+    where: str,
+    max_pixels: int = MAX_PIXELS,
+    min_side: int = 1,
+    apply_exif: bool = False,
+) -> tuple[np.ndarray, ImageHeader]:
+    """Return what `decode_image` and `read_header` do."""
     header = read_header(data, where=where, max_pixels=max_pixels, min_side=min_side)
     with opened(data, where=where, max_pixels=max_pixels) as image:
         stored = unturned(_rgb(loaded(image, where), where), image, header.orientation)
-    return turned(stored, header.orientation) if apply_exif else stored
+    return (turned(stored, header.orientation) if apply_exif else stored), header
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -94,7 +110,7 @@ def opened(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Iterator
         if height * width > max_pixels:
             raise BadData(
                 f"image of {height}x{width} = {height * width} pixels is over the limit of {max_pixels}",
-                "shrink it or raise --max-pixels",
+                "shrink it or raise --max-pixels of wsss index",
                 where=where,
             )
         # Cameras store a preview as second picture of an MPO: that is no animation.
@@ -169,17 +185,17 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _note(image: Image.Image, orientation: int) -> str:
+def _notes(image: Image.Image) -> tuple[str, ...]:
     notes = []
     if image.mode in SIXTEEN_BIT or image.mode == "I":
-        notes.append("16-bit grey scaled to 8 bits")
+        notes.append("have 16 bits, scaled to 8")
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        notes.append("transparency dropped")
+        notes.append("have transparency, which is dropped")
     elif image.mode not in ("RGB", "L"):
-        notes.append(f"converted from {image.mode}")
-    if orientation != 1:
-        notes.append(f"EXIF orientation {orientation}")
-    return ", ".join(notes)
+        notes.append(f"have {_MODES.get(image.mode, f'the mode {image.mode}')}, converted to RGB")
+    if image.format == "MPO":
+        notes.append("hold several pictures, of which the first is taken")
+    return tuple(notes)
 
 
 def _rgb(image: Image.Image, where: str) -> np.ndarray:

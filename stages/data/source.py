@@ -66,7 +66,7 @@ class ImageSource:
         data = self._bytes(item_id, "image", path)
         if "crc32" in entry.attrs and zlib.crc32(data) != entry.attrs["crc32"]:
             raise BadData("is not the file that was indexed", "index it again", where=path)
-        return decode_image(data, where=path, apply_exif=self._apply_exif)
+        return decode_image(data, where=path, max_pixels=self.index.max_pixels, apply_exif=self._apply_exif)
 
     def has_mask(self, item_id: str) -> bool:
         """Say whether the index knows a ground-truth mask of this image."""
@@ -75,15 +75,18 @@ class ImageSource:
     def mask(self, item_id: str) -> np.ndarray:
         """Return the ground truth, (H, W) class ids; 255 (65535) where it says nothing.
 
-        Where the data set has no background (an empty class 0), its 0 means void and becomes ignore.
+        Where the data set has no background (an empty class 0), its 0 means void and becomes ignore. A file that
+        differs from the one that was indexed is BadData.
         """
         entry = self.entry(item_id)
         if "mask_path" not in entry.attrs:
             raise BadData("has no mask in the index", "index it with --masks", where=item_id)
         path = str(entry.attrs["mask_path"])
-        size = self.size(item_id)
-        mask = decode_mask(self._bytes(item_id, "mask", path), where=path, n_classes=len(self.classes) - 1, size=size,
-                           label_map=self._label_map)
+        data = self._bytes(item_id, "mask", path)
+        if "mask_crc32" in entry.attrs and zlib.crc32(data) != entry.attrs["mask_crc32"]:
+            raise BadData("is not the mask that was indexed", "index it again", where=path)
+        mask = decode_mask(data, where=path, n_classes=len(self.classes) - 1, size=self.size(item_id),
+                           max_pixels=self.index.max_pixels, label_map=self._label_map)
         if not self.classes[0]:
             mask[mask == 0] = np.iinfo(mask.dtype).max
         return mask

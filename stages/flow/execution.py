@@ -111,6 +111,9 @@ class Report(Protocol):
     def tell(self, text: str) -> None:
         """Say one line to the person who waits."""
 
+    def detail(self, text: str) -> None:
+        """Say one line to the person who asked for more."""
+
     def finished(self, path: Path) -> None:
         """Name a finished file to whoever reads standard output."""
 
@@ -125,6 +128,9 @@ class Silent:
         """Ignore the count."""
 
     def tell(self, text: str) -> None:
+        """Ignore the line."""
+
+    def detail(self, text: str) -> None:
         """Ignore the line."""
 
     def finished(self, path: Path) -> None:

@@ -16,7 +16,18 @@ from stages.errors import BadData, CannotCreate, Stopped, WsssError
 from stages.flow.execution import Output, Summary
 from stages.flow.parts import Part
 from stages.flow.work import BESIDE, MapWork, PartWork, Worker
-from stages.shards import KINDS, Contents, Item, Journal, Shard, differences, part_path, write_shard
+from stages.shards import (
+    KINDS,
+    Contents,
+    Item,
+    Journal,
+    Shard,
+    differences,
+    made_otherwise,
+    numbered,
+    part_path,
+    write_shard,
+)
 from stages.shards.disk import append_line, make_folder
 
 _SYNC_SECONDS = 5.0
@@ -54,6 +65,28 @@ def _up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
         os.utime(part.path)
         _drop_leftover(part, work.request(part, source), there)
     return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
+
+
+def check_run(work: MapWork, part: Part, output: Output) -> None:
+    """Raise CannotCreate when a part is to be put into a run whose shards were made with other settings.
+
+    One of them is looked at. With `--force` many tasks replace a run shard by shard.
+    """
+    second = work.second(part)
+    if second is not None:
+        check_run(*second, output)
+    if output.force or numbered(part.path) is None or not part.path.parent.is_dir():
+        return
+    entry = work.entry(Shard(part.source))
+    for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-{part.parts:05d}.h5")):
+        try:
+            changed = made_otherwise(Shard(path).provenance, [*Shard(part.source).provenance, entry])
+        except WsssError:
+            continue  # damaged: what reads it will tell
+        if changed:
+            raise CannotCreate(f"would be put beside {path.name}, which has other settings ({changed})",
+                               "give those settings, another -o, or --force to replace it", where=str(part.path))
+        return
 
 
 def _drop_leftover(part: Part, request: dict[str, Any], there: Shard) -> None:

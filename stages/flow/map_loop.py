@@ -14,7 +14,7 @@ from typing import Any
 from stages.errors import MissingInput, Stopped
 from stages.flow.device import cores, use_threads
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.flow.make_part import make_part, up_to_date
+from stages.flow.make_part import check_run, make_part, up_to_date
 from stages.flow.parts import Part, Plan
 from stages.flow.stream import arriving
 from stages.flow.work import MapWork, Worker
@@ -59,6 +59,7 @@ def _there(parts: Iterator[Part | None], stop: Stop) -> Iterator[Part]:
 
 def _wanted(plan: Plan, work: MapWork, output: Output, report: Report, summary: Summary) -> Iterator[Part | None]:
     """Yield the parts that are not up to date, None while there is none; report the others at once."""
+    beside_others = False
     for part in plan:
         if part is None:
             yield None
@@ -68,7 +69,11 @@ def _wanted(plan: Plan, work: MapWork, output: Output, report: Report, summary: 
             summary.add(done)
             report.tell(f"{part.path} is up to date")
             report.finished(part.path)
-        elif output.dry_run:
+            continue
+        if not beside_others:
+            check_run(work, part, output)
+            beside_others = True
+        if output.dry_run:
             report.tell(f"would make {part.path} ({part.stop - part.start} images)")
         else:
             yield part

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.execution import Output
-from stages.shards import Shard, expand, missing_parts, numbered, shard_name
+from stages.shards import Shard, check_name, check_same_run, expand, missing_parts, numbered, shard_name
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,9 @@ class Plan:
         return "" if self._output.task else missing_parts(self._seen, self._total)
 
     def _agree(self, source: Shard) -> None:
-        name = numbered(source.path)
-        if name is not None and name[1:] != (source.part, source.parts):
-            raise BadData(f"is part {source.part} of {source.parts}, and named otherwise", "give it its own name back",
-                          where=str(source.path))
-        if self._first is None:
-            self._first = source
-        elif source.classes != self._first.classes or source.parts != self._first.parts:
-            raise BadData(f"is not of the same run as {self._first.path}", "give the shards of one run",
-                          where=str(source.path))
+        check_name(source)
+        self._first = self._first or source
+        check_same_run(source, self._first)
 
     def _cut(self, source: Shard) -> Iterator[Part]:
         index_path = find_index(source, self._index)

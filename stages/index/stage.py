@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.images import decode_image
+from stages.data.images import decode_with_header
 from stages.data.masks import decode_mask
-from stages.data.records import Listing, Record
+from stages.data.records import Listing, Record, counted
 from stages.data.source import read_bytes, root_of
 from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
 from stages.flow.device import cores
@@ -36,6 +37,9 @@ from stages.shards import (
 )
 from stages.shards.disk import make_folder
 
+# By whether --apply-exif is given.
+_EXIF = {False: "have an EXIF orientation, which is not applied (see --apply-exif)",
+         True: "are turned as their EXIF orientation says"}
 _BEAR = {"one": "one class", "several": "more than one class"}
 
 
@@ -138,12 +142,15 @@ def _kind(labels: np.ndarray | None) -> str:
 
 def _items(task: _Task, output: Output, stop: Stop, report: Report) -> list[Item]:
     report.begin("index", len(task.listing.records))
-    items = []
+    items, noted = [], Counter[str]()
     with ThreadPoolExecutor(min(8, cores())) as pool:
         # An index of tags opens nothing that could be waited for.
         mapped = map if task.config.tags_only else pool.map
-        for item in mapped(lambda record: _item(record, task), task.listing.records):
+        for item, notes in mapped(lambda record: _item(record, task), task.listing.records):
             items.append(item)
+            noted.update(notes)
+            for note in notes:
+                report.detail(f"{item.attrs['path']} is among the images that {note}")
             report.advance()
             if output.strict and item.error is not None:
                 pool.shutdown(cancel_futures=True)
@@ -151,11 +158,17 @@ def _items(task: _Task, output: Output, stop: Stop, report: Report) -> list[Item
             if stop.requested:
                 pool.shutdown(cancel_futures=True)
                 raise Stopped("stopped", "run the same command again")
+    for what, count in sorted(noted.items()):
+        for line in counted(count, len(items), what):
+            report.tell(line)
     return items
 
 
-def _item(record: Record, task: _Task) -> Item:
-    """Return an image's entry; with the reason instead where the image or its mask can't be used."""
+def _item(record: Record, task: _Task) -> tuple[Item, tuple[str, ...]]:
+    """Return an image's entry and what is to be told of the image.
+
+    The entry has the reason instead where the image or its mask can't be used.
+    """
     attrs: dict[str, Any] = {"path": record.path}
     datasets: dict[str, np.ndarray] = {}
     if record.labels is not None:
@@ -166,18 +179,20 @@ def _item(record: Record, task: _Task) -> Item:
         attrs["mask_path"] = record.mask_path
     if record.span is not None:
         attrs["offset"], attrs["bytes"] = record.span
+    notes: tuple[str, ...] = ()
     if not task.config.tags_only:
         try:
-            _open(record, task, attrs, datasets)
+            notes = _open(record, task, attrs, datasets)
         except BadData as error:
-            return Item(record.id, error=str(error))
-    return Item(record.id, datasets, attrs)
+            return Item(record.id, error=str(error)), ()
+    return Item(record.id, datasets, attrs), notes
 
 
-def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str, np.ndarray]) -> None:
+def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str, np.ndarray]) -> tuple[str, ...]:
     config, listing = task.config, task.listing
     data = read_bytes(listing.root, record.path, record.span)
-    image = decode_image(data, where=record.path, max_pixels=config.max_pixels, apply_exif=config.apply_exif)
+    image, header = decode_with_header(data, where=record.path, max_pixels=config.max_pixels,
+                                       apply_exif=config.apply_exif)
     height, width = image.shape[:2]
     attrs.update(height=height, width=width, bytes=len(data), crc32=zlib.crc32(data))
     if config.pack:
@@ -185,9 +200,11 @@ def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str
     if record.mask_path is not None:
         mask = read_bytes(listing.root, record.mask_path)
         decode_mask(mask, where=record.mask_path, n_classes=len(listing.classes) - 1, size=(height, width),
-                    label_map=listing.label_map)
+                    max_pixels=config.max_pixels, label_map=listing.label_map)
+        attrs["mask_crc32"] = zlib.crc32(mask)
         if config.pack:
             datasets["mask"] = np.frombuffer(mask, dtype=np.uint8)
+    return header.notes + ((_EXIF[config.apply_exif],) if header.orientation != 1 else ())
 
 
 def _write(made: _Made, shard_size: int, output: Output, report: Report) -> Summary:

@@ -51,6 +51,28 @@ def frames(data: bytes) -> tuple[list[bytes], int]:
     return payloads, position
 
 
+def taken_over(data: bytes, request: dict[str, Any], path: Path, *,
+               discard: bool = False) -> tuple[dict[int, Item], int]:
+    """Return the items of a journal's bytes by position, and how many bytes are of use; 0 when it is to begin anew.
+
+    Raises CannotCreate when it holds items made with other settings (the keys that differ are named), BadData when it
+    is none of ours; with `discard` it then begins anew.
+    """
+    payloads, end = frames(data)
+    try:
+        recorded = json.loads(payloads[0]) if payloads else {}
+        items = dict(unpack(payload) for payload in payloads[1:])
+    except Exception:  # the frames are whole, but somebody else's: numpy raises whatever they make it raise
+        if not discard:
+            raise BadData("is no journal of wsss", "remove it, or give another -o", where=str(path)) from None
+        return {}, 0
+    changed = differences(recorded, request) if payloads else ""
+    if changed and not discard and items:
+        raise CannotCreate(f"holds unfinished work with other settings ({changed})",
+                           "give those settings, another -o, or --force to drop it", where=str(path))
+    return ({}, 0) if changed else (items, end)
+
+
 class Journal:
     """The locked journal of one shard. `items` maps the positions already there to their items."""
 
@@ -71,25 +93,11 @@ class Journal:
 
     def _recover(self, request: dict[str, Any], discard: bool) -> None:
         with open(os.dup(self._descriptor), "rb") as stream:
-            payloads, end = frames(stream.read())
-        try:
-            recorded = json.loads(payloads[0]) if payloads else {}
-            items = dict(unpack(payload) for payload in payloads[1:])
-        except Exception:  # the frames are whole, but somebody else's: numpy raises whatever they make it raise
-            if not discard:
-                raise BadData("is no journal of wsss", "remove it, or give another -o", where=str(self.path)) from None
-            payloads, end, recorded, items = [], 0, {}, {}
-        if payloads:
-            changed = differences(recorded, request)
-            if changed and not discard and len(payloads) > 1:
-                raise CannotCreate(f"holds unfinished work with other settings ({changed})",
-                                   "give those settings, another -o, or --force to drop it", where=str(self.path))
-            if changed:
-                payloads, end, items = [], 0, {}
+            items, end = taken_over(stream.read(), request, self.path, discard=discard)
         try:
             os.ftruncate(self._descriptor, end)
             os.lseek(self._descriptor, end, os.SEEK_SET)
-            if not payloads:
+            if not end:
                 write_all(self._descriptor, frame(json.dumps(request, sort_keys=True).encode()))
         except OSError as error:
             raise refused_write(error, self.path) from None

@@ -7,6 +7,7 @@ file, item, what was expected, what was found, what to do.
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import weakref
@@ -24,11 +25,12 @@ from h5py import h5d, h5g
 from stages.errors import BadData, MissingInput, WsssError
 from stages.shards.items import Item, group_name
 from stages.shards.request import request_of
-from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, Array
+from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, MAX_PIXELS, Array
 from stages.shards.values import attributes_of, members_of, value_of
 
 MOST_OPEN = 64  # shards of a process
 _CACHE = 2 << 20  # bytes, as HDF5 counts them; it takes about ten times as much
+_ONE_PIXEL = (1, 1)
 _REMAKE = "make it again, or see wsss check"
 
 
@@ -153,7 +155,7 @@ class Shard:
             file = self.file
             if name not in file:
                 raise BadData(f"lacks the dataset {name}", _REMAKE, where=str(self.path))
-            found = file[name][()]
+            found = value_of(h5d.open(file.id, name.encode()))
         for array in (*COMMON_ROOT, *KINDS[self.kind].root):
             if array.name == name:
                 _check_array(array, found, self.path)
@@ -187,6 +189,13 @@ class Shard:
             if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
                 raise BadData("its provenance is no list of entries", _REMAKE, where=str(self.path))
             return entries
+
+    @cached_property
+    def max_pixels(self) -> int:
+        """The most pixels that an image of this data set has: the limit that its index was made with."""
+        configs = [entry.get("config") for entry in self.provenance]
+        return max((config["max_pixels"] for config in configs if isinstance(config, dict)
+                    and type(config.get("max_pixels")) is int), default=MAX_PIXELS)
 
     @property
     def request(self) -> dict[str, Any]:
@@ -228,10 +237,21 @@ class Shard:
             file = self.file
             group = h5g.open(file.id, b"items/" + group_name(item_id).encode())
             names = [name for name in members_of(group) if name.decode() not in without]
-            datasets = {name.decode(): value_of(h5d.open(group, name)) for name in names}
+            datasets = {name.decode(): self._bounded(h5d.open(group, name), name, item_id) for name in names}
             attrs = {name.decode(): _plain(value_of(one)[()]) for name, one in attributes_of(group)}
         self._check_item(item_id, datasets, attrs)
         return Item(item_id, datasets, attrs)
+
+    def _bounded(self, node: h5d.DatasetID, name: bytes, item_id: str) -> np.ndarray:
+        """Return a dataset of an item, unless it is a plane of more pixels than an image of this data set can have."""
+        shape = node.shape or ()
+        if len(shape) > 1 and math.prod(shape[-2:]) > self.max_pixels:
+            raise self._too_large(name.decode(), shape[-2:], item_id)
+        return value_of(node)
+
+    def _too_large(self, what: str, size: tuple[int, ...], item_id: str) -> BadData:
+        return BadData(f"its {what} has {size[0]}x{size[1]} pixels, over the limit of {self.max_pixels}", _REMAKE,
+                       where=_where(self.path, item_id))
 
     def member(self, item_id: str, name: str) -> np.ndarray | None:
         """Return the dataset `name` of an item that was not refused, None where it has none. Raises BadData."""
@@ -264,6 +284,12 @@ class Shard:
         missing = [name for name in kind.item_attrs if name not in attrs]
         if missing:
             raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=_where(self.path, item_id))
+        size, covers = (attrs.get("height", 1), attrs.get("width", 1)), attrs.get("covers", _ONE_PIXEL)
+        if not all(type(side) is int and side > 0 for side in size) or np.shape(covers) != (2,) or min(covers) <= 0:
+            raise BadData(f"its image of {size[0]}x{size[1]} pixels, or its map over {covers}, can't be", _REMAKE,
+                          where=_where(self.path, item_id))
+        if size[0] * size[1] > self.max_pixels:
+            raise self._too_large("image", size, item_id)
 
     def items(self) -> Iterator[Item]:
         """Yield the items in the order of `ids`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.errors import BadData, WsssError, refused_write
 from stages.shards.disk import sync_folder
 from stages.shards.items import Item
-from stages.shards.journal import Journal, part_path
+from stages.shards.journal import Journal, part_path, taken_over
 from stages.shards.reader import Shard
 from stages.shards.run import numbered
 from stages.shards.schema import COMMON_ROOT, KINDS
@@ -25,8 +25,10 @@ class Salvage:
     moved: Path
 
 
-def salvage(path: Path) -> Salvage:
+def salvage(path: Path, *, dry_run: bool = False) -> Salvage:
     """Put the sound items of a damaged shard into its journal, and the shard out of the way of its next making.
+
+    With `dry_run` nothing is changed, and what would become of it is returned.
 
     An item is sound when all its checksums hold. Nothing is kept of a shard in which no checksum fails (its digest
     alone tells that something was changed), of kinds without items, and of an index, which has no journal.
@@ -44,9 +46,14 @@ def salvage(path: Path) -> Salvage:
         total = len(ids)
         sound = _sound(shard) if KINDS[shard.kind].item and shard.kind != "index" else {}
         shard.close()
-        if sound:
+        if sound and dry_run:
+            _check_journal(part_path(path), request)
+        elif sound:
             _keep(part_path(path), request, sound)
-    return Salvage(len(sound), total, _moved(path))
+    place = path.with_name(path.name + ".damaged")
+    if not dry_run:
+        _move(path, place)
+    return Salvage(len(sound), total, place)
 
 
 def _sound(shard: Shard) -> dict[int, Item]:
@@ -86,11 +93,20 @@ def _keep(path: Path, request: dict, sound: dict[int, Item]) -> None:
         journal.close()
 
 
-def _moved(path: Path) -> Path:
-    place = path.with_name(path.name + ".damaged")
+def _check_journal(path: Path, request: dict) -> None:
+    """Raise CannotCreate when the journal that is there holds other work."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise refused_write(error, path) from None
+    taken_over(data, request, path)
+
+
+def _move(path: Path, place: Path) -> None:
     try:
         os.replace(path, place)
         sync_folder(path.parent)
     except OSError as error:
         raise refused_write(error, path) from None
-    return place

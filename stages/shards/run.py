@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from stages.errors import BadData, MissingInput
+from stages.shards.history import made_otherwise
 from stages.shards.items import Item
 from stages.shards.reader import Shard
 from stages.shards.request import joined_digest
@@ -40,6 +41,25 @@ def expand(path: Path | str) -> list[Path]:
     return list(found)
 
 
+def check_name(shard: Shard) -> None:
+    """Raise BadData for a shard that is named as another part of a run than it is."""
+    name = numbered(shard.path)
+    if name is not None and name[1:] != (shard.part, shard.parts):
+        raise BadData(f"is part {shard.part} of {shard.parts}, and named otherwise", "give it its own name back",
+                      where=str(shard.path))
+
+
+def check_same_run(shard: Shard, first: Shard) -> None:
+    """Raise BadData for a shard of another run than `first`: in kind, classes, number of parts or settings."""
+    for name in ("kind", "classes", "parts"):
+        if getattr(shard, name) != getattr(first, name):
+            raise BadData(f"differs from {first.path} in {name}", "give shards of one run", where=str(shard.path))
+    changed = made_otherwise(first.provenance, shard.provenance)
+    if changed:
+        raise BadData(f"was made otherwise than {first.path} ({changed})", "give the parts of one run",
+                      where=str(shard.path))
+
+
 def missing_parts(parts: Iterable[int], total: int) -> str:
     """Return the parts of 0..total-1 that are not among `parts`, as text; empty when none is missing."""
     absent = sorted(set(range(total)).difference(parts))
@@ -55,17 +75,15 @@ class Run:
         """Collect the shards at `paths` (files and folders).
 
         Raises MissingInput when there are none or, with `whole`, when a part is missing; BadData when two
-        claim one part, or differ in classes or in the number of parts.
+        claim one part, or differ in classes, settings or the number of parts.
         """
         self.shards = [Shard(file, kind) for path in paths for file in expand(path)]
         if not self.shards:
             raise MissingInput("no input", "give shards, or their paths on standard input")
         first = self.shards[0]
-        for shard in self.shards[1:]:
-            for name in ("kind", "classes", "parts"):
-                if getattr(shard, name) != getattr(first, name):
-                    raise BadData(f"differs from {first.path} in {name}", "give shards of one run",
-                                  where=str(shard.path))
+        for shard in self.shards:
+            check_name(shard)
+            check_same_run(shard, first)
         numbers = [shard.part for shard in self.shards]
         twice = [number for number, count in Counter(numbers).items() if count > 1]
         if twice:

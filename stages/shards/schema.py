@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 FORMAT = "wsss-shard"
 FORMAT_VERSION = "1.0"
+MAX_PIXELS = 50_000_000  # of an image, where no `max_pixels` in the provenance says otherwise
 
 
 @dataclass(frozen=True)

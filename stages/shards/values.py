@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
-from h5py import h5a, h5d, h5g, h5s, h5t
+from h5py import h5a, h5d, h5g, h5i, h5s, h5t
+
+# zlib packs no more than 1,032 bytes into one: what says that it holds more would only be filled up.
+MOST_PACKED = 1100
+ALWAYS_READ = 1 << 20
 
 Owner: TypeAlias = h5g.GroupID | h5d.DatasetID
 
 
 def value_of(node: h5d.DatasetID | h5a.AttrID) -> np.ndarray:
-    """Return all of a dataset or an attribute; text as bytes, of fixed length where the file has it so."""
+    """Return all of a dataset or an attribute; text as bytes, of fixed length where the file has it so.
+
+    Raises ValueError for one that says that it is larger than what the file holds of it can be.
+    """
     dtype, kind = _in_memory(node.get_type().encode())
     # A shape of None is HDF5's null space, which another writer may have used.
     shape = node.shape
+    size = 0 if shape is None else math.prod(shape) * dtype.itemsize
+    if size > ALWAYS_READ and size - ALWAYS_READ > MOST_PACKED * node.get_storage_size():
+        raise ValueError(f"{h5i.get_name(node).decode()} says that it has {size} bytes, of which the file can't hold "
+                         f"more than {MOST_PACKED * node.get_storage_size() + ALWAYS_READ}")
     found = np.empty((0,) if shape is None else shape, dtype)
     if isinstance(node, h5a.AttrID):
         node.read(found, kind)

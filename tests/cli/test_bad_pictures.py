@@ -14,6 +14,7 @@ from PIL import Image
 
 from cli.runner import SMALL, copy_of, good, index_table, refused, run
 from conftest import Result
+from data.test_images import png_that_claims
 from stages.data.source import ImageSource
 from stages.shards import Run, Shard
 
@@ -60,6 +61,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "text": (lambda data: b"no picture", "not an image (10 bytes)"),
     "a bomb": (lambda data: encoded(Image.new("1", (10400, 10000)), "PNG"), "over the limit of 50000000"),
     "a forged size": (forged, "over the limit"),
+    "a header of 20,000 x 20,000": (lambda data: png_that_claims(20_000, 20_000), "20000x20000"),
     "an animation": (lambda data: animation(), "several frames"),
     "32 bits": (lambda data: encoded(Image.new("F", (64, 48)), "TIFF"), "32 bits"),
 }
@@ -153,19 +155,28 @@ def accepted_kinds() -> dict[str, tuple[bytes, np.ndarray]]:
         "palette": stored(colour.quantize(16), "PNG"),
         "CMYK": stored(colour.convert("CMYK"), "JPEG"),
         "RGBA": (encoded(Image.fromarray(np.concatenate([rgb, half], 2)), "PNG"), rgb),
+        "LA": (encoded(Image.fromarray(np.concatenate([grey(8)[..., None], half], 2)), "PNG"),
+               grey(8)[..., None].repeat(3, 2)),
+        "GIF of one frame named jpg": stored(colour.quantize(16), "GIF"),
         "WebP named jpg": (encoded(colour, "WEBP", lossless=True), rgb),
         "BMP": (encoded(colour, "BMP"), rgb),
         "TIFF": (encoded(colour, "TIFF"), rgb),
     }
 
 
-@pytest.mark.parametrize("kind", ["16-bit grey", "8-bit grey", "1 bit", "palette", "CMYK", "RGBA", "WebP named jpg",
-                                  "BMP", "TIFF"])
+# By kind, what index tells of them.
+TOLD = {"16-bit grey": "have 16 bits, scaled to 8", "8-bit grey": "", "1 bit": "have 1 bit, converted to RGB",
+        "palette": "have a palette, converted to RGB", "CMYK": "have CMYK colours, converted to RGB",
+        "RGBA": "have transparency, which is dropped", "LA": "have transparency, which is dropped",
+        "GIF of one frame named jpg": "have a palette, converted to RGB", "WebP named jpg": "", "BMP": "", "TIFF": ""}
+
+
+@pytest.mark.parametrize("kind", TOLD)
 def test_pictures_of_every_kind_are_accepted_with_their_values(root, tmp_path, kind):
     data, values = accepted_kinds()[kind]
     picture(root).write_bytes(data)
     done = index_table(root, tmp_path / "i.h5")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, f"1 of 12 images {TOLD[kind]}\n" if TOLD[kind] else "")
     np.testing.assert_array_equal(ImageSource(Shard(tmp_path / "i.h5")).image(NAME), values)
 
 
@@ -216,7 +227,7 @@ def test_exif_is_applied_only_when_asked(root, tmp_path):
     assert source.size(NAME) == source.image(NAME).shape[:2] == source.mask(NAME).shape == SIZE
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 2)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 2), (1, 4000)], ids=str)
 def test_tiny_pictures_go_through_the_chain(root, tiny_net, tmp_path, size):
     pytest.importorskip("pydensecrf")
     picture(root).write_bytes(encoded(Image.new("RGB", size[::-1], (90, 10, 200)), "PNG"))

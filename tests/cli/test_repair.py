@@ -9,6 +9,7 @@ import h5py
 import pytest
 
 from cli.runner import SMALL, copy_of, good, index_table, run
+from cli.test_dry_run import state
 from stages.shards import Journal, Run, Shard, part_path
 
 NAME = "cams-00001-of-00002.h5"
@@ -74,6 +75,22 @@ def test_the_command_is_told_by_the_log(made):
     shutil.copy(cams / f"{NAME}.damaged", cams / NAME)
     log.unlink()
     assert "run again: the command that made it\n" in run("check", cams, "--repair").err
+
+
+def test_a_dry_run_tells_what_would_be_kept_and_changes_nothing(made):
+    root, cams, _ = made
+    damage(cams / NAME, f"items/{LOST}/cam")
+    before = state(root.parent)
+    done = run("check", cams, "--repair", "-n")
+    assert (done.code, done.out) == (65, f"{cams}/cams-00000-of-00002.h5\tgood\n{cams / NAME}\tdamaged\n")
+    assert (f"{cams / NAME}: would keep 5 of its 6 images in {NAME}.part, and move it to {NAME}.damaged; to be run "
+            "then: wsss") in done.err
+    assert run("check", cams / NAME, "--dry-run").out == f"{cams / NAME}\tdamaged\n"
+    assert state(root.parent) == before
+    (cams / NAME).write_bytes(b"cut")
+    before = state(root.parent)
+    assert f"would keep nothing of it, and move it to {NAME}.damaged" in run("check", cams, "--repair", "-n").err
+    assert state(root.parent) == before
 
 
 def test_refused_images_stay_refused_and_every_damaged_image_is_named(made, tmp_path):
@@ -156,8 +173,11 @@ def test_work_of_another_command_is_left_alone(made):
     busy = run("check", cams / NAME, "--repair")
     assert busy.code == 75 and "another process is at work on it" in busy.err
     journal.close()
-    other = run("check", cams / NAME, "--repair")
-    assert other.code == 73 and "unfinished work with other settings" in other.err
+    before = state(cams)
+    for more in (("-n",), ()):
+        other = run("check", cams / NAME, "--repair", *more)
+        assert other.code == 73 and "unfinished work with other settings" in other.err
+        assert state(cams) == before
     assert (cams / NAME).exists()
 
 

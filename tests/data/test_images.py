@@ -45,7 +45,7 @@ def refused(data: bytes, reader=decode_image, **options) -> str:
 def test_png_comes_back(photo):
     np.testing.assert_array_equal(decode_image(encode_png(photo), where="a"), photo)
     header = read_header(encode_png(photo), where="a")
-    assert (header.height, header.width, header.orientation, header.mode, header.note) == (30, 40, 1, "RGB", "")
+    assert (header.height, header.width, header.orientation, header.mode, header.notes) == (30, 40, 1, "RGB", ())
 
 
 def test_what_is_no_image_is_named():
@@ -95,7 +95,7 @@ def test_modes_become_rgb(mode, photo):
     decoded = decode_image(data, where="a")
     assert decoded.dtype == np.uint8 and decoded.shape == (30, 40, 3)
     np.testing.assert_array_equal(decoded, np.asarray(picture.convert("RGB")))
-    assert bool(read_header(data, where="a").note) == (mode not in ("RGB", "L"))
+    assert bool(read_header(data, where="a").notes) == (mode not in ("RGB", "L"))
 
 
 def test_palette_transparency_neither_warns_nor_changes(photo):
@@ -104,14 +104,14 @@ def test_palette_transparency_neither_warns_nor_changes(photo):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(decode_image(data, where="a"), np.asarray(picture.convert("RGB")))
-    assert "transparency" in read_header(data, where="a").note
+    assert read_header(data, where="a").notes == ("have transparency, which is dropped",)
 
 
 def test_sixteen_bit_grey_is_scaled_not_saturated():
     values = np.array([[0, 257, 32511, 65535, 300]], dtype=np.uint16)
     data = encoded(Image.fromarray(values))
     assert decode_image(data, where="a")[0, :, 0].tolist() == [0, 1, 127, 255, 1]
-    assert "16-bit" in read_header(data, where="a").note
+    assert read_header(data, where="a").notes == ("have 16 bits, scaled to 8",)
 
 
 def test_float_pixels_are_refused():
