@@ -15,6 +15,7 @@ from stages.data.class_words import ClassWords
 from stages.data.source import ImageSource
 from stages.data.views import scaled_views, short_side_image
 from stages.errors import Unavailable
+from stages.flow.kept_vectors import KeptVectors
 from stages.flow.parts import Part
 from stages.flow.work import MapWork
 from stages.kernels.dense_tail import Attend, dense_embeddings
@@ -171,8 +172,9 @@ class TextWorker:
         self.cell = self.clip.vision.cell
         self.scores = partial(image_scores, self._embedding(self.clip.vision), config=self.config)
         templates = templates_of(self.config.template)
-        self.text = WordSides(work.shared["words"], self.config,
-                              lambda words: (word_features(self.clip.text, words, templates), None))
+        kept = KeptVectors({**work.shared["clip"].digests(), "templates": templates}, self.device,
+                           lambda word: word_features(self.clip.text, [word], templates)[0])
+        self.text = WordSides(work.shared["words"], self.config, lambda words: (kept(words), None))
 
     def _embedding(self, tower: VisionTower) -> Embed:
         config = self.config
@@ -238,7 +240,7 @@ class _TextPart(_ScoredPart):
         """Return the image and its normalised view (3, H', W')."""
         image = self.images.image(item_id)
         config, worker = self.worker.config, self.worker
-        resized = short_side_image(image, config.short_side, config.long_side)
+        resized = short_side_image(image, config.short_side, config.long_side, smooth=config.smooth)
         return image, normalise(resized, tuple(worker.mean), tuple(worker.std))
 
     def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray, np.ndarray]]]) -> list[Item]:
