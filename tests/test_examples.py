@@ -300,6 +300,11 @@ def test_a_row_of_image_text_without_training(planned, method):
     thresholds = {"clearclip": ["0.5", "0.15", "0.4"], "proxyclip": ["0.2", "0.15", "0.25"]}.get(method, [])
     assert [call[call.index("--threshold") + 1] for call in segmented if "--threshold" in call] == thresholds
     assert all(("--pamr" in call) == (method == "naclip") for call in segmented)
+    scales = {call[2].rpartition("/")[2]: call[call.index("--scale") + 1] for call in segmented if "--scale" in call}
+    assert scales == ({"voc.h5": "65", "context.h5": "50", "object.h5": "50"} if method == "sclip" else {})
+    small = [(call[2].rpartition("/")[2], call[call.index("--area-threshold") + 1]) for call in segmented
+             if "--area-threshold" in call]
+    assert small == ([("voc.h5", "0.1")] if method == "sclip" else [])
 
 
 def test_the_figures_of_image_text_and_its_list(planned):
