@@ -74,8 +74,8 @@ class WordsConfig:
                                      unit="pixels", source="sclip: 336, Cityscapes 560, COCO-Stuff 448; tcl: 448")
     long_side: int = setting(2048, "A long side beyond this is resized to it instead.", low=16, high=65536,
                              unit="pixels", source="MMSegmentation")
-    smooth: bool = setting(False, "Smooth an image that is made less than half as large: for large photographs; published "
-                           "evaluations don't.", source="MMSegmentation: no")
+    smooth: bool = setting(False, "Smooth an image that is made less than half as large: for large photographs.",
+                           source="MMSegmentation and the papers: no")
     window: int | None = setting(None, "Side of the windows in which the image is seen.", low=16, high=8192,
                                  unit="pixels", source="sclip: 224; tcl: 448")
     stride: int | None = setting(None, "Distance of the windows.", low=1, high=8192, unit="pixels",

@@ -204,11 +204,19 @@ class GroundedWorker:
         else:
             self.scores = partial(grounded.mask_scores, net, config=self.config, cast=cast)
         templates = templates_of(self.config.template)
-        self.text = WordSides(work.shared["words"], self.config, lambda words: net.word_vectors(words, templates))
+        kept = KeptVectors({"net": work.digests["net"], "templates": templates}, self.device,
+                           lambda word: torch.cat(net.word_vectors([word], templates), dim=1)[0])
+        self.text = WordSides(work.shared["words"], self.config, lambda words: _halves(kept(words)))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Begin a part."""
         return _TextPart(self, source, ImageSource(index, self.work.root))
+
+
+def _halves(vectors: Tensor) -> Vectors:
+    """Return the vectors (Q, E) for the learnt map and those for CLIP's own, of both in one row (Q, 2 E)."""
+    learnt, own = vectors.chunk(2, dim=1)
+    return learnt.contiguous(), own.contiguous()
 
 
 def by_itself(tower: VisionTower, attend: Attend, whole_block: bool, windows: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Where CoDe's thesis and its released code differ, the thesis is the default where it says all that is needed, and the
 help says what the code has. In two places it does not: where the learnt context stands (it "appends" it to the noun, by
 the method of KgCoOp, whose context stands before it), and the mask on the image (a dot product, without what makes a
-mask of it; it takes TCL's segmenter and loss, whose mask on the image is drawn 0 or 1). There the default is KgCoOp's and
-TCL's own, which the code has too.
+mask of it; it takes TCL's segmenter and loss, whose mask on the image is drawn 0 or 1). There the default is KgCoOp's
+and TCL's own, which the code has too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from stages.settings import setting
 from stages.training.config import LoopConfig
-
 
 # For how many images a step the learning rate is CoDe's; TCL's rule is a rate in proportion to them.
 IMAGES_OF_RATE = 64

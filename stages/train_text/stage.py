@@ -66,8 +66,8 @@ def _rate_note(config: Any) -> list[str]:
     if config.lr != rate or images == IMAGES_OF_RATE:
         return []
     share = images / IMAGES_OF_RATE
-    return [f"--lr {rate:g} is CoDe's for {IMAGES_OF_RATE} images a step (torchrun with four processes of 16), here are "
-            f"{images}: in proportion it would be --lr {rate * share:g} --lr-floor {type(config).lr_floor * share:g}"]
+    return [f"--lr {rate:g} is CoDe's for {IMAGES_OF_RATE} images a step (torchrun, four processes of 16), here are "
+            f"{images}: in proportion it would be --lr {rate * share:.3g} --lr-floor {type(config).lr_floor * share:.3g}"]
 
 
 def _selector(method: str, config: Any, inputs: Inputs) -> NounSelector | None:

@@ -172,8 +172,8 @@ def test_batches_of_windows_make_no_difference(clip, photo, tmp_path):
 def test_vectors_that_were_kept_make_no_difference(clip, photo, tmp_path, monkeypatch):
     """The first run keeps those of other words, the second finds some, the third all."""
     found = []
-    for name, kept, words in (("plain", "off", "dog; cat"), ("first", "kept", "cat; grass"), ("some", "kept", "dog; cat"),
-                              ("all", "kept", "dog; cat")):
+    for name, kept, words in (("plain", "off", "dog; cat"), ("first", "kept", "cat; grass"),
+                              ("some", "kept", "dog; cat"), ("all", "kept", "dog; cat")):
         monkeypatch.setenv("WSSS_CACHE", kept if kept == "off" else str(tmp_path / kept))
         out = tmp_path / name
         good("segment", "naclip", photo, *clip, "--words", words, "-o", out / "m", "--scores", out / "s")
