@@ -65,9 +65,9 @@ def _rate_note(config: Any) -> list[str]:
     images, rate = config.batch_size * processes(), type(config).lr
     if config.lr != rate or images == IMAGES_OF_RATE:
         return []
-    share = images / IMAGES_OF_RATE
+    lr, floor = (value * images / IMAGES_OF_RATE for value in (rate, type(config).lr_floor))
     return [f"--lr {rate:g} is CoDe's for {IMAGES_OF_RATE} images a step (torchrun, four processes of 16), here are "
-            f"{images}: in proportion it would be --lr {rate * share:.3g} --lr-floor {type(config).lr_floor * share:.3g}"]
+            f"{images}: in proportion it would be --lr {lr:.3g} --lr-floor {floor:.3g}"]
 
 
 def _selector(method: str, config: Any, inputs: Inputs) -> NounSelector | None:
