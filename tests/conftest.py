@@ -27,6 +27,12 @@ for _name, _value in ONE_THREAD.items():
 # What the caller's shell says of images, say, is not meant for the tests.
 for _name in [name for name in os.environ if name.startswith("WSSS_") and name != "WSSS_ORACLES"]:
     del os.environ[_name]
+# What wsss keeps of words between runs stays out of the caller's home, also in processes that tests start: this is no
+# folder. Other libraries find what they keep where it was.
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+os.environ.setdefault("HF_HOME", str(_CACHES / "huggingface"))
+os.environ.setdefault("TORCH_HOME", str(_CACHES / "torch"))
+os.environ["XDG_CACHE_HOME"] = str(Path(os.devnull) / "none")
 
 
 class Reference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import runpy
 import shlex
@@ -300,6 +301,25 @@ def test_a_row_of_image_text_without_training(planned, method):
     thresholds = {"clearclip": ["0.5", "0.15", "0.4"], "proxyclip": ["0.2", "0.15", "0.25"]}.get(method, [])
     assert [call[call.index("--threshold") + 1] for call in segmented if "--threshold" in call] == thresholds
     assert all(("--pamr" in call) == (method == "naclip") for call in segmented)
+    scales = {call[2].rpartition("/")[2]: call[call.index("--scale") + 1] for call in segmented if "--scale" in call}
+    assert scales == ({"voc.h5": "65", "context.h5": "50", "object.h5": "50"} if method == "sclip" else {})
+    small = [(call[2].rpartition("/")[2], call[call.index("--area-threshold") + 1]) for call in segmented
+             if "--area-threshold" in call]
+    assert small == ([("voc.h5", "0.1")] if method == "sclip" else [])
+
+
+def test_the_trial_of_image_text(planned):
+    """Both methods are scored on both folders, after a training on the captions of the first."""
+    calls = planned("trial", "DATA=data", "OTHER=other", "STEPS=7")
+    names = [" ".join(call[:2]) for call in calls]
+    counted = {name: names.count(name) for name in ("index table", "index voc", "train-text code", "segment code",
+                                                    "segment naclip")}
+    assert counted == {"index table": 1, "index voc": 2, "train-text code": 1, "segment code": 2, "segment naclip": 2}
+    assert [call[0] for call in calls].count("eval") == 4 and [call[0] for call in calls].count("show") == 1
+    trained = calls[names.index("train-text code")]
+    assert trained[trained.index("--steps") + 1] == "7" and "small.json" in trained
+    config = EXAMPLES / "image-text" / "small.json"
+    assert json.loads(config.read_text())["embed_dim"] == json.loads(config.read_text())["text_cfg"]["width"]
 
 
 def test_the_figures_of_image_text_and_its_list(planned):

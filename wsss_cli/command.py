@@ -77,8 +77,7 @@ def _carry_out(stage: str, values: dict[str, Any], config: type | Variants, name
     stop = Stop()
     stop.install()
     paths = _paths(values["paths"], values.get("null", False))
-    inputs = Inputs(paths, {one.name: values[one.name] or None for one in named},
-                    values.get("index") or None, values.get("root") or None)
+    inputs = Inputs(paths, _named(named, values), values.get("index") or None, values.get("root") or None)
     output = Output(
         Path(values.get("output") or ""), task=parse_task(values.get("task") or None),
         allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
@@ -102,6 +101,14 @@ def _take_recipe(values: dict[str, Any], config: type | Variants, stage: str) ->
     for name, value in section(values["config_file"], stage, set(options.config_options(config))).items():
         if values["ctx"].get_parameter_source(name).name in ("DEFAULT", "DEFAULT_MAP"):
             values[name] = value
+
+
+def _named(named: tuple[Named, ...], values: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the further inputs, None for one that was left out. Raises UsageError for one that is empty."""
+    for one in named:
+        if values[one.name] is not None and not values[one.name].strip():
+            raise UsageError(f"{options.option_name(one.name)} is empty", f"give {one.metavar}, or leave it out")
+    return {one.name: values[one.name] for one in named}
 
 
 def _paths(given: list[str], null: bool) -> LivePaths | list[str]:

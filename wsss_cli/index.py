@@ -59,7 +59,7 @@ for _name, _config, _what, _place in (
         ("context", ContextConfig, "PASCAL Context: JPEGImages, SegmentationClassContext and its lists", "VOC2010"),
         ("coco-stuff", BenchmarkConfig, "COCO-Stuff: images/val2017 and annotations/val2017 (or stuffthingmaps)",
          "coco"),
-        ("coco-object", BenchmarkConfig, "COCO-Object: the 80 things of COCO-Stuff's masks, all stuff is background",
+        ("coco-object", BenchmarkConfig, "COCO-Object: the 80 things of COCO-Stuff's masks, all else is background",
          "coco"),
         ("cityscapes", BenchmarkConfig, "Cityscapes: leftImg8bit and gtFine", "cityscapes"),
         ("ade20k", BenchmarkConfig, "ADE20K, the 150 classes of ADEChallengeData2016", "ADEChallengeData2016")):

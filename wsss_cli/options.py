@@ -107,8 +107,8 @@ TALK = {
 
 def named_options(named: tuple[Named, ...]) -> dict[str, tuple[Any, Any]]:
     """Return the options of further inputs."""
-    return {one.name: _option(str, ... if one.required else "", option_name(one.name), metavar=one.metavar,
-                              help=one.help) for one in named}
+    return {one.name: _option(str if one.required else str | None, ... if one.required else None,
+                              option_name(one.name), metavar=one.metavar, help=one.help) for one in named}
 
 
 def config_options(config: type | Variants) -> dict[str, tuple[Any, Any]]:

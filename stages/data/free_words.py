@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 from stages.data.class_words import ClassWords, class_words, read_words, words_alone
+from stages.data.noun_rules import is_latin
 from stages.data.tables import read_lines
 from stages.errors import BadData, MissingInput, UsageError
 
@@ -45,8 +46,7 @@ def free_words(told: str, classes: tuple[str, ...] | None = None, *, background:
 def other_scripts(words: ClassWords) -> list[str]:
     """Return the words that have letters of another script than the Latin one."""
     every = [word for several in words.classes for word in several]
-    return [word for word in dict.fromkeys(every)
-            if any(letter.isalpha() and "LATIN" not in unicodedata.name(letter, "LATIN") for letter in word)]
+    return [word for word in dict.fromkeys(every) if not is_latin(word)]
 
 
 def _made(names: tuple[str, ...], found: dict[str, tuple[str, ...]], kept: tuple[str, ...] | None, background: str,

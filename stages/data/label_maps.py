@@ -29,8 +29,8 @@ LABEL_MAPS = {
                           **{value: place for place, value in enumerate(_CITYSCAPES, 1)}}),
     "coco-stuff": _table({value: place for place, value in
                           enumerate([*_THINGS, *range(_FIRST_STUFF, _LAST_STUFF + 1)], 1)}),
-    # TCL's and GroupViT's reading: all stuff is background.
-    "coco-object": _table({**dict.fromkeys(range(_FIRST_STUFF, _LAST_STUFF + 1), 0),
+    # As GroupViT's converter has it, which the evaluations share: stuff and what bears no label are background.
+    "coco-object": _table({**dict.fromkeys((*range(_FIRST_STUFF, _LAST_STUFF + 1), IGNORE), 0),
                            **{value: place for place, value in enumerate(_THINGS, 1)}}),
 }
 

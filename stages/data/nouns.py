@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.data.noun_rules import nouns_by_rules
+from stages.data.noun_rules import is_latin, nouns_by_rules
 from stages.data.tables import CAPTION_COLUMNS, read_table, split_tags
 from stages.errors import BadData, Unavailable
 
@@ -37,6 +37,11 @@ class NounSelector:
     picture_words: bool = False
     notes: tuple[str, ...] = ()
     recorded: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_for_english(self) -> bool:
+        """Say whether captions of another language get wrong nouns."""
+        return self.name != "file"
 
     def nouns(self, item_id: str, caption: str) -> tuple[str, ...]:
         """Return the distinct nouns of an image's caption in small letters, sorted: drawing is then reproducible.
@@ -90,13 +95,14 @@ def _nltk(*, needed: bool) -> Any:
 
 
 def _nouns_by_tags(caption: str, tagger: Any) -> list[str]:
-    """Return the words of a caption that NLTK tags as nouns."""
+    """Return the words of a caption that NLTK tags as nouns; it calls those of another script so too, which we don't.
+    """
     from nltk.tokenize import NLTKWordTokenizer
 
     # The tokenizer splits only the last full stop of a text off, so sentences go one by one: no punkt is needed.
     sentences = [part for part in _SENTENCE.split(caption) if part.strip()]
     tagged = [pair for part in sentences for pair in tagger.tag(NLTKWordTokenizer().tokenize(part))]
-    return [word for word, tag in tagged if tag in _NOUN_TAGS]
+    return [word for word, tag in tagged if tag in _NOUN_TAGS and is_latin(word)]
 
 
 def _table(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -55,16 +55,16 @@ def short_side_size(size: tuple[int, int], short: int, long: int) -> tuple[int, 
     return height, width
 
 
-def short_side_image(image: np.ndarray, short: int, long: int) -> np.ndarray:
+def short_side_image(image: np.ndarray, short: int, long: int, *, smooth: bool) -> np.ndarray:
     """Return an image (H, W, 3) uint8, resized bilinearly to `short_side_size`.
 
-    Published evaluations don't smooth before they make an image smaller. Beyond a half that leaves out pixels, so there
-    we do.
+    Published evaluations (MMSegmentation) don't smooth before they make an image smaller. Below half the size that
+    leaves out pixels; with `smooth` none is left out there.
     """
     size = short_side_size(image.shape[:2], short, long)
     if size == image.shape[:2]:
         return image
-    if 2 * size[0] < image.shape[0]:
+    if smooth and 2 * size[0] < image.shape[0]:
         return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     maps = upsample(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32), size, size)
     return np.round(maps).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)

@@ -2,7 +2,8 @@
 
 Wu, "Image-Text Co-Decomposition for Text-Supervised Semantic Segmentation" (thesis, National Taiwan University, 2024;
 CVPR 2024), section 3.2. The thesis appends "two multi-head attention layers" to CLIP's text encoder; in the released
-code each is a whole block with norm and MLP, on the states before CLIP's final norm. Both are here.
+code each is a whole block with an MLP, on the states before CLIP's final norm. Both are here. Of the heads, the norm
+before them and the residual path the thesis says nothing: they are the code's.
 
 Shapes: B captions, J nouns of a caption, L tokens, D channels.
 """

@@ -74,17 +74,23 @@ class WordsConfig:
                                      unit="pixels", source="sclip: 336, Cityscapes 560, COCO-Stuff 448; tcl: 448")
     long_side: int = setting(2048, "A long side beyond this is resized to it instead.", low=16, high=65536,
                              unit="pixels", source="MMSegmentation")
+    smooth: bool = setting(False, "Smooth an image that is made less than half as large: for large photographs.",
+                           source="MMSegmentation and the papers: no")
     window: int | None = setting(None, "Side of the windows in which the image is seen.", low=16, high=8192,
                                  unit="pixels", source="sclip: 224; tcl: 448")
     stride: int | None = setting(None, "Distance of the windows.", low=1, high=8192, unit="pixels",
                                  source="sclip: 112; tcl: 224")
     score: str = setting("", "Of cosines: softmax(scale x cosine) over all words, or sigmoid(scale x cosine + shift) "
                          "of each.", choices=("", "softmax", "sigmoid"), source="sclip: softmax; tcl: sigmoid")
-    scale: float | None = setting(None, "Factor of the cosines.", low=0.01, high=10000, source="sclip: 40; tcl: 10")
+    scale: float | None = setting(None, "Factor of the cosines.", low=0.01, high=10000, source="sclip: 40 "
+                                 "(SCLIP's code 65 on VOC, 50 on Context and COCO-Object); tcl: 10")
     background: str = setting("", "Who is the background's rival: words, a threshold, both, or nobody.",
                               choices=("", "words", "threshold", "both", "none"), source="sclip: both; tcl: threshold")
     threshold: float | None = setting(None, "Where no class reaches this it is background.", low=0, high=1,
                                       source="sclip: 0.1; tcl: 0.5, with --pamr 0.4")
+    area_threshold: float = setting(0.0, "A class that is likeliest at no more than this share of the pixels at which "
+                                    "any is but the background is not in the image; 0: each may be.", low=0, high=1,
+                                    source="SCLIP's code: on VOC 0.1, elsewhere 0")
     pamr: bool = setting(False, "Refine by the image's colours (PAMR).", source="Araslanov and Roth; NACLIP, TCL: yes")
     dilations: tuple[int, ...] = setting((), "Distances of PAMR's neighbours.", low=1, high=512,
                                          source="sclip: 8,16; tcl: 1,2,4,8,12,24")
@@ -125,7 +131,8 @@ class GroundedConfig(WordsConfig):
     scale: float | None = setting(None, "Factor of the cosines, for the softmax alone.", low=0.01, high=10000,
                                   source="sclip: 40")
     knowledge: float | None = setting(None, "Share of CLIP's own map in the masks, sigmoid(10 x (cosine - 0.25)).",
-                                      low=0, high=1, source="TCL's and CoDe's code: 0.3; with the softmax 0")
+                                      low=0, high=1, source="TCL's and CoDe's code: 0.3 (the thesis takes TCL's "
+                                      "evaluation and does not name it); with the softmax 0")
     pamr: bool = setting(True, "Refine by the image's colours (PAMR).", source="CoDe, section 3.5")
     blend: str = setting("", "What is averaged over windows: scores (PAMR refines the masks of each window at stride "
                          "4), or cosines, with the net's own score its masks (PAMR refines their mean).",

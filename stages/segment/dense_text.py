@@ -79,10 +79,25 @@ def best_words(scores: Tensor, text: TextSide) -> Tensor:
 
 
 def with_threshold(scores: Tensor, text: TextSide, config: WordsConfig) -> Tensor:
-    """Return scores (C + 1, h, w) whose background is the threshold at least: ties go to it (TCL)."""
+    """Return scores (C + 1, h, w) whose background is the threshold at least: ties go to it (TCL).
+
+    Before that classes that win too few cells are taken out, where `area_threshold` says so.
+    """
+    if text.background and config.area_threshold:
+        scores = without_small(scores, config.area_threshold)
     if text.background and config.background in ("threshold", "both"):
         scores[0].clamp_(min=float(config.threshold or 0))
     return scores.clamp_(0, 1)
+
+
+def without_small(scores: Tensor, share: float) -> Tensor:
+    """Return scores (C + 1, h, w), 0 for classes that win no more than `share` of the cells that classes 1..C win.
+
+    Their cells go to whoever is next there (SCLIP's released code, on VOC).
+    """
+    won = scores.argmax(0).flatten().bincount(minlength=len(scores))[1:]
+    scores[1:] *= (won > share * won.sum())[:, None, None]
+    return scores
 
 
 def _cosines(embeddings: Tensor, vectors: Tensor) -> Tensor:

@@ -148,10 +148,10 @@ def _words(config: WordsConfig, told: str | None, paths: Iterable[str], *,
         if told is None and config.names in ("auto", "none"):
             raise UsageError("image files alone have no classes", 'give --words "cat; dog; grass", or --names '
                              f"{', '.join(presets)} or a FILE.toml")
-        return free_words(told) if told else words_alone(config.names, as_released=as_released), paths
+        return free_words(told) if told is not None else words_alone(config.names, as_released=as_released), paths
     first, paths = peeked(paths)
     classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
-    if told:
+    if told is not None:
         return free_words(told, classes), paths
     return class_words(config.names, classes, as_released=as_released, presets=presets), paths
 

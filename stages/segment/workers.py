@@ -15,6 +15,7 @@ from stages.data.class_words import ClassWords
 from stages.data.source import ImageSource
 from stages.data.views import scaled_views, short_side_image
 from stages.errors import Unavailable
+from stages.flow.kept_vectors import KeptVectors
 from stages.flow.parts import Part
 from stages.flow.work import MapWork
 from stages.kernels.dense_tail import Attend, dense_embeddings
@@ -171,8 +172,9 @@ class TextWorker:
         self.cell = self.clip.vision.cell
         self.scores = partial(image_scores, self._embedding(self.clip.vision), config=self.config)
         templates = templates_of(self.config.template)
-        self.text = WordSides(work.shared["words"], self.config,
-                              lambda words: (word_features(self.clip.text, words, templates), None))
+        kept = KeptVectors({**work.shared["clip"].digests(), "templates": templates}, self.device,
+                           lambda word: word_features(self.clip.text, [word], templates)[0])
+        self.text = WordSides(work.shared["words"], self.config, lambda words: (kept(words), None))
 
     def _embedding(self, tower: VisionTower) -> Embed:
         config = self.config
@@ -202,11 +204,19 @@ class GroundedWorker:
         else:
             self.scores = partial(grounded.mask_scores, net, config=self.config, cast=cast)
         templates = templates_of(self.config.template)
-        self.text = WordSides(work.shared["words"], self.config, lambda words: net.word_vectors(words, templates))
+        kept = KeptVectors({"net": work.digests["net"], "templates": templates}, self.device,
+                           lambda word: torch.cat(net.word_vectors([word], templates), dim=1)[0])
+        self.text = WordSides(work.shared["words"], self.config, lambda words: _halves(kept(words)))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Begin a part."""
         return _TextPart(self, source, ImageSource(index, self.work.root))
+
+
+def _halves(vectors: Tensor) -> Vectors:
+    """Return the vectors (Q, E) for the learnt map and those for CLIP's own, of both in one row (Q, 2 E)."""
+    learnt, own = vectors.chunk(2, dim=1)
+    return learnt.contiguous(), own.contiguous()
 
 
 def by_itself(tower: VisionTower, attend: Attend, whole_block: bool, windows: Tensor) -> Tensor:
@@ -238,7 +248,7 @@ class _TextPart(_ScoredPart):
         """Return the image and its normalised view (3, H', W')."""
         image = self.images.image(item_id)
         config, worker = self.worker.config, self.worker
-        resized = short_side_image(image, config.short_side, config.long_side)
+        resized = short_side_image(image, config.short_side, config.long_side, smooth=config.smooth)
         return image, normalise(resized, tuple(worker.mean), tuple(worker.std))
 
     def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray, np.ndarray]]]) -> list[Item]:

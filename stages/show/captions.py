@@ -36,8 +36,8 @@ def decomposed(net: CoDe, image: np.ndarray, caption: str, nouns: Sequence[str])
     The image is seen whole, with the short side of the training's squares. Raises BadData for nouns that are too long.
     """
     vectors = net.noun_vectors(nouns)
-    view = torch.from_numpy(normalise(short_side_image(image, net.architecture["region_size"], _LONGEST), net.mean,
-                                      net.std))
+    resized = short_side_image(image, net.architecture["region_size"], _LONGEST, smooth=True)
+    view = torch.from_numpy(normalise(resized, net.mean, net.std))
     size = (view.shape[1], view.shape[2])
     whole = Windows(size, max(size), max(size), net.clip.cell)
     masks = net.masks(net.maps(whole.cut(view))[0], vectors)

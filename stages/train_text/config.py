@@ -1,6 +1,10 @@
 """Settings of `wsss train-text`.
 
-Where CoDe's thesis and its released code differ, the thesis is the default, and the help says what the code has.
+Where CoDe's thesis and its released code differ, the thesis is the default where it says all that is needed, and the
+help says what the code has. In two places it does not: where the learnt context stands (it "appends" it to the noun, by
+the method of KgCoOp, whose context stands before it), and the mask on the image (a dot product, without what makes a
+mask of it; it takes TCL's segmenter and loss, whose mask on the image is drawn 0 or 1). There the default is KgCoOp's
+and TCL's own, which the code has too.
 """
 
 from __future__ import annotations
@@ -9,6 +13,9 @@ from dataclasses import dataclass
 
 from stages.settings import setting
 from stages.training.config import LoopConfig
+
+# For how many images a step the learning rate is CoDe's; TCL's rule is a rate in proportion to them.
+IMAGES_OF_RATE = 64
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class TclConfig(LoopConfig):
                                           source="TCL; CoDe's code: 0.05")
     lambda_smooth: float = setting(1.0, "Weight of the total variation of map and masks.", low=0, source="TCL")
     region_mask: str = setting("hard", "The mask on the image: drawn 0 or 1, as TCL's segmenter does, or soft.",
-                               choices=("hard", "soft"), source="TCL, CoDe's code; its eq. 3.4 can be read as soft")
+                               choices=("hard", "soft"), source="TCL, which the thesis takes, and CoDe's code")
 
     @property
     def largest_gradient(self) -> float:
@@ -87,13 +94,14 @@ class CodeConfig(TclConfig):
     n_context: int = setting(16, "Vectors of the learnt context of nouns.", low=1, high=32,
                              source="CoDe's code; KgCoOp: 4")
     noun_place: str = setting("before", "Where the context stands: before or after the noun.",
-                              choices=("before", "after"), source="KgCoOp, CoDe's code; the thesis's words: appended")
+                              choices=("before", "after"), source="KgCoOp, which the thesis takes, and CoDe's code; "
+                              "the thesis's own word is appended")
     template: str = setting("a photo of a {}", "What nouns are held to: a template, imagenet (one of 80 drawn anew), "
                             "or a file.", source="CoDe, section 3.2; its code: imagenet")
     knowledge: str = setting("squared", "Distance to it: squared, or 1 - cosine, which is half of that.",
                              choices=("squared", "cosine"), source="CoDe, eq. 3.1; its code and KgCoOp's: cosine")
-    text_layer: str = setting("block", "Layers of the text segmenter: whole blocks, or attention alone.",
-                              choices=("block", "attention"), source="CoDe's code; the thesis does not say")
+    text_layer: str = setting("attention", "Layers of the text segmenter: attention alone, or whole blocks.",
+                              choices=("attention", "block"), source="CoDe, section 3.2; its code: block")
     text_labels: str = setting("argmax", "Labels of words: its own argmax, or where the nouns stand in the caption.",
                                choices=("argmax", "match"), source="CoDe, section 3.2; its code: match")
     none_weight: float = setting(1.0, "Weight of words of no noun in that loss.", low=0,
@@ -106,7 +114,8 @@ class CodeConfig(TclConfig):
     lambda_text: float = setting(1.0, "Weight of the text segmenter's loss.", low=0, source="CoDe, section 3.5")
     lambda_hcl: float = setting(0.5, "Weight of the contrast of regions and words.", low=0,
                                 source="CoDe, section 3.5, table 4.3")
-    co_decomposition: bool = setting(True, "Decompose the text too; off is the baseline of table 4.2.")
+    co_decomposition: bool = setting(True, "Decompose the text too; the baseline of table 4.2 has neither this nor "
+                                   "the two prompts: --no-word-prompt --no-region-prompt.")
     word_prompt: bool = setting(True, "Learn what fills masked words (W. of table 4.2); off is zeros.")
     region_prompt: bool = setting(True, "Learn what fills masked regions (R. of table 4.2); off is the mean colour.")
     regions_with: str = setting("segments", "What regions are contrasted with: word segments, or the nouns alone.",

@@ -53,9 +53,13 @@ def pooled_cosines(dense: Tensor, masks: Tensor, texts: Tensor) -> Tensor:
 
 
 def total_variation(maps: Tensor) -> Tensor:
-    """Return the mean |difference| of neighbours in a row plus that in a column, of maps (..., h, w)."""
-    across, down = (maps[..., 1:] - maps[..., :-1]).abs(), (maps[..., 1:, :] - maps[..., :-1, :]).abs()
-    return across.mean() + down.mean()
+    """Return the mean |difference| of neighbours in a row plus that in a column, of maps (..., h, w).
+
+    0 for a direction in which a map is one cell wide.
+    """
+    steps = maps[..., 1:] - maps[..., :-1], maps[..., 1:, :] - maps[..., :-1, :]
+    across, down = (step.abs().mean() if step.numel() else maps.sum() * 0 for step in steps)
+    return across + down
 
 
 def area(mean: Tensor, prior: float) -> Tensor:

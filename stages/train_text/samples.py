@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 
 from stages.data.augment import ClassificationView, classification_view
+from stages.data.noun_rules import function_words, is_latin
 from stages.data.nouns import NounSelector
 from stages.data.source import ImageSource
 from stages.train_text.nouns import match_labels
+
+_LOOKED_AT = 1000
 
 
 class Captions:
     """The captions that can be trained on: `chosen` has (source, id, captions) of each image that has any.
 
-    `total` counts captions, `one` those with one noun, `none` those with none, which are left out;
-    `images_without` counts images without a caption.
+    `total` counts captions, `one` those with one noun, `none` those with none, which are left out, and `foreign` those
+    of them that have letters of another script; `images_without` counts images without a caption. `words` and `english`
+    count words, and English function words, of the first captions.
     """
 
     def __init__(self, sources: Sequence[ImageSource], selector: NounSelector | None, seen: Callable[[], None]) -> None:
         """Read the captions of the indexes of `sources`; `seen` is called after each image."""
-        self.total = self.one = self.none = self.images_without = 0
+        self.total = self.one = self.none = self.foreign = self.images_without = self.words = self.english = 0
         self.chosen: list[tuple[ImageSource, str, tuple[str, ...]]] = []
         for source in sources:
             for item_id, stored in source.index.each("captions"):
@@ -36,9 +40,16 @@ class Captions:
 
     def _has_nouns(self, selector: NounSelector | None, item_id: str, caption: str) -> bool:
         self.total += 1
-        count = len(selector.nouns(item_id, caption)) if selector else -1
+        if selector is None:
+            return True
+        count = len(selector.nouns(item_id, caption))
         self.one += count == 1
         self.none += count == 0
+        if selector.is_for_english:
+            self.foreign += count == 0 and not is_latin(caption)
+            if self.total <= _LOOKED_AT:
+                words, english = function_words(caption)
+                self.words, self.english = self.words + words, self.english + english
         return count != 0
 
 

@@ -17,13 +17,16 @@ from stages.nets.files import describe_net
 from stages.nets.prompts import templates_of
 from stages.nets.text_grounded import CoDe, TextGrounded, build_grounded
 from stages.shards import Run
+from stages.train_text.config import IMAGES_OF_RATE
 from stages.train_text.samples import Captions, Samples, Words
-from stages.training.distributed import heard
+from stages.training.distributed import heard, processes
 from stages.training.loop import Job, resolved, train, without_training
 from stages.training.start import training_entry
 
 METHODS = {"tcl": "stages.train_text.tcl", "code": "stages.train_text.code"}
 _LARGEST_SHARE_WITHOUT = 0.5
+# English captions have 0.21 and more, others 0.05 and less; too few words say nothing.
+_LEAST_SHARE_ENGLISH, _LEAST_WORDS = 0.08, 100
 
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -40,7 +43,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     entry = training_entry("train-text", method, config, digests)
     if answer := without_training(entry, output, report):
         return answer
-    for note in (*source.notes, *(selector.notes if selector else ())):
+    for note in (*source.notes, *(selector.notes if selector else ()), *_rate_note(config)):
         report.tell(note)
     captions = _captions(index, inputs.root, selector, report, stop)
     torch.manual_seed(config.seed)
@@ -55,6 +58,16 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
               report_every=config.save_every if config.steps else 0,
               begin_step=lambda step: _unfreeze(net, step >= config.unfreeze_at))
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
+
+
+def _rate_note(config: Any) -> list[str]:
+    """Return what is said where the default rate meets another number of images than it is for."""
+    images, rate = config.batch_size * processes(), type(config).lr
+    if config.lr != rate or images == IMAGES_OF_RATE:
+        return []
+    lr, floor = (value * images / IMAGES_OF_RATE for value in (rate, type(config).lr_floor))
+    return [f"--lr {rate:g} is CoDe's for {IMAGES_OF_RATE} images a step (torchrun, four processes of 16), here are "
+            f"{images}: in proportion it would be --lr {lr:.3g} --lr-floor {floor:.3g}"]
 
 
 def _selector(method: str, config: Any, inputs: Inputs) -> NounSelector | None:
@@ -82,11 +95,16 @@ def _captions(index: Run, root: str | None, selector: NounSelector | None, repor
     if captions.images_without:
         report.tell(f"{captions.images_without} images have no caption and are left out")
     if selector:
+        foreign = f" ({captions.foreign} are in another script than the Latin one)" if captions.foreign else ""
         report.tell(f"{captions.total} captions: {captions.one} have one noun; {captions.none} have none and are left "
-                    "out")
+                    f"out{foreign}")
         if captions.none > _LARGEST_SHARE_WITHOUT * captions.total:
             raise BadData(f"{captions.none} of {captions.total} captions have no noun",
                           "the captions shall be in English, or give --nouns file with --nouns-file", where=where)
+        if captions.words >= _LEAST_WORDS and captions.english < _LEAST_SHARE_ENGLISH * captions.words:
+            report.tell(f"the captions seem not to be in English: {captions.english} of their first {captions.words} "
+                        'words are such as "the" or "of"; their nouns are wrong then, --nouns file takes them from a '
+                        "table")
     return captions
 
 

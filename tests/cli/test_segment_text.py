@@ -169,6 +169,19 @@ def test_batches_of_windows_make_no_difference(clip, photo, tmp_path):
     np.testing.assert_allclose(found[0], found[2], atol=1e-3)
 
 
+def test_vectors_that_were_kept_make_no_difference(clip, photo, tmp_path, monkeypatch):
+    """The first run keeps those of other words, the second finds some, the third all."""
+    found = []
+    for name, kept, words in (("plain", "off", "dog; cat"), ("first", "kept", "cat; grass"),
+                              ("some", "kept", "dog; cat"), ("all", "kept", "dog; cat")):
+        monkeypatch.setenv("WSSS_CACHE", kept if kept == "off" else str(tmp_path / kept))
+        out = tmp_path / name
+        good("segment", "naclip", photo, *clip, "--words", words, "-o", out / "m", "--scores", out / "s")
+        found.append((out / "s" / "cams-00000-of-00001.h5").read_bytes())
+    assert found[0] == found[2] == found[3] != found[1]
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
 def test_four_hundred_words(clip, photo, tmp_path):
     words = "\n".join(f"thing number {place}" for place in range(400))
     (tmp_path / "words.txt").write_text(words)
@@ -177,10 +190,13 @@ def test_four_hundred_words(clip, photo, tmp_path):
     assert mask.dtype == np.uint16 and mask.max() <= 400
 
 
-def test_words_that_can_not_be_meant(clip, photo, tmp_path):
+def test_words_that_can_not_be_meant(tiny_index, clip, photo, tmp_path):
     out = ("-o", tmp_path / "out")
     refused(run("segment", "naclip", photo, *clip, *out), 2, "no classes", "--words")
     refused(run("segment", "naclip", photo, *clip, "--words", " ; ", *out), 2, "no word", "cat; dog; grass")
+    for given in (photo, tiny_index):
+        refused(run("segment", "naclip", given, *clip, "--words", "", *out), 2, "--words is empty", "leave it out")
+    refused(run("segment", "naclip", tiny_index, *clip, "--words", ";", *out), 2, "no word")
     refused(run("segment", "naclip", photo, *clip, "--words", "cat; \u200b", *out), 65, "no letter")
     refused(run("segment", "naclip", photo, *clip, "--words", "nowhere.txt", *out), 66, "nowhere.txt")
     refused(run("segment", "naclip", photo, *clip, "--words", "very " * 90 + "long", *out), 65, "very very", "reads 77")

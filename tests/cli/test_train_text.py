@@ -46,6 +46,7 @@ def test_tcl_learns_from_whole_captions(place, tmp_path):
     assert (done.code, done.out) == (0, f"{tmp_path / 'tcl.safetensors'}\n"), done.err
     assert "1 images have no caption and are left out" in done.err
     assert "nouns" not in done.err
+    assert "for 64 images a step" not in done.err, "the rate was given"
     net, description = load_net(tmp_path / "tcl.safetensors")
     assert (description["task"], description["stride"], description["supervision"]) == (
         "text-segmentation", 4, "captions")
@@ -59,6 +60,14 @@ def test_tcl_learns_from_whole_captions(place, tmp_path):
     assert {"image", "map", "area", "area_negative", "smooth"} <= set(lines[0])
     again = trained(place, "tcl", tmp_path / "tcl.safetensors")
     assert again.code == 0 and "up to date" in again.err
+
+
+def test_a_rate_that_is_for_more_images_is_told(place, tmp_path):
+    how = (*HOW[:-4], "--workers", "0", "--steps", "1")
+    assert "--lr" not in how
+    done = trained(place, "tcl", tmp_path / "a.safetensors", *how)
+    assert "--lr 5e-06 is CoDe's for 64 images a step" in done.err and "here are 2: " in done.err
+    assert "--lr 1.56e-07 --lr-floor 1.95e-08" in done.err
 
 
 def test_the_last_block_waits(place, tmp_path):
@@ -96,6 +105,39 @@ def test_nouns_of_a_table(place, tmp_path):
     table.write_text("id,nouns\np0,dog\n")
     refused(trained(place, "code", tmp_path / "y.safetensors", *how), 65, "5 of 6 captions have no noun", "c.h5")
     refused(trained(place, "code", tmp_path / "y.safetensors", *SHORT, "--nouns", "file"), 2, "--nouns-file")
+
+
+SOME_JAPANESE = ("p0,猫が草の上にいる", "p1,A cat in a boat", "p2,A horse by a car", "p3,犬と車")
+SOME_FRENCH = tuple(f"p{number % 6},un chien dort sur le canapé rouge devant la grande fenêtre" for number in range(12))
+
+
+@pytest.fixture
+def indexed(place, tmp_path):
+    """Return what makes an index of captions of the images of `place`."""
+    def index(*captions):
+        (tmp_path / "t.csv").write_text("\n".join(("id,caption", *captions)))
+        good("index", "table", tmp_path / "t.csv", "--images", place / "images", "-o", tmp_path / "c.h5", "--force")
+        return tmp_path / "c.h5"
+
+    return index
+
+
+def test_captions_in_another_language_are_told(place, tmp_path, indexed):
+    clip = ("--clip", place / "seeded.json", "--weights", place / "seeded.pt", *SHORT, "--steps", "1", "--nouns",
+            "rules")
+    done = run("train-text", "code", indexed(*SOME_JAPANESE), *clip, "-o", tmp_path / "a.safetensors")
+    assert done.code == 0, done.err
+    assert "2 have none and are left out (2 are in another script than the Latin one)" in done.err
+    assert "seem not to be in English" not in done.err
+    refused(run("train-text", "code", indexed(*SOME_JAPANESE[:2], SOME_JAPANESE[3]), *clip, "-o",
+                tmp_path / "b.safetensors"), 65, "2 of 3 captions have no noun", "in English, or give --nouns file")
+    done = run("train-text", "code", indexed(*SOME_FRENCH), *clip, "-o", tmp_path / "b.safetensors")
+    assert done.code == 0, done.err
+    assert 'seem not to be in English: 0 of their first 132 words are such as "the"' in done.err
+    (tmp_path / "nouns.csv").write_text("id,nouns\n" + "\n".join(f"p{number},dog" for number in range(6)))
+    done = run("train-text", "code", tmp_path / "c.h5", *clip[:-1], "file", "--nouns-file", tmp_path / "nouns.csv",
+               "-o", tmp_path / "c.safetensors")
+    assert done.code == 0 and "English" not in done.err, done.err
 
 
 def test_what_can_not_be_meant_so(place, tmp_path, tiny_index):

@@ -38,7 +38,7 @@ PLACES = {
     "coco-stuff": ("images/val2017/{}.jpg", "annotations/val2017/{}.png", [0, 12, 89, 91, 181, 255],
                    [1, 12, 80, 81, 171, 255]),
     "coco-object": ("val2017/{}.jpg", "stuffthingmaps/val2017/{}.png", [0, 12, 89, 91, 181, 255],
-                    [1, 12, 80, 0, 0, 255]),
+                    [1, 12, 80, 0, 0, 0]),
     "cityscapes": ("leftImg8bit/val/{}_leftImg8bit.png", "gtFine/val/{}_gtFine_labelIds.png", [0, 7, 33, 10, 255],
                    [255, 1, 19, 255, 255]),
     "ade20k": ("images/validation/{}.jpg", "annotations/validation/{}.png", [0, 1, 150], [0, 1, 150])}
@@ -102,3 +102,9 @@ def test_values_that_a_benchmark_does_not_have():
         decode_mask(buffer.getvalue(), where="x", n_classes=171, label_map="coco-stuff")
     counts = {name: len(set(table.tolist()) - {0, 254, 255}) for name, table in LABEL_MAPS.items()}
     assert (counts["coco-stuff"], counts["coco-object"], counts["cityscapes"]) == (171, 80, 19)
+
+
+def test_of_coco_s_objects_no_pixel_is_ignored():
+    """Stuff and what bears no label are background, as in the masks of GroupViT's converter."""
+    assert mapped(np.array([0, 91, 181, 255]), "coco-object", "x").tolist() == [1, 0, 0, 0]
+    assert 255 not in LABEL_MAPS["coco-object"]

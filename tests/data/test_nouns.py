@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.data.noun_rules import nouns_by_rules
+from stages.data.noun_rules import function_words, nouns_by_rules
 from stages.data.nouns import TAGGER, noun_selector
 from stages.errors import BadData, Unavailable
 
@@ -37,9 +37,26 @@ def test_the_rules_find_the_nouns_of_captions():
     ("A dog's bowl, and THE DOGS' bowls", ("dog", "bowl", "dogs", "bowls")),
     ("She walks to work", ("work",)),
     ("Two women are shopping in town", ("women", "town")),
+    ("猫が草の上にいる", ()), ("Кошка на траве", ()), ("γάτα، قطة, แมว", ()), ("A 猫 in a café, 7up", ("café",)),
     ("", ()), ("1234 !? ...", ()), ("the of and", ()), ("MR2 and a v8", ())])
 def test_the_context_tells(caption, nouns):
     assert nouns_by_rules(caption) == nouns
+
+
+FOREIGN = {
+    "German": "Zwei Hunde spielen in einem Park; ein Mann will nicht an der Straße sitzen",
+    "French": "Un chat dort sur le canapé rouge à côté de la fenêtre; des enfants sont sur la plage",
+    "Spanish": "Una mujer lleva un paraguas en la mano; no me pasa a mi",
+    "Portuguese": "A mulher está sentada na praia com as crianças; o homem anda no parque"}
+
+
+def test_english_is_known_by_its_small_words():
+    counts = [function_words(caption) for caption, _ in labelled()]
+    words, english = (sum(column) for column in zip(*counts, strict=True))
+    assert english / words > 0.2
+    for language, text in FOREIGN.items():
+        assert function_words(text)[0] > 10 and function_words(text)[1] <= 1, language
+    assert function_words("猫 on the 草 7") == (2, 1)
 
 
 def test_what_is_no_use_is_left_out_and_the_rest_sorted():
@@ -85,3 +102,4 @@ def test_nltk_where_it_is_and_the_rules_where_not(tmp_path, monkeypatch):
     selector = noun_selector("auto")
     assert (selector.name, selector.recorded["nltk"]) == ("nltk", nltk.__version__)
     assert selector.nouns("x", "The cat sits. A dog sits.") == ("cat", "dog")
+    assert selector.nouns("x", "A dog, 猫 and кошка") == ("and", "dog")

@@ -34,6 +34,23 @@ def test_the_threshold_is_the_background_s_least():
     assert with_threshold(scores.clone(), there, resolved(TextConfig(background="words")))[0].item() == 0
 
 
+def test_classes_that_win_few_pixels_are_taken_out():
+    """Of ten pixels the background has two, and the classes 5, 2 and 1: a tenth of the latter's eight is 0.8."""
+    winners = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 2, 2, 3]])
+    scores = 0.1 + 0.5 * F.one_hot(winners, 4).permute(2, 0, 1).float()
+    scores[1, 0, 9] = 0.2
+    text = TextSide(torch.zeros(4, 2), (1, 1, 1, 1), True)
+
+    def found(share: float, side: TextSide = text) -> list[int]:
+        config = resolved(TextConfig(area_threshold=share, threshold=0.15))
+        return with_threshold(scores.clone(), side, config).argmax(0).ravel().tolist()
+
+    assert found(0.0) == found(0.1) == winners.ravel().tolist()
+    assert found(0.125) == found(0.2) == [*winners.ravel().tolist()[:9], 1]
+    assert found(0.25) == [0, 0, 1, 1, 1, 1, 1, 0, 0, 1]
+    assert found(0.25, text._replace(background=False)) == winners.ravel().tolist()
+
+
 def test_protocols_fill_in_what_is_not_given():
     assert (SCLIP.short_side, SCLIP.window, SCLIP.stride, SCLIP.scale, SCLIP.threshold) == (336, 224, 112, 40.0, 0.1)
     assert (TCL.short_side, TCL.window, TCL.stride, TCL.shift, TCL.threshold) == (448, 448, 224, -2.5, 0.5)

@@ -11,7 +11,7 @@ from torch import distributed, multiprocessing
 from torch.nn import functional as F
 
 from stages.errors import BadData, UsageError
-from stages.train_text import code, tcl
+from stages.train_text import code, losses, tcl
 from stages.train_text.config import CodeConfig, TclConfig
 from stages.training.config import LoopConfig
 from stages.training.optimiser import build_optimiser
@@ -53,6 +53,14 @@ def test_what_code_teaches_and_the_rows_of_its_ablation():
                                                      "text_segmenter.shift", "word_prompt", "log_scales.highlighted"}
     nouns = code.loss(net, batch_of(3), config=changed(CODE, regions_with="nouns"))
     assert whole - learnt(net, nouns["loss"]) == {"word_prompt"}
+
+
+def test_a_map_of_one_row_varies_along_it_alone():
+    row = torch.tensor([[[0.0, 1.0, 3.0]]], requires_grad=True)
+    assert losses.total_variation(row).item() == losses.total_variation(row.transpose(1, 2)).item() == 1.5
+    losses.total_variation(row).backward()
+    assert row.grad.isfinite().all()
+    assert losses.total_variation(torch.ones(2, 1, 1)).item() == 0
 
 
 def test_the_total_is_equation_3_8():
