@@ -185,7 +185,9 @@ def _by_words(run: Run) -> str:
         score = f"the net's masks with {told['knowledge']} of CLIP's own"
     elif told["scale"] is None:
         score = "the net's masks"
-    return (f"; {method} by words ({told['protocol']}): short side {told['short_side']}, windows of {told['window']} "
-            f"every {told['stride']}, {told.get('statistics', 'net')} statistics, names {told['words']['source']}, "
-            f"{len(told['template'])} templates, {score}, background by "
-            f"{told['background']}{threshold}, {pamr}")
+    smooth = ", smoothed" if told.get("smooth") else ""
+    area = f", classes below {told['area_threshold']} of an image left out" if told.get("area_threshold") else ""
+    return (f"; {method} by words ({told['protocol']}): short side {told['short_side']}{smooth}, "
+            f"windows of {told['window']} every {told['stride']}, "
+            f"{told.get('statistics', 'net')} statistics, names {told['words']['source']}, "
+            f"{len(told['template'])} templates, {score}, background by {told['background']}{threshold}{area}, {pamr}")

@@ -132,15 +132,16 @@ def test_a_benchmark_from_its_folder_to_its_score(clip, tmp_path):
     good("index", "cityscapes", root, "-o", tmp_path / "val.h5")
     # One window, so that the benchmark's own short side can be had quickly.
     good("segment", "sclip", tmp_path / "val.h5", *clip[:6], "--template", "a {}.", "--window", "1200", "--stride",
-         "600", "-o", tmp_path / "masks")
+         "600", "--smooth", "--area-threshold", "0.1", "-o", tmp_path / "masks")
     written = Run([tmp_path / "masks"], "masks")
     config = written.first.provenance[-1]["config"]
     assert (config["short_side"], config["words"]["source"]) == (560, "sclip-cityscapes")
     assert set(np.unique(items(tmp_path / "masks", "masks", "mask")["bonn/a"])) <= set(range(1, 20))
     told = json.loads("\n".join(good("eval", tmp_path / "masks", "--json")))
     assert told["protocol"].startswith("19 classes without background")
-    assert ("sclip by words (sclip): short side 560, windows of 1200 every 600, clip statistics, names "
+    assert ("sclip by words (sclip): short side 560, smoothed, windows of 1200 every 600, clip statistics, names "
             "sclip-cityscapes, 1 templates, softmax at 40.0") in told["protocol"]
+    assert "classes below 0.1 of an image left out" in told["protocol"]
 
 
 def test_voc_without_background(tiny_folder, tmp_path):
