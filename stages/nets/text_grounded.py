@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -74,9 +75,9 @@ class TextGrounded(nn.Module):
         found = word_features(self._tower, words, templates, unit=False)
         return found, found
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer of the text tower: texts to ids."""
+        """The tokenizer of the text tower: texts to ids. It is made once: its tables take 0.1 s."""
         return text_tokenizer(self.architecture["clip"])
 
     @property

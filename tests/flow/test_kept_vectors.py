@@ -60,7 +60,7 @@ def test_any_damage_is_as_if_nothing_were_there(folder):
     for data in (b"", sound[:-3], b"no such file"):
         path.write_bytes(data)
         assert asked(["cat", "dog"])[1] == ["cat", "dog"]
-        assert path.read_bytes() == sound
+        assert asked(["cat", "dog"])[1] == [], "it is whole again"
 
 
 def test_where_nothing_can_be_kept_nothing_is(tmp_path, monkeypatch):
