@@ -68,7 +68,7 @@ test: lint types layers docs unit ## all of the five above
 test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is installed if root can (Debian)
 	timeout --kill-after=30 14m env $(PYTEST) -q --durations=5 --install-slurm tests/slurm
 
-test-damage: $(STAMP) ## every byte of a small file of each kind flipped: told by check, or harmless (minutes)
+test-damage: $(STAMP) ## every byte of a small file of each kind flipped: told by check, or harmless (a minute)
 	OMP_NUM_THREADS=1 $(RUN) tests/shards/every_byte.py
 
 test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH=12 seconds, 17 readers)
