@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
+import zlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -40,7 +42,8 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors by name in a .safetensors, .pth or .pt file, on the CPU.
 
     `{"state_dict": ...}` and `{"model": ...}` are unwrapped, a leading `module.` is cut. Pickles are read with
-    `weights_only`: one that would run code is refused. Raises MissingInput and BadData (one line).
+    `weights_only`: one that would run code is refused. The checksums of a .pth are looked at, which `torch.load` does
+    not; a .safetensors of others has none. Raises MissingInput and BadData (one line).
     """
     file = Path(path)
     if not file.is_file():
@@ -62,6 +65,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(file: Path) -> object:
+    _check_records(file)
     try:
         return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
@@ -74,6 +78,26 @@ def _read_pickle(file: Path) -> object:
         told = "" if first.startswith("Weights only load failed") else f" ({first[:120]})"
         raise BadData(f"no weight file that can be read{told}", "give a .safetensors, or a .pth or .pt of tensors",
                       where=str(file)) from error
+
+
+def _check_records(file: Path) -> None:
+    """Raise BadData for an archive of which a record has changed since it was written.
+
+    One in which none fits was written without checksums (`torch.serialization.set_crc32_options`).
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    fits = {}
+    with zipfile.ZipFile(file) as archive:
+        for record in archive.infolist():
+            try:
+                archive.read(record)
+                fits[record.filename] = True
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+                fits[record.filename] = False
+    if any(fits.values()) and not all(fits.values()):
+        changed = next(name for name, sound in fits.items() if not sound)
+        raise BadData(f"is damaged: the checksum of {changed} does not fit", "fetch or copy it again", where=str(file))
 
 
 def _tensors(content: object, file: Path) -> dict[str, Tensor]:

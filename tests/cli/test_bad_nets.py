@@ -9,12 +9,14 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cli.runner import SMALL, TRAINING, copy_of, good, index_table, refused, run
 from stages.nets.classifier import Classifier
 from stages.nets.registry import build_backbone
+from stages.nets.weights import read_state_dict
 
 TRAIN = ("train-cls", "cam")
 
@@ -66,6 +68,35 @@ def test_a_checkpoint_with_more_than_tensors_names_what_it_holds(tiny_index, tmp
     torch.save({"args": argparse.Namespace(lr=0.1), "state_dict": {}}, tmp_path / "args.pth")
     refused(training(tiny_index, tmp_path / "args.pth", tmp_path / "n.safetensors"), 65, "args.pth",
             "it holds argparse.Namespace, not only tensors", "state_dict")
+
+
+@pytest.mark.parametrize(("kept", "named"), [
+    (np.float64(0.5), "numpy"), (np.zeros(3), "numpy"), (Path("runs"), "pathlib"),
+    (np.random.default_rng(0).bit_generator.state | {"args": argparse.Namespace()}, "argparse"),
+    (np.random.default_rng(0), "numpy")], ids=["scalar", "array", "path", "state", "generator"])
+def test_what_people_keep_in_checkpoints_is_named_and_refused(tiny_index, tmp_path, kept, named):
+    torch.save({"kept": kept, "state_dict": {}}, tmp_path / "kept.pth")
+    refused(training(tiny_index, tmp_path / "kept.pth", tmp_path / "n.safetensors"), 65, "kept.pth", named,
+            "not only tensors")
+
+
+def test_a_flipped_bit_in_the_weights_of_others_is_found(tiny_index, tmp_path):
+    state = Classifier(build_backbone("wsss:tiny"), 2).state_dict()
+    torch.save(state, tmp_path / "flipped.pth")
+    data = bytearray((tmp_path / "flipped.pth").read_bytes())
+    data[data.find(next(iter(state.values())).numpy().tobytes()) + 5] ^= 1
+    (tmp_path / "flipped.pth").write_bytes(data)
+    refused(training(tiny_index, tmp_path / "flipped.pth", tmp_path / "n.safetensors"), 65, "flipped.pth", "is damaged",
+            "data/", "copy it again")
+
+
+def test_weights_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.arange(3.)}, tmp_path / "plain.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_state_dict(tmp_path / "plain.pth")["weight"].tolist() == [0, 1, 2]
 
 
 def test_weight_files_that_can_not_be_read(tiny_index, tmp_path):
