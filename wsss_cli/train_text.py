@@ -21,7 +21,7 @@ def _add(method: str, config: type, text: str, *more: Named, costs: str = "") ->
     add(app, method, stage=f"train-text {method}", run=partial(_run, method), config=config, inputs="INDEX...",
         example=f"wsss train-text {method} captions.h5 -o {method}.safetensors",
         text=f"{text} Reads captions and images of shards of kind index, and a CLIP. Writes a net (.safetensors), "
-             "which holds the CLIP too. All ids and captions are kept in memory, about 0.8 kB each in every process"
+             "which holds the CLIP too. Every process keeps the ids of the index in memory, and 18 bytes an image besides"
              f"{costs}.",
         named=(*CLIP,
                *more),

@@ -54,7 +54,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
                                initial_weights={"name": source.name, "sha256": source.digests()["clip_weights"]},
                                provenance=[*index.first.provenance, entry])
     job = Job(net, partial(importlib.import_module(METHODS[method]).loss, config=config), samples.draw,
-              len(captions.chosen), [], description, steps=config.steps,
+              len(captions), [], description, steps=config.steps,
               report_every=config.save_every if config.steps else 0,
               begin_step=lambda step: _unfreeze(net, step >= config.unfreeze_at))
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
