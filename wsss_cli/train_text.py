@@ -21,8 +21,8 @@ def _add(method: str, config: type, text: str, *more: Named, costs: str = "") ->
     add(app, method, stage=f"train-text {method}", run=partial(_run, method), config=config, inputs="INDEX...",
         example=f"wsss train-text {method} captions.h5 -o {method}.safetensors",
         text=f"{text} Reads captions and images of shards of kind index, and a CLIP. Writes a net (.safetensors), "
-             "which holds the CLIP too. Every process keeps the ids of the index in memory, and 18 bytes an image besides"
-             f"{costs}.",
+             "which holds the CLIP too. Every process keeps the ids of the index in memory, and 18 bytes an image "
+             f"besides{costs}.",
         named=(*CLIP,
                *more),
         extra=(FILE, INDEX, REPLACE, TRAIN))
