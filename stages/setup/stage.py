@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import zipfile
-import zlib
 from pathlib import Path
 
 from stages.errors import BadData, CannotCreate, MissingInput
@@ -61,7 +60,10 @@ def _read(archive: Path) -> dict[str, bytes]:
             files = {name: opened.read(members[name]) for name in _FILES}
         for data in files.values():
             json.loads(data)
-    except (zipfile.BadZipFile, zlib.error, ValueError) as error:
+    except BadData:
+        raise
+    # Of a damaged archive the directory, a header, the packing or the text may be wrong, and each raises its own.
+    except Exception as error:
         raise BadData(f"is no archive that can be read ({error})", "fetch or copy it again",
                       where=str(archive)) from None
     return files

@@ -11,7 +11,7 @@ from stages.settings import setting
 class ShowConfig:
     """Settings of `show`."""
 
-    ids: tuple[str, ...] = setting((), "The images to show; empty: the first --count of them.")
+    ids: tuple[str, ...] = setting((), "The images to show; empty: --count of them.")
     count: int = setting(1, "How many, when no ids are given, evenly spread.", low=1, high=1000)
     background: str = setting("", "Show the mask of maps without background under this rule, instead of heat.")
     truth: bool = setting(False, "Add a column with the ground truth.")

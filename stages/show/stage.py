@@ -101,9 +101,7 @@ def _captions(config: ShowConfig, index: Run, sources: dict[str, ImageSource], s
     if not found:
         raise BadData("no image has a caption with a noun", "index a table with a column caption, or a captions file",
                       where=str(index.first.path))
-    every = list(found)
-    places = np.linspace(0, len(every) - 1, min(config.count, len(every))).round().astype(int)
-    return {item_id: found[item_id] for item_id in config.ids or [every[place] for place in places]}
+    return {item_id: found[item_id] for item_id in config.ids or _spread(list(found), config.count)}
 
 
 def _in_order(nouns: Sequence[str], caption: str) -> tuple[str, ...]:
@@ -152,8 +150,12 @@ def _chosen(config: ShowConfig, run: Run, sources: dict[str, ImageSource]) -> li
     good = [item_id for item_id in run.ids if item_id in run]
     if not (config.ids or good):
         raise BadData("has no image that was not refused", where=str(run.first.path))
-    places = np.linspace(0, len(good) - 1, min(config.count, len(good))).round().astype(int)
-    return list(config.ids) or [good[place] for place in places]
+    return list(config.ids) or _spread(good, config.count)
+
+
+def _spread(ids: list[str], count: int) -> list[str]:
+    """Return `count` of these ids, evenly spread, or all where there are fewer."""
+    return [ids[place] for place in np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)]
 
 
 def _row(item_id: str, sources: dict[str, ImageSource], runs: list[Run], config: ShowConfig) -> list[np.ndarray]:

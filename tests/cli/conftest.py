@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cli.runner import SMALL
 from conftest import CommandLine
@@ -39,6 +41,14 @@ def tiny_net(tiny_index: Path) -> Path:
 def maps(tiny_index: Path, tiny_net: Path) -> Path:
     """Return a run of class activation maps of `tiny_index`. Not to be changed."""
     return _made(tiny_index.parent, tiny_index.parent / "cams", "cams", "cnn", tiny_index, "--net", tiny_net, *SMALL)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """Return an image file of 40 x 60 pixels."""
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
 
 
 def _made(cwd: Path, output: Path, *args: object) -> Path:

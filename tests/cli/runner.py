@@ -7,11 +7,13 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 from typer.testing import CliRunner
 
 from conftest import Result
 from pictures import Folder
 from stages.flow.execution import Stop
+from stages.shards import Run
 from wsss_cli.app import app
 
 SMALL = ("--scales", "1", "--device", "cpu")
@@ -55,6 +57,12 @@ def refused(done: Result, code: int, *told: str) -> str:
     for text in told:
         assert text in lines[0], f"{text!r} is not in {lines[0]!r}"
     return lines[0]
+
+
+def of_items(path: Path, kind: str, dataset: str) -> dict[str, np.ndarray]:
+    """Return a dataset of every item of a run that a command made."""
+    run_of = Run([path], kind)
+    return {name: run_of.item(name).datasets[dataset] for name in run_of.ids if name in run_of}
 
 
 def copy_of(folder: Folder, place: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cli.runner import good, refused, run
+from cli.runner import good, of_items, refused, run
 from seeded_clip import Recipe
 from stages.data.views import patch_views
 from stages.nets.files import load_net
@@ -36,20 +36,6 @@ def nets(tmp_path_factory) -> dict[str, Path]:
              "0", "--steps", "2", *(("--nouns", "rules") if method == "code" else ()), "-o", f"{method}.safetensors",
              cwd=folder)
     return {method: folder / f"{method}.safetensors" for method in ("tcl", "code")}
-
-
-@pytest.fixture
-def photo(tmp_path) -> Path:
-    """Return an image file of 40 x 60 pixels."""
-    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
-def of_items(path: Path, kind: str, dataset: str) -> dict[str, np.ndarray]:
-    """Return a dataset of every item of a run."""
-    run_of = Run([path], kind)
-    return {name: run_of.item(name).datasets[dataset] for name in run_of.ids if name in run_of}
 
 
 def test_a_photo_and_three_words(wsss, nets, photo, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.runner import good, refused, run
+from cli.runner import good, of_items, refused, run
 from seeded_clip import Recipe
 from stages.shards import Run
 
@@ -28,26 +28,12 @@ def clip(tmp_path_factory) -> tuple[object, ...]:
     return "--clip", config, "--weights", weights, "--device", "cpu", *QUICK
 
 
-@pytest.fixture
-def photo(tmp_path) -> Path:
-    """Return an image file of 40 x 60 pixels."""
-    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
-def items(path: Path, kind: str, dataset: str) -> dict[str, np.ndarray]:
-    """Return a dataset of every item of a run."""
-    run_of = Run([path], kind)
-    return {name: run_of.item(name).datasets[dataset] for name in run_of.ids if name in run_of}
-
-
 def test_a_photo_and_three_words(wsss, clip, photo, tmp_path):
     done = wsss("segment", "naclip", photo, *clip, *WORDS, "-o", tmp_path / "out")
     assert done.code == 0, done.err
     assert done.out == f"{tmp_path / 'out' / 'masks-00000-of-00001.h5'}\n"
     assert "3 classes: cat, dog, grass" in done.err
-    mask = items(tmp_path / "out", "masks", "mask")["photo"]
+    mask = of_items(tmp_path / "out", "masks", "mask")["photo"]
     assert mask.shape == (40, 60) and set(np.unique(mask)) <= {0, 1, 2, 3}
     assert Run([tmp_path / "out"], "masks").classes == ("background", "cat", "dog", "grass")
     with Image.open(tmp_path / "out" / "photo.png") as picture:
@@ -64,7 +50,7 @@ def test_every_method_and_pamr_give_other_scores(clip, photo, tmp_path):
                                ("scale", "naclip", ("--scale", "10")), ("blend", "naclip", ("--blend", "scores"))]:
         out = tmp_path / name
         good("segment", method, photo, *clip, *WORDS, *more, "-o", out / "masks", "--scores", out / "scores")
-        found[name] = items(out / "scores", "cams", "cam")["photo"].astype(float)
+        found[name] = of_items(out / "scores", "cams", "cam")["photo"].astype(float)
         assert found[name].shape == (4, 40, 60)
         assert found[name].min() >= 0 and found[name].max() <= 1
     names = list(found)
@@ -78,7 +64,7 @@ def test_proxyclip(clip, photo, tmp_path):
     good("segment", "proxyclip", photo, *clip, *WORDS, *named, "-o", tmp_path / "out")
     good("segment", "proxyclip", photo, *clip, *WORDS, "--proxy", "timm:test_vit", "--proxy-weights", "random", "-o",
          tmp_path / "vit")
-    assert items(tmp_path / "out", "masks", "mask")["photo"].shape == (40, 60)
+    assert of_items(tmp_path / "out", "masks", "mask")["photo"].shape == (40, 60)
     done = run("segment", "proxyclip", photo, *clip, *WORDS, "-o", tmp_path / "x")
     assert done.code == 2 and "'--proxy'" in done.err
     refused(run("segment", "proxyclip", photo, *clip, *WORDS, "--proxy", "timm:vit_no", "--proxy-weights", "random",
@@ -91,12 +77,12 @@ def test_masks_are_the_same_with_and_without_scores(tiny_index, clip, tmp_path):
         good("segment", "naclip", tiny_index, *clip, *more, "-o", out / "plain")
         printed = good("segment", "naclip", tiny_index, *clip, *more, "-o", out / "masks", "--scores", out / "scores")
         assert printed == [str(out / "masks" / "masks-00000-of-00001.h5")]
-        plain, masks = items(out / "plain", "masks", "mask"), items(out / "masks", "masks", "mask")
+        plain, masks = of_items(out / "plain", "masks", "mask"), of_items(out / "masks", "masks", "mask")
         for name, mask in plain.items():
             np.testing.assert_array_equal(masks[name], mask)
         assert Run([out / "scores"], "cams").first.attribute("background") == "included"
         good("pseudo", out / "scores", "-o", out / "pseudo")
-        for name, mask in items(out / "pseudo", "masks", "mask").items():
+        for name, mask in of_items(out / "pseudo", "masks", "mask").items():
             np.testing.assert_array_equal(plain[name], mask)
 
 
@@ -120,7 +106,7 @@ def test_a_set_without_background_has_none(tiny_folder, clip, tmp_path):
     good("index", "table", tmp_path / "tags.csv", "--images", tiny_folder.root / "JPEGImages", "--class-names",
          tmp_path / "classes.txt", "-o", tmp_path / "index.h5")
     good("segment", "sclip", tmp_path / "index.h5", *clip, "--threshold", "0.99", "-o", tmp_path / "out")
-    assert set(np.unique(items(tmp_path / "out", "masks", "mask")["picture_000"])) <= {1, 2}
+    assert set(np.unique(of_items(tmp_path / "out", "masks", "mask")["picture_000"])) <= {1, 2}
 
 
 def test_a_benchmark_from_its_folder_to_its_score(clip, tmp_path):
@@ -136,7 +122,7 @@ def test_a_benchmark_from_its_folder_to_its_score(clip, tmp_path):
     written = Run([tmp_path / "masks"], "masks")
     config = written.first.provenance[-1]["config"]
     assert (config["short_side"], config["words"]["source"]) == (560, "sclip-cityscapes")
-    assert set(np.unique(items(tmp_path / "masks", "masks", "mask")["bonn/a"])) <= set(range(1, 20))
+    assert set(np.unique(of_items(tmp_path / "masks", "masks", "mask")["bonn/a"])) <= set(range(1, 20))
     told = json.loads("\n".join(good("eval", tmp_path / "masks", "--json")))
     assert told["protocol"].startswith("19 classes without background")
     assert ("sclip by words (sclip): short side 560, smoothed, windows of 1200 every 600, clip statistics, names "
@@ -155,9 +141,9 @@ def test_voc_without_background(tiny_folder, tmp_path):
 def test_a_threshold_that_nothing_reaches(clip, photo, tmp_path):
     good("segment", "sclip", photo, *clip, *WORDS, "--background", "threshold", "--threshold", "1", "-o",
          tmp_path / "out")
-    assert not items(tmp_path / "out", "masks", "mask")["photo"].any()
+    assert not of_items(tmp_path / "out", "masks", "mask")["photo"].any()
     good("segment", "sclip", photo, *clip, *WORDS, "--background", "none", "-o", tmp_path / "none")
-    assert items(tmp_path / "none", "masks", "mask")["photo"].all()
+    assert of_items(tmp_path / "none", "masks", "mask")["photo"].all()
 
 
 def test_batches_of_windows_make_no_difference(clip, photo, tmp_path):
@@ -165,7 +151,7 @@ def test_batches_of_windows_make_no_difference(clip, photo, tmp_path):
     for size in ("1", "3", "16"):
         out = tmp_path / size
         good("segment", "naclip", photo, *clip, *WORDS, "--batch-size", size, "-o", out / "m", "--scores", out / "s")
-        found.append(items(out / "s", "cams", "cam")["photo"].astype(float))
+        found.append(of_items(out / "s", "cams", "cam")["photo"].astype(float))
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
     np.testing.assert_allclose(found[0], found[2], atol=1e-3)
 
@@ -187,7 +173,7 @@ def test_four_hundred_words(clip, photo, tmp_path):
     words = "\n".join(f"thing number {place}" for place in range(400))
     (tmp_path / "words.txt").write_text(words)
     good("segment", "naclip", photo, *clip, "--words", tmp_path / "words.txt", "-o", tmp_path / "out")
-    mask = items(tmp_path / "out", "masks", "mask")["photo"]
+    mask = of_items(tmp_path / "out", "masks", "mask")["photo"]
     assert mask.dtype == np.uint16 and mask.max() <= 400
 
 
@@ -228,9 +214,9 @@ def test_sizes_of_images(clip, tmp_path):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
         files.append(tmp_path / f"{name}.png")
     good("segment", "naclip", *files, *clip, *WORDS, "--pamr", "-o", tmp_path / "out", "--scores", tmp_path / "scores")
-    shapes = {name: mask.shape for name, mask in items(tmp_path / "out", "masks", "mask").items()}
+    shapes = {name: mask.shape for name, mask in of_items(tmp_path / "out", "masks", "mask").items()}
     assert shapes == {"dot": (1, 1), "line": (3, 700), "large": (1100, 1000)}
-    assert items(tmp_path / "scores", "cams", "cam")["large"].shape == (4, 550, 500)
+    assert of_items(tmp_path / "scores", "cams", "cam")["large"].shape == (4, 550, 500)
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +231,8 @@ def test_refine_pamr(wsss, cams, tmp_path):
     done = wsss("refine", "pamr", cams, "--device", "cpu", "-o", tmp_path / "out")
     assert (done.code, done.out) == (0, f"{tmp_path / 'out' / 'cams-00000-of-00001.h5'}\n"), done.err
     assert Run([tmp_path / "out"], "cams").first.attribute("background") == "none"
-    before = items(cams, "cams", "class_ids")
-    for name, cam in items(tmp_path / "out", "cams", "cam").items():
+    before = of_items(cams, "cams", "class_ids")
+    for name, cam in of_items(tmp_path / "out", "cams", "cam").items():
         assert cam.shape == (len(before[name]), 48, 64) and cam.dtype == np.uint8
         assert not len(cam) or cam.max() == 255
     good("pseudo", tmp_path / "out", "-o", tmp_path / "masks")

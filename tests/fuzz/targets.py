@@ -20,6 +20,7 @@ from stages.index.stage import run as run_index
 from stages.nets.files import load_net
 from stages.nets.torchscript import read_torchscript
 from stages.nets.weights import read_state_dict
+from stages.setup.stage import run_nltk
 from stages.shards import Journal, Shard, check_shard
 from stages.training.checkpoint import Checkpoint
 from wsss_cli.recipe import section
@@ -146,6 +147,11 @@ def training_state(data: bytes, folder: Path) -> None:
     Checkpoint(folder / "fuzzed.safetensors", _REQUEST, leads=False).read()
 
 
+def tagger(data: bytes, folder: Path) -> None:
+    """Put NLTK's tagger from an archive."""
+    run_nltk(str(_file(data, folder, "fuzzed.zip")), Output(folder / "there"), Silent())
+
+
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {one.__name__: one for one in (
     shard, journal, table, image_list, annotation, class_names, coco, webdataset, words, recipe, evaluation, image,
-    mask, net, weights, torchscript, training_state)}
+    mask, net, weights, torchscript, training_state, tagger)}
