@@ -15,7 +15,7 @@ SHELL := /bin/sh
 # Also under make -j one step after the other: each takes all cores by itself (maps a process a core, trainings a thread
 # a core), or the one GPU.
 .NOTPARALLEL:
-.PHONY: all seeds ceiling table sheet always
+.PHONY: all seeds ceiling table sheet
 .SECONDARY:
 # An index that refused most of its images is written all the same; the next make shall not take it for made.
 .DELETE_ON_ERROR:
@@ -63,77 +63,76 @@ ceiling: $(S)/ceiling.json ## the same network on the true masks of train
 table: ## what is there
 	$(call table,$(SEEDS))
 
-# A file per group of flags, written anew only when they differ.
-flags/%: always
-	@mkdir -p flags; printf '%s\n' "$$$*" | cmp -s - $@ || printf '%s\n' "$$$*" >$@
+space := $(subst ,, )
+include $(subst $(space),\ ,$(EXAMPLES))/given.mk
 
 index = set --; [ ! -e "$(DATA)/$(LABELS)" ] || set -- "$$@" --labels "$(DATA)/$(LABELS)"; \
 	[ ! -e "$(DATA)/$(CLASS_NAMES)" ] || set -- "$$@" --class-names "$(DATA)/$(CLASS_NAMES)"; \
 	[ -z "$(MASKS)" ] || set -- "$$@" --masks "$(DATA)/$(MASKS)"; \
 	"$(WSSS)" index voc "$(DATA)" --split $(1) "$$@" $(FORCE) -o $@
 
-train.h5:
+train.h5: $(call given,DATA TRAIN LABELS CLASS_NAMES MASKS)
 	$(call step,index of $(TRAIN),$(call index,$(TRAIN)))
 
-val.h5:
+val.h5: $(call given,DATA VAL LABELS CLASS_NAMES MASKS)
 	$(call step,index of $(VAL),$(call index,$(VAL)))
 
-$(S)/cam.safetensors: train.h5 flags/CLS_FLAGS
+$(S)/cam.safetensors: train.h5 $(call given,WEIGHTS CLS_FLAGS)
 	$(call step,classifier on image tags (seed $(SEED)),set --; [ -z "$(WEIGHTS)" ] || set -- --weights "$(WEIGHTS)"; \
 		"$(WSSS)" train-cls cam train.h5 "$$@" $(CLS_FLAGS) --seed $(SEED) $(FORCE) -o $@)
 
-$(S)/cam.json: $(S)/cam.safetensors flags/CAM_FLAGS
+$(S)/cam.json: $(S)/cam.safetensors $(call given,CAM_FLAGS)
 	$(call step,CAMs,"$(WSSS)" cams cnn train.h5 --net $< $(CAM_FLAGS) $(FORCE) -o $(S)/cams && $(call score,$(S)/cams))
 
-$(S)/crf-%.json: $(S)/cam.json flags/CRF_FLAGS
+$(S)/crf-%.json: $(S)/cam.json $(call given,CRF_FLAGS)
 	$(call step,CRF with background $*,"$(WSSS)" refine crf $(S)/cams --background constant:$* $(CRF_FLAGS) $(FORCE) \
 		-o $(S)/crf-$* && $(call score,$(S)/crf-$*))
 
 # Also crf.best: the value chosen.
-$(S)/crf.json: $(CRF_VALUES:%=$(S)/crf-%.json) flags/CRF_VALUES
+$(S)/crf.json: $(CRF_VALUES:%=$(S)/crf-%.json) $(call given,CRF_VALUES)
 	@"$(PYTHON)" "$(EXAMPLES)/best.py" $(foreach value,$(CRF_VALUES),constant:$(value)=$(S)/crf-$(value).json) \
-		-o $@ >$(S)/crf.best
+		-o $@.part >$(S)/crf.best && mv $@.part $@
 
-$(S)/affinity.safetensors: $(S)/cam.json flags/AFF_FLAGS
+$(S)/affinity.safetensors: $(S)/cam.json $(call given,AFF_FLAGS)
 	$(call step,affinities between neighbouring cells,"$(WSSS)" train-aff psa train.h5 --cams $(S)/cams \
 		--weights $(S)/cam.safetensors $(AFF_FLAGS) --seed $(SEED) $(FORCE) -o $@)
 
-$(S)/walked.json: $(S)/affinity.safetensors flags/WALK_FLAGS
+$(S)/walked.json: $(S)/affinity.safetensors $(call given,WALK_FLAGS)
 	$(call step,random walk,"$(WSSS)" refine psa $(S)/cams --net $< $(WALK_FLAGS) $(FORCE) -o $(S)/walked \
 		&& $(call score,$(S)/walked))
 
-$(S)/refined-%.json: $(S)/walked.json flags/CRF_FLAGS
+$(S)/refined-%.json: $(S)/walked.json $(call given,CRF_FLAGS)
 	$(call step,CRF after it with background $*,"$(WSSS)" refine crf $(S)/walked --background constant:$* $(CRF_FLAGS) \
 		$(FORCE) -o $(S)/refined-$* && $(call score,$(S)/refined-$*))
 
-$(S)/refined.json: $(REFINED_VALUES:%=$(S)/refined-%.json) flags/REFINED_VALUES
+$(S)/refined.json: $(REFINED_VALUES:%=$(S)/refined-%.json) $(call given,REFINED_VALUES)
 	@"$(PYTHON)" "$(EXAMPLES)/best.py" $(foreach value,$(REFINED_VALUES),constant:$(value)=$(S)/refined-$(value).json) \
-		-o $@ >$(S)/refined.best
+		-o $@.part >$(S)/refined.best && mv $@.part $@
 
 # From the last of the refinements.
 LAST := $(if $(AFF_FLAGS),refined,crf)
-$(S)/pseudo.json: $(S)/$(LAST).json flags/AFF_FLAGS flags/PSEUDO_FLAGS
+$(S)/pseudo.json: $(S)/$(LAST).json $(call given,AFF_FLAGS PSEUDO_FLAGS)
 	$(call step,pseudo masks,best=$$(cat $(S)/$(LAST).best); "$(WSSS)" pseudo $(S)/$(LAST)-$${best#*:} $(PSEUDO_FLAGS) $(FORCE) \
 		-o $(S)/pseudo && $(call score,$(S)/pseudo))
 
-$(S)/seg.safetensors: $(S)/pseudo.json flags/SEG_FLAGS
+$(S)/seg.safetensors: $(S)/pseudo.json $(call given,SEG_FLAGS)
 	$(call step,segmentation network on pseudo masks,"$(WSSS)" train-seg train.h5 --masks $(S)/pseudo \
 		--weights $(S)/cam.safetensors $(SEG_FLAGS) --seed $(SEED) $(FORCE) -o $@)
 
-$(S)/seg.json: $(S)/seg.safetensors val.h5 flags/SEGMENT_FLAGS
+$(S)/seg.json: $(S)/seg.safetensors val.h5 $(call given,SEGMENT_FLAGS)
 	$(call step,predictions on $(VAL),"$(WSSS)" segment net val.h5 --net $< $(SEGMENT_FLAGS) $(FORCE) -o $(S)/prediction \
 		&& $(call score,$(S)/prediction))
 
-$(S)/ceiling.safetensors: $(S)/cam.safetensors flags/SEG_FLAGS
+$(S)/ceiling.safetensors: $(S)/cam.safetensors $(call given,SEG_FLAGS)
 	$(call step,segmentation network on true masks,"$(WSSS)" train-seg train.h5 --masks truth \
 		--weights $(S)/cam.safetensors $(SEG_FLAGS) --seed $(SEED) $(FORCE) -o $@)
 
-$(S)/ceiling.json: $(S)/ceiling.safetensors val.h5 flags/SEGMENT_FLAGS
+$(S)/ceiling.json: $(S)/ceiling.safetensors val.h5 $(call given,SEGMENT_FLAGS)
 	$(call step,predictions of that on $(VAL),"$(WSSS)" segment net val.h5 --net $< $(SEGMENT_FLAGS) $(FORCE) \
 		-o $(S)/ceiling-prediction && $(call score,$(S)/ceiling-prediction))
 
 # For people: maps and pseudo masks of validation images, made as those of train, beside the predictions.
-$(S)/sheet.png: $(S)/seg.json flags/SHEET_FLAGS
+$(S)/sheet.png: $(S)/seg.json $(call given,SHEET_FLAGS)
 	$(call step,contact sheet,best=$$(cat $(S)/$(LAST).best); mkdir -p $(S)/val && \
 		"$(WSSS)" cams cnn val.h5 --net $(S)/cam.safetensors $(CAM_FLAGS) --force -o $(S)/val/CAM \
 		$(if $(AFF_FLAGS),| "$(WSSS)" refine psa - --net $(S)/affinity.safetensors $(WALK_FLAGS) --force -o $(S)/val/walked) \

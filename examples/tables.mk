@@ -11,6 +11,7 @@ WSSS ?= wsss
 PYTHON ?= python3
 OUT ?= $(CURDIR)/out
 O := $(OUT)
+include ../given.mk
 
 .PHONY: help
 help: ## this list

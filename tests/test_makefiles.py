@@ -35,7 +35,8 @@ TARGETS = {
     "demo": ["all"], "voc920": ["all", "ceiling", "seeds", "table"], "msrc": ["all", "seeds"],
     "mixing": ["table1", "table2-cam", "table"], "csd": ["table1", "table2", "val", "figure6", "table"],
     "clip-es": ["table1-dcrf", "table2-mhsa-multi", "table4", "tableS1-rn50", "tableS1-sharpness", "tableS3",
-                "figureS2", "figure3", "table5"]}
+                "figureS2", "figure3", "table5", "table7-cross-entropy-on-coco"],
+    "image-text": ["table41-tcl", "table42-c", "table42-c-w-r", "training-free-sclip", "training-free-proxyclip"]}
 
 
 @dataclass(frozen=True)
@@ -104,3 +105,23 @@ def test_changed_flags_run_their_step_and_those_after_it(example: Example) -> No
     commands = [call.split()[0] for call in again]
     assert commands[:5] == ["pseudo", "eval", "train-seg", "segment", "eval"]
     assert sorted(commands[5:8]) == ["cams", "pseudo", "refine"] and commands[8:] == ["show"], "a pipe, and its picture"
+
+
+@pytest.mark.parametrize(("example", "target", "changed", "asked"), [
+    ("clip-es", "table1-seed", "FLAGS=--precision bf16", ["cams clip-es", "eval"]),
+    ("clip-es", "table1-dcrf", "CLIP=ViT-L-14", ["cams clip-es", "eval", "refine crf", "eval"]),
+    ("clip-es", "tableS1-rn50", "RESNET=RN101", ["cams clip-es", "eval"]),
+    ("clip-es", "table4", "SEG_FLAGS=--loss ce", ["train-seg", "segment net", "eval"]),
+    ("image-text", "training-free-sclip", "SEGMENT_FLAGS=--protocol tcl", 6 * ["segment sclip", "eval"]),
+    ("image-text", "training-free-naclip", "CITYSCAPES=elsewhere", ["index cityscapes", "segment naclip", "eval"]),
+    ("image-text", "table41-code", "TRAIN_FLAGS=--nouns 'rules'", ["train-text code", *6 * ["segment code", "eval"]]),
+    ("mixing", "table1-fmix", "WALK_FLAGS=--beta 8", [
+        "index voc", "train-cls fmix", "cams cnn", "eval", "train-aff psa", "refine psa", "eval"]),
+    ("csd", "table1-cam", "CAM_FLAGS.cam=--scales 1", [
+        "index voc", "train-cls cam", "cams cnn", "eval", "cams cnn", "refine crf", "eval"])], indirect=["example"])
+def test_what_another_value_makes_is_asked_for_again(example: Example, target: str, changed: str,
+                                                     asked: list[str]) -> None:
+    example.make(target)
+    again = example.make(target, changed)
+    assert [" ".join(call.split()[:len(one.split())]) for call, one in zip(again, asked, strict=True)] == asked
+    assert example.make(target, changed) == []
