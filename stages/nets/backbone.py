@@ -114,19 +114,22 @@ class Backbone(nn.Module):
 def centre_of(net: nn.Module, pass_through: Callable[[], object], stride: int) -> float:
     """Return the pixel that the first cell of a network's map is centred on, for its `stride`.
 
-    `pass_through` puts an image through `net`. A layer of kernel k and padding p moves the centre by (k - 1) / 2 - p of
-    its input's cells; where there are several ways it is their mean. What no layer is seen to do of the stride is taken
-    to join cells that lie side by side, as Swin does.
+    `pass_through` puts an image through `net`. A layer moves the centre by half its window less what it pads to the left,
+    in its input's cells; where there are several ways to a lower stride it is their mean. What no layer is seen to do of
+    the stride is taken to join cells that lie side by side, as Swin does.
     """
     seen: dict[int, list[float]] = {}  # by the width of the input
+    beside: dict[int, float] = {}  # of layers without a step, which even windows move as well
     steps: dict[int, int] = {}
 
-    def watch(layer: Any, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        step = _of_columns(layer.stride)
+    def watch(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        step, width = _of_columns(layer.stride), inputs[0].shape[-1]
+        moved = _moved(layer, width, output.shape[-1])
         if step > 1:
-            moved = (_of_columns(layer.kernel_size) - 1) / 2 - _of_columns(layer.padding)
-            seen.setdefault(inputs[0].shape[-1], []).append(moved)
-            steps.setdefault(inputs[0].shape[-1], step)
+            seen.setdefault(width, []).append(moved)
+            steps.setdefault(width, step)
+        elif isinstance(layer, nn.Conv2d):
+            beside[width] = beside.get(width, 0.0) + moved
 
     layers = [one for one in net.modules() if isinstance(one, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
     handles = [one.register_forward_hook(watch) for one in layers]
@@ -136,10 +139,25 @@ def centre_of(net: nn.Module, pass_through: Callable[[], object], stride: int) -
         for handle in handles:
             handle.remove()
     jump, centre = 1, 0.0
-    for width, moves in seen.items():
-        centre += jump * sum(moves) / len(moves)
-        jump *= steps[width]
+    for width in sorted({*seen, *beside}, reverse=True):
+        moves = seen.get(width, [0.0])
+        centre += jump * (beside.get(width, 0.0) + sum(moves) / len(moves))
+        jump *= steps.get(width, 1)
     return centre + jump * (stride / jump - 1) / 2 if jump <= stride else centre
+
+
+def _moved(layer: Any, width: int, mapped: int) -> float:
+    """Return by how many of its input's cells a layer moves the centre of the first, for an input `width` wide.
+
+    TensorFlow's layers in timm pad by themselves what the width of the output asks for, and say 0.
+    """
+    reach = _of_columns(getattr(layer, "dilation", 1)) * (_of_columns(layer.kernel_size) - 1)
+    if layer.padding == "same":
+        return reach / 2 - reach // 2
+    left = 0 if layer.padding == "valid" else _of_columns(layer.padding)
+    if left == 0 and not getattr(layer, "ceil_mode", False):
+        left = max((mapped - 1) * _of_columns(layer.stride) + reach + 1 - width, 0) // 2
+    return reach / 2 - left
 
 
 def _of_columns(value: Any) -> int:

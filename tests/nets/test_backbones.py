@@ -154,28 +154,33 @@ def test_freezing_a_vit_freezes_its_positions_and_unknown_blocks_are_named():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "centre"), [
-    ("mobilenet_v2", 0.0), ("timm:resnet18", 0.0), ("timm:resnet18d", 7.0), ("vgg11", 15.5), ("densenet121", 14.0),
-    ("convnext_tiny", 15.5), ("timm:convnext_atto", 15.5), ("wsss:resnet50_irn", 0.0)])
-def test_the_first_cell_is_centred_where_it_is_said(name, centre):
-    """With means for all convolutions and pools, and no norms, pixels count by their ways to the cell, to all sides."""
-    backbone = build_backbone(name).eval()
+@pytest.mark.parametrize(("name", "stride", "centre"), [
+    ("mobilenet_v2", None, 0.0), ("timm:resnet18", None, 0.0), ("timm:resnet18d", None, 7.0), ("vgg11", None, 15.5),
+    ("densenet121", None, 14.0), ("convnext_tiny", None, 15.5), ("convnext_tiny", 16, 15.5), ("convnext_tiny", 8, 11.5),
+    ("timm:convnext_atto", None, 15.5), ("wsss:resnet50_irn", None, 0.0), ("timm:tf_mobilenetv3_small_075", None, 31.0),
+    ("timm:tf_efficientnet_b0", None, 31.0)])
+def test_the_first_cell_is_centred_where_it_is_said(name, stride, centre):
+    """With means for all convolutions and pools, and no norms and gates, pixels count by their ways to the cell, to all sides."""
+    backbone = build_backbone(name, stride=stride).eval()
     assert backbone.first_centre == centre
     for module in list(backbone.modules()):
         for child, inner in list(module.named_children()):
             if isinstance(inner, torch.nn.MaxPool2d):
                 setattr(module, child, torch.nn.AvgPool2d(inner.kernel_size, inner.stride, inner.padding))
-            elif "Norm" in type(inner).__name__ and not isinstance(inner, torch.nn.Sequential):
+            elif type(inner).__name__ == "SqueezeExcite" or (
+                    "Norm" in type(inner).__name__ and not isinstance(inner, torch.nn.Sequential)):
                 setattr(module, child, torch.nn.Identity())
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
     with torch.enable_grad():
-        images = torch.full((1, 3, 256, 256), 1e-3, dtype=torch.float64, requires_grad=True)
+        # A cell of EfficientNet sees some 850 pixels.
+        height, width = (64, 1280) if "tf_" in name else (256, 256)
+        images = torch.full((1, 3, height, width), 1e-3, dtype=torch.float64, requires_grad=True)
         maps = backbone.double()(images)
         middle = maps.shape[-1] // 2
         (gradient,) = torch.autograd.grad(maps[..., middle].sum(), images)
     across = gradient.abs().sum((0, 1, 2))
-    found = (across * torch.arange(256)).sum() / across.sum()
+    found = (across * torch.arange(width)).sum() / across.sum()
     assert float(found) == pytest.approx(centre + middle * backbone.stride, abs=1)
 
 
