@@ -62,12 +62,12 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
             report.finished(output.path)
         return summary or Summary()
     if not summary:
+        index = find_index(features.first, inputs.index)
         table = _clustered(method, config, features, stop, report)
         contents = Contents("clusters", features.classes, ids=list(features.ids),
                             provenance=[*features.first.provenance, entry], root_datasets=table.datasets())
         refused = [one for shard in features.shards for one in shard.errors.items()]
-        summary = write_one_shard(output, contents, (features.first.index_digest, find_index(features.first, None)),
-                                  refused)
+        summary = write_one_shard(output, contents, (features.first.index_digest, index), refused)
     _tell(Shard(output.path, "clusters"), report)
     if inputs.named.get("sheet"):
         _write_sheet(Path(str(inputs.named["sheet"])), output.path, features, inputs)

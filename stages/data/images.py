@@ -37,49 +37,31 @@ class ImageHeader:
     notes: tuple[str, ...]
 
 
-def read_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> ImageHeader:
+def read_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Return the header of an encoded image; no pixel is decoded.
 
     Sizes are those of the stored axes: EXIF orientation is told, not applied.
-    Raises BadData for what is no image, is animated, is larger than `max_pixels` or smaller than `min_side`.
+    Raises BadData for what is no image, is animated or is larger than `max_pixels`.
     """
     with opened(data, where=where, max_pixels=max_pixels) as image:
         height, width = stored_size(image)
-        if min(height, width) < min_side:
-            raise BadData(
-                f"image of {height}x{width} pixels is too small", f"at least {min_side} a side", where=where
-            )
         return ImageHeader(height, width, _orientation(image), image.mode, _notes(image))
 
 
-def decode_image(
-    data: bytes,
-    *,
-    where: str,
-    max_pixels: int = MAX_PIXELS,
-    min_side: int = 1,
-    apply_exif: bool = False,
-) -> np.ndarray:
+def decode_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, apply_exif: bool = False) -> np.ndarray:
     """Return the RGB image (H, W, 3), uint8, in its stored axes or, with `apply_exif`, turned as EXIF says.
 
     Accepts CMYK, grey, palette, 1-bit and alpha (dropped); 16-bit grey is divided by 257, so that 65535 is 255
     (Pillow's own conversion saturates above 255). Raises BadData as `read_header` does, for truncated
     files, and for pixels of 32 bits.
     """
-    image, _ = decode_with_header(data, where=where, max_pixels=max_pixels, min_side=min_side, apply_exif=apply_exif)
-    return image
+    return decode_with_header(data, where=where, max_pixels=max_pixels, apply_exif=apply_exif)[0]
 
 
-def decode_with_header(
-    data: bytes,
-    *,
-    where: str,
-    max_pixels: int = MAX_PIXELS,
-    min_side: int = 1,
-    apply_exif: bool = False,
-) -> tuple[np.ndarray, ImageHeader]:
+def decode_with_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS,
+                       apply_exif: bool = False) -> tuple[np.ndarray, ImageHeader]:
     """Return what `decode_image` and `read_header` do."""
-    header = read_header(data, where=where, max_pixels=max_pixels, min_side=min_side)
+    header = read_header(data, where=where, max_pixels=max_pixels)
     with opened(data, where=where, max_pixels=max_pixels) as image:
         stored = unturned(_rgb(loaded(image, where), where), image, header.orientation)
     return (turned(stored, header.orientation) if apply_exif else stored), header

@@ -16,7 +16,7 @@ from stages.errors import BadData, MissingInput
 from stages.shards import Item, Run, Shard
 
 _PACKED = ("image", "mask")
-_MOST_KEPT = 20_000  # entries, of about 1.5 kB: a training over fewer images reads each once
+_MOST_KEPT = 20_000  # entries in a process, of about 1.5 kB: a training over fewer images reads each once
 # What ends the name of an archive in the path of an image within it.
 ARCHIVE = ".tar/"
 
@@ -24,9 +24,9 @@ ARCHIVE = ".tar/"
 class ImageSource:
     """Reads what an index lists. Everything that is wrong with one image is BadData naming its path."""
 
-    def __init__(self, index: Shard, root: str | None = None) -> None:
-        """Read by `index`; `root` overrides the folder that the index names."""
-        self.index = index
+    def __init__(self, index: Shard, root: str | None = None, *, most_kept: int | None = None) -> None:
+        """Read by `index`; `root` overrides the folder that the index names. `most_kept` entries stay in memory."""
+        self.index, self._most_kept = index, most_kept or _MOST_KEPT
         self.root = Path(root) if root else Path(os.path.normpath(index.path.parent / index.attribute("root")))
         self.classes = index.classes
         self._apply_exif = any(entry.get("config", {}).get("apply_exif") for entry in index.provenance)
@@ -39,7 +39,7 @@ class ImageSource:
         """Return the index's entry without packed bytes; BadData when the image was refused at index."""
         entry = self._entries.get(item_id)
         if entry is None:
-            if len(self._entries) >= _MOST_KEPT:
+            if len(self._entries) >= self._most_kept:
                 self._entries.clear()
             entry = self._entries[item_id] = self.index.item(item_id, without=_PACKED)
         if entry.error is not None:
@@ -105,6 +105,11 @@ class ImageSource:
             # Not one image is gone but all of them: told once, and nothing is refused.
             raise MissingInput("the folder of the images is not there", "give --root DIR or set WSSS_ROOT",
                                where=str(self.root)) from None
+
+
+def sources_of(index: Run, root: str | None) -> list[ImageSource]:
+    """Return a source for each part of an index, which together keep as many entries as one would."""
+    return [ImageSource(shard, root, most_kept=max(1, _MOST_KEPT // len(index.shards))) for shard in index.shards]
 
 
 def root_of(index: Run) -> Path:

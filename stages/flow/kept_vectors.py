@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from stages import VERSION
 from stages.errors import WsssError
 from stages.shards.disk import make_folder, replace_file
 
@@ -48,10 +50,11 @@ class KeptVectors:
 
 
 def _machine(device: torch.device) -> dict[str, str]:
-    """Return what else the last bits depend on."""
+    """Return what else the last bits depend on, with the versions of the programs that compute them."""
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"torch": torch.__version__, "device": f"{device.type} {named}", "machine": platform.machine(),
-            "processor": _processor(), "threads": str(torch.get_num_threads())}
+    return {"wsss": VERSION, "open_clip": version("open_clip_torch"), "torch": torch.__version__,
+            "device": f"{device.type} {named}", "machine": platform.machine(), "processor": _processor(),
+            "threads": str(torch.get_num_threads())}
 
 
 def _processor() -> str:
@@ -78,9 +81,9 @@ def _path(identity: Mapping[str, object]) -> Path | None:
 
 def _read(path: Path | None) -> dict[str, Tensor]:
     """Return the vectors by word that a file holds; none where it is not there, or not whole."""
-    if path is None or not path.is_file():
-        return {}
     try:
+        if path is None or not path.is_file():
+            return {}
         with safe_open(path, "pt") as file:
             told, vectors = file.metadata() or {}, file.get_tensor("vectors")
         if told.get("digest") != _digest(told.get("words", ""), vectors):

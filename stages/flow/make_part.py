@@ -14,6 +14,7 @@ import numpy as np
 
 from stages.errors import BadData, CannotCreate, Stopped, WsssError
 from stages.flow.execution import Output, Summary
+from stages.flow.finished import finished_shard
 from stages.flow.parts import Part
 from stages.flow.work import BESIDE, MapWork, PartWork, Worker
 from stages.shards import (
@@ -22,7 +23,6 @@ from stages.shards import (
     Item,
     Journal,
     Shard,
-    differences,
     made_otherwise,
     numbered,
     part_path,
@@ -41,36 +41,21 @@ def up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
     """
     second = work.second(part)
     also = second is None or up_to_date(*second, output) is not None
-    done = _up_to_date(work, part, output)
-    return done if also else None
-
-
-def _up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
-    if output.force or not part.path.exists():
-        return None
-    source = Shard(part.source)
-    try:
-        there = Shard(part.path)
-        recorded = there.request
-    except WsssError as error:
-        raise CannotCreate(f"exists, and {error.what}", "give another -o, or --force to replace it",
-                           where=str(part.path)) from None
-    changed = differences(recorded, work.request(part, source))
-    if changed:
-        raise CannotCreate(f"exists with other settings ({changed})",
-                           "give those settings, another -o, or --force to replace it", where=str(part.path))
-    if output.retry and there.errors:
+    request = work.request(part, Shard(part.source))
+    there = finished_shard(part.path, request, output)
+    # A journal beside a shard whose second run lacks its own is unfinished work.
+    if there is None or not also or (output.retry and there.errors):
         return None
     if not output.dry_run:
         os.utime(part.path)
-        _drop_leftover(part, work.request(part, source), there)
+        _drop_leftover(part, request, there)
     return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
 
 
 def check_run(work: MapWork, part: Part, output: Output) -> None:
-    """Raise CannotCreate when a part is to be put into a run whose shards were made with other settings.
+    """Raise CannotCreate when a part is to be put beside shards of another number of parts, or with other settings.
 
-    One of them is looked at. With `--force` many tasks replace a run shard by shard.
+    Of those one is looked at. With `--force` many tasks replace a run shard by shard.
     """
     second = work.second(part)
     if second is not None:
@@ -78,7 +63,13 @@ def check_run(work: MapWork, part: Part, output: Output) -> None:
     if output.force or numbered(part.path) is None or not part.path.parent.is_dir():
         return
     entry = work.entry(Shard(part.source))
-    for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-{part.parts:05d}.h5")):
+    ours = part.parts
+    for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-*.h5")):
+        name = numbered(path)
+        if name is not None and name[2] != ours:
+            raise CannotCreate(f"would be put beside {path.name}, of a run of {name[2]} parts", "give another -o, or "
+                               "move those away", where=str(part.path))
+    for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-{ours:05d}.h5")):
         try:
             changed = made_otherwise(Shard(path).provenance, [*Shard(part.source).provenance, entry])
         except WsssError:

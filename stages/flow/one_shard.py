@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.errors import CannotCreate, UsageError, WsssError
+from stages.errors import UsageError
 from stages.flow.execution import Output, Summary
+from stages.flow.finished import finished_shard
 from stages.flow.make_part import write_log
-from stages.shards import Contents, Item, Shard, differences, request_of, write_shard
+from stages.shards import Contents, Item, request_of, write_shard
 from stages.shards.disk import make_folder
 
 
@@ -27,17 +28,9 @@ def shard_before(path: Path, entry: Mapping[str, Any], output: Output, *, part: 
 
     `entry` is what its provenance is to end with. Raises CannotCreate when there is another file.
     """
-    if output.force or not path.exists():
+    there = finished_shard(path, {**request_of(dict(entry)), "part": part}, output)
+    if there is None:
         return None
-    try:
-        there = Shard(path)
-        changed = differences(there.request, {**request_of(dict(entry)), "part": part})
-    except WsssError as error:
-        raise CannotCreate(f"exists, and {error.what}", "give another -o, or --force to replace it",
-                           where=str(path)) from None
-    if changed:
-        raise CannotCreate(f"exists with other settings ({changed})", "give another -o, or --force to replace it",
-                           where=str(path))
     if not output.dry_run:
         os.utime(path)
     return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))

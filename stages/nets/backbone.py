@@ -114,9 +114,9 @@ class Backbone(nn.Module):
 def centre_of(net: nn.Module, pass_through: Callable[[], object], stride: int) -> float:
     """Return the pixel that the first cell of a network's map is centred on, for its `stride`.
 
-    `pass_through` puts an image through `net`. A layer moves the centre by half its window less what it pads to the left,
-    in its input's cells; where there are several ways to a lower stride it is their mean. What no layer is seen to do of
-    the stride is taken to join cells that lie side by side, as Swin does.
+    `pass_through` puts an image through `net`. A layer moves the centre by half its window less what it pads to the
+    left, in its input's cells; where there are several ways to a lower stride it is their mean. What no layer is seen
+    to do of the stride is taken to join cells that lie side by side, as Swin does.
     """
     seen: dict[int, list[float]] = {}  # by the width of the input
     beside: dict[int, float] = {}  # of layers without a step, which even windows move as well

@@ -83,7 +83,7 @@ def _read_pickle(file: Path) -> object:
 def _check_records(file: Path) -> None:
     """Raise BadData for an archive without a readable directory, or with a record that changed since it was written.
 
-    One in which no record fits was written without checksums (`torch.serialization.set_crc32_options`).
+    One in which no record with bytes fits was written without checksums (`torch.serialization.set_crc32_options`).
     """
     with file.open("rb") as opened:
         # What `torch.load` goes by: a pickle without an archive may hold anything in its last bytes.
@@ -91,7 +91,8 @@ def _check_records(file: Path) -> None:
             return
     try:
         with zipfile.ZipFile(file) as archive:
-            fits = {record.filename: _fits(archive, record) for record in archive.infolist()}
+            fits = {record.filename: _fits(archive, record) for record in archive.infolist()
+                    if record.file_size}
     except Exception as error:
         raise BadData("is damaged: its directory can't be read", "fetch or copy it again", where=str(file)) from error
     if any(fits.values()) and not all(fits.values()):

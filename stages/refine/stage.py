@@ -70,12 +70,12 @@ class _Telling:
 
     def __init__(self, report: Report, net: Mapping[str, Any]) -> None:
         self.report, self.stride, self.radius = report, int(net["stride"]), int(net["architecture"]["radius"])
-        self.begin, self.advance, self.tell = report.begin, report.advance, report.tell
+        self.begin, self.advance, self.tell, self.detail = report.begin, report.advance, report.tell, report.detail
 
     def finished(self, path: Path) -> None:
         """Count the images with fewer cells than a pair needs, and hand the path on."""
         shard, (down, across) = Shard(path), smallest_map(self.radius)
-        grids = [cam.shape[1:] for _, cam in shard.each("cam") if cam is not None]
+        grids = [shape[1:] for _, shape in shard.shapes("cam") if shape]
         small = sum(height < down or width < across for height, width in grids)
         if small:
             self.tell(f"{path}: {small} of {len(shard.ids)} images have less than {down} x {across} cells of "

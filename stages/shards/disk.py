@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 from pathlib import Path
 
@@ -129,5 +130,19 @@ def _cut_torn_line(descriptor: int) -> None:
     except OSError:
         return
     end = os.fstat(descriptor).st_size
-    if end and os.pread(descriptor, 1, end - 1) != b"\n":
-        os.ftruncate(descriptor, os.pread(descriptor, end, 0).rfind(b"\n") + 1)
+    if not end or os.pread(descriptor, 1, end - 1) == b"\n":
+        return
+    before = os.pread(descriptor, end, 0).rfind(b"\n") + 1
+    tail = os.pread(descriptor, end - before, before)
+    if tail.startswith(b"{") and not _is_json(tail):
+        os.ftruncate(descriptor, before)
+    else:  # a whole line, or the words of another: the file may have been there before
+        write_all(descriptor, b"\n")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -10,7 +10,6 @@ from stages.shards.reader import Shard
 from stages.shards.request import differences, joined_digest
 from stages.shards.schema import KINDS
 
-_WITHOUT_MEANING = ("version", "inputs")
 # Parts of a run may be made on machines of several kinds; `--device auto` also decides on the size of a batch.
 _OF_THE_MACHINE = ("device", "batch_size", "threads")
 
@@ -48,17 +47,11 @@ def joined_history(shards: Sequence[Shard]) -> list[dict[str, Any]]:
     """
     first = shards[0]
     for shard in shards[1:]:
-        changed = differences(_settings(first), _settings(shard))
+        changed = made_otherwise(first.provenance, shard.provenance)
         if changed:
             raise BadData(f"was made otherwise than {first.path} ({changed})", "give the parts of one run",
                           where=str(shard.path))
     return [_joined(entries) for entries in zip(*(shard.provenance for shard in shards), strict=True)]
-
-
-def _settings(shard: Shard) -> dict[str, Any]:
-    """Return what the parts of a run have in common, by the place in its history."""
-    return {str(place): {key: value for key, value in entry.items() if key not in _WITHOUT_MEANING}
-            for place, entry in enumerate(shard.provenance)}
 
 
 def _joined(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -257,7 +257,8 @@ class Shard:
         """Return the dataset `name` of an item that was not refused, None where it has none. Raises BadData."""
         with answering(self.path, item_id):
             file = self.file
-            found = _member(h5g.open(file.id, b"items"), group_name(item_id).encode(), name.encode())
+            node = _member(h5g.open(file.id, b"items"), group_name(item_id).encode(), name.encode())
+            found = None if node is None else self._bounded(node, name.encode(), item_id)
         _check_array(next(array for array in KINDS[self.kind].item if array.name == name), found, self.path, item_id)
         return found
 
@@ -267,15 +268,28 @@ class Shard:
         In the order of `ids`. Raises BadData when a dataset is not as the kind has it.
         """
         described = next(array for array in KINDS[self.kind].item if array.name == name)
+        for item_id, node in self._nodes(name):
+            with answering(self.path, item_id):
+                found = None if node is None else self._bounded(node, name.encode(), item_id)
+            _check_array(described, found, self.path, item_id)
+            yield item_id, found
+
+    def shapes(self, name: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+        """Yield what `each` does with the shape instead of the dataset, which is not read."""
+        for item_id, node in self._nodes(name):
+            with answering(self.path, item_id):
+                shape = None if node is None else node.shape
+            yield item_id, shape
+
+    def _nodes(self, name: str) -> Iterator[tuple[str, h5d.DatasetID | None]]:
         with answering(self.path):
             file = self.file
             items = h5g.open(file.id, b"items")
         for item_id in self.ids:
             if item_id not in self.errors:
                 with answering(self.path, item_id):
-                    found = _member(items, group_name(item_id).encode(), name.encode())
-                _check_array(described, found, self.path, item_id)
-                yield item_id, found
+                    node = _member(items, group_name(item_id).encode(), name.encode())
+                yield item_id, node
 
     def _check_item(self, item_id: str, datasets: dict[str, np.ndarray], attrs: dict[str, Any]) -> None:
         kind = KINDS[self.kind]
@@ -309,10 +323,10 @@ class Shard:
         return Shard, (self.path,)
 
 
-def _member(items: h5g.GroupID, group: bytes, name: bytes) -> np.ndarray | None:
+def _member(items: h5g.GroupID, group: bytes, name: bytes) -> h5d.DatasetID | None:
     """Return a dataset of an item's group; None where the group has none of this name."""
     try:
-        return value_of(h5d.open(items, group + b"/" + name))
+        return h5d.open(items, group + b"/" + name)
     except KeyError:
         opened = h5g.open(items, group)  # by a name of its own: `links` does not keep it open
         if opened.links.exists(name):
@@ -330,6 +344,9 @@ def _check_array(array: Array, found: np.ndarray | None, path: Path, item: str =
     if dtype not in array.dtypes or found.ndim != array.axes:
         raise BadData(f"{array.name} is {found.dtype.str} with {found.ndim} axes, not "
                       f"{' or '.join(array.dtypes)} with {array.axes}", _REMAKE, where=_where(path, item))
+    if item and found.ndim > 1 and not all(found.shape[-2:]):
+        raise BadData(f"its {array.name} has {found.shape[-2]}x{found.shape[-1]} pixels", _REMAKE,
+                      where=_where(path, item))
 
 
 def _plain(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from stages.shards import Run, Shard
 from stages.shards.disk import make_folder, replace_file
 from stages.show.captions import caption_row, decomposed, places_of
 from stages.show.config import ShowConfig
+
+T = TypeVar("T")
 
 
 def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -> str | None:
@@ -85,23 +88,43 @@ def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, outpu
 
 def _captions(config: ShowConfig, index: Run, sources: dict[str, ImageSource], selector: NounSelector,
               most: int) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return of the chosen images the caption with the most nouns, and up to `most` of these as they come in it."""
-    found = {}
-    for source in {id(one): one for one in sources.values()}.values():
-        for item_id, stored in source.index.each("captions"):
-            told = [one.decode().strip() for one in ([] if stored is None else stored.tolist())]
-            each = [(caption, selector.nouns(item_id, caption)) for caption in told]
-            caption, nouns = max(each, key=lambda one: min(len(one[1]), most), default=("", ()))
-            if nouns:
-                found[item_id] = (caption, _in_order(nouns, caption.lower())[:most])
-    unknown = [item_id for item_id in config.ids if item_id not in found]
-    if unknown:
-        raise MissingInput(f"no image {unknown[0]} that has a caption with a noun", "see wsss info for the ids",
-                           where=str(index.first.path))
-    if not found:
+    """Return of the chosen images the caption with the most nouns, and up to `most` of these as they come in it.
+
+    Without ids, from each of --count evenly spread places the next image that has one.
+    """
+    def told(item_id: str) -> tuple[str, tuple[str, ...]] | None:
+        source = sources.get(item_id)
+        stored = None if source is None or item_id in source.index.errors else source.index.member(item_id, "captions")
+        texts = [one.decode().strip() for one in ([] if stored is None else stored.tolist())]
+        each = [(text, selector.nouns(item_id, text)) for text in texts]
+        caption, nouns = max(each, key=lambda one: min(len(one[1]), most), default=("", ()))
+        return (caption, _in_order(nouns, caption.lower())[:most]) if nouns else None
+
+    if config.ids:
+        found = {item_id: told(item_id) for item_id in config.ids}
+        unknown = [item_id for item_id, one in found.items() if one is None]
+        if unknown:
+            raise MissingInput(f"no image {unknown[0]} that has a caption with a noun", "see wsss info for the ids",
+                               where=str(index.first.path))
+        return {item_id: one for item_id, one in found.items() if one is not None}
+    chosen = dict(_next_of_each(list(sources), config.count, told))
+    if not chosen:
         raise BadData("no image has a caption with a noun", "index a table with a column caption, or a captions file",
                       where=str(index.first.path))
-    return {item_id: found[item_id] for item_id in config.ids or _spread(list(found), config.count)}
+    return chosen
+
+
+def _next_of_each(ids: list[str], count: int, told: Callable[[str], T | None]) -> Iterator[tuple[str, T]]:
+    """Yield from each of `count` evenly spread places on the next id, of all not yet looked at, of which is told."""
+    looked_at = set()
+    for place in _spread(range(len(ids)), count):
+        for item_id in (ids[(place + step) % len(ids)] for step in range(len(ids))):
+            if item_id not in looked_at:
+                looked_at.add(item_id)
+                found = told(item_id)
+                if found is not None:
+                    yield item_id, found
+                    break
 
 
 def _in_order(nouns: Sequence[str], caption: str) -> tuple[str, ...]:
@@ -153,9 +176,9 @@ def _chosen(config: ShowConfig, run: Run, sources: dict[str, ImageSource]) -> li
     return list(config.ids) or _spread(good, config.count)
 
 
-def _spread(ids: list[str], count: int) -> list[str]:
-    """Return `count` of these ids, evenly spread, or all where there are fewer."""
-    return [ids[place] for place in np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)]
+def _spread(every: Sequence[T], count: int) -> list[T]:
+    """Return `count` of these, evenly spread, or all where there are fewer."""
+    return [every[place] for place in np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int)]
 
 
 def _row(item_id: str, sources: dict[str, ImageSource], runs: list[Run], config: ShowConfig) -> list[np.ndarray]:

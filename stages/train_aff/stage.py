@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.data.augment import SegmentationView, normalise
-from stages.data.source import ImageSource
+from stages.data.source import sources_of
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import includes_background
@@ -131,8 +131,7 @@ class _Samples:
 
     def __init__(self, method: str, index: Run, labels: list[Item], root: str | None, view: SegmentationView,
                  cell: int) -> None:
-        sources = {item_id: source for source in (ImageSource(shard, root) for shard in index.shards)
-                   for item_id in source.index.ids}
+        sources = {item_id: source for source in sources_of(index, root) for item_id in source.index.ids}
         self.chosen = [(sources[item.id], item) for item in labels if item.error is None]
         self.sample, self.view, self.cell = METHODS[method].sample, view, cell
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.source import ImageSource
+from stages.data.source import sources_of
 from stages.errors import BadData
 from stages.flow.maps import full_size
 from stages.shards import Item, Run
@@ -35,8 +35,7 @@ class LabelMaker:
 
     def __init__(self, work: LabelWork) -> None:
         self.work, self.cams = work, Run([work.cams], "cams")
-        self.images = {item_id: source for source in (ImageSource(shard, work.root) for shard
-                                                      in Run(work.index, "index").shards)
+        self.images = {item_id: source for source in sources_of(Run(work.index, "index"), work.root)
                        for item_id in source.index.ids}
 
     def __call__(self, item_id: str) -> Item:

@@ -12,7 +12,7 @@ from torch import nn
 
 from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, ClassificationView, classification_view
 from stages.data.images import encode_png
-from stages.data.source import ImageSource
+from stages.data.source import sources_of
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.nets.class_tokens import ClassTokenBackbone
@@ -147,7 +147,7 @@ class _Samples:
 
     def __init__(self, index: Run, root: str | None, config: Any, mean: tuple, std: tuple,
                  clusters: Run | None) -> None:
-        self.sources = [ImageSource(shard, root) for shard in index.shards]
+        self.sources = sources_of(index, root)
         usable = [(source, item_id) for source in self.sources for item_id in source.index.ids
                   if item_id not in source.index.errors]
         self.chosen = [(source, item_id) for source, item_id in usable if source.labels(item_id) is not None]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.data.augment import SegmentationView, segmentation_view
-from stages.data.source import ImageSource
+from stages.data.source import ImageSource, sources_of
 from stages.errors import BadData
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import mask_ids
@@ -84,7 +84,7 @@ class _Samples:
         if masks:
             same_classes((str(index.first.path), index.classes), (str(masks.first.path), masks.classes))
         self.masks, self.config = masks, config
-        self.sources = [ImageSource(shard, root) for shard in index.shards]
+        self.sources = sources_of(index, root)
         usable = [(source, item_id) for source in self.sources for item_id in source.index.ids
                   if item_id not in source.index.errors]
         self.chosen = [(source, item_id) for source, item_id in usable

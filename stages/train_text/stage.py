@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from stages.data.nouns import NounSelector, noun_selector
-from stages.data.source import ImageSource
+from stages.data.source import sources_of
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.nets.clip import find_clip, open_model
@@ -62,7 +62,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
 
 def _rate_note(config: Any) -> list[str]:
     """Return what is said where the default rate meets another number of images than it is for."""
-    images, rate = config.batch_size * processes(), type(config).lr
+    images, rate = config.batch_size * config.accumulate * processes(), type(config).lr
     if config.lr != rate or images == IMAGES_OF_RATE:
         return []
     lr, floor = (value * images / IMAGES_OF_RATE for value in (rate, type(config).lr_floor))
@@ -88,7 +88,7 @@ def _captions(index: Run, root: str | None, selector: NounSelector | None, repor
             raise Stopped("stopped", "run the same command again")
 
     report.begin("captions", sum(len(shard.ids) for shard in index.shards))
-    captions = Captions([ImageSource(shard, root) for shard in index.shards], selector, seen)
+    captions = Captions(sources_of(index, root), selector, seen)
     where = str(index.first.path)
     if not captions.total:
         raise BadData("no image has a caption", "index a table with a column caption, or a captions file", where=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,6 +200,14 @@ def test_what_is_refused(features, tiny_index, tmp_path):
     refused(run("cluster", "finch", features, "--metric", "euclidean", "-o", tmp_path / "c.h5"), 73, "metric")
     (tmp_path / "c.h5").write_bytes(b"mine")
     refused(run("cluster", "finch", features, "-o", tmp_path / "c.h5"), 73, "exists", "--force")
+
+
+def test_features_without_their_index(features, tiny_index, tmp_path, monkeypatch):
+    alone = Path(shutil.copytree(features, tmp_path / "elsewhere" / "features"))
+    monkeypatch.setattr("stages.cluster.stage._clustered", lambda *_: pytest.fail("told after the work"))
+    refused(run("cluster", "finch", alone, "-o", tmp_path / "c.h5"), 66, "its index is not there", "--index")
+    monkeypatch.undo()
+    good("cluster", "finch", alone, "--index", tiny_index, "-o", tmp_path / "c.h5")
 
 
 def test_refused_images_are_told_by_every_stage(tiny_folder, tiny_net, tmp_path):

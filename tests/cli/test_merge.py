@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from cli.runner import SMALL, copy_of, good, index_table, refused, run
 from shards.samples import same_items
-from stages.shards import Run, Shard
+from stages.shards import KINDS, Contents, Run, Shard, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,21 @@ def test_what_can_not_be_merged(folder, tiny_index, tmp_path):
     refused(run("merge", *out), 66, "no input")
     good("cooc", tiny_index, "-o", tmp_path / "cooc.h5")
     refused(run("merge", tmp_path / "cooc.h5", *out), 65, "holds cooc, not index or features or cams or masks")
+
+
+def test_parts_of_several_kinds_of_machine_are_merged(folder, tmp_path):
+    (tmp_path / "cams").mkdir()
+    for path in sorted((folder / "cams").glob("*.h5")):
+        shard = Shard(path)
+        entry = shard.provenance[-1]
+        device = "cuda" if shard.part == 1 else entry["config"]["device"]
+        provenance = [*shard.provenance[:-1], {**entry, "config": {**entry["config"], "device": device}}]
+        write_shard(tmp_path / "cams" / path.name, Contents(
+            "cams", shard.classes, list(shard.items()), shard.part, shard.parts, provenance=provenance,
+            index_digest=shard.index_digest, index_path=os.path.relpath(folder / "i.h5", tmp_path / "cams"),
+            root_attrs={name: shard.attribute(name) for name in KINDS["cams"].root_attrs}))
+    good("check", tmp_path / "cams")
+    good("merge", tmp_path / "cams", "-o", tmp_path / "m.h5", "--allow-errors", "1")
 
 
 def test_parts_that_were_made_otherwise(folder, tmp_path):

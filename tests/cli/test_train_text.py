@@ -68,6 +68,7 @@ def test_a_rate_that_is_for_more_images_is_told(place, tmp_path):
     done = trained(place, "tcl", tmp_path / "a.safetensors", *how)
     assert "--lr 5e-06 is CoDe's for 64 images a step" in done.err and "here are 2: " in done.err
     assert "--lr 1.56e-07 --lr-floor 1.95e-08" in done.err
+    assert "here are 4: " in trained(place, "tcl", tmp_path / "b.safetensors", *how, "--accumulate", "2").err
 
 
 def test_the_last_block_waits(place, tmp_path):

@@ -20,6 +20,7 @@ from crash.promises import Whole, goes_on, is_log, only_whole_files, sample
 
 Of = Callable[[str], Whole]
 TWO = ("-j", "2")
+_PATIENCE = 60.0  # seconds until a command that does not do what it should is let go
 everywhere = [pytest.param("cams-cnn", 1, True, marks=pytest.mark.crash)]
 # Workers as the command starts them import torch anew: seconds for each.
 spawned = [pytest.param("cams-cnn", 9, False, marks=pytest.mark.crash)]
@@ -56,17 +57,21 @@ def _kill_the_one_that_waits(notes: Path, last: int) -> None:
     """Kill the worker that has done its part while the other is stopped in its own; then let that one go on."""
     stopped: list[int] = []
     through: list[int] = []
+    end = time.monotonic() + _PATIENCE
     while not (stopped and through):
+        if time.monotonic() > end:
+            break  # the command ends otherwise than it should, and the checks tell
         time.sleep(0.05)
         lines = notes.read_text().splitlines() if notes.exists() else []
         calls = [note for note in map(json.loads, lines) if "number" in note]
         stopped = [call["pid"] for call in calls if call["number"] == last]
         through = [call["pid"] for call in calls if call["path"].endswith("log.jsonl") and call["call"] == "write"]
     time.sleep(0.5)
-    os.kill(through[0], signal.SIGKILL)
-    time.sleep(0.5)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(stopped[0], signal.SIGCONT)
+    for number, pids in ((signal.SIGKILL, through), (signal.SIGCONT, stopped)):
+        for pid in pids[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(0.5)
 
 
 def test_a_worker_killed_while_it_waits_for_work_does_not_hold_up_the_others(server: Server, whole: Of) -> None:
@@ -76,7 +81,7 @@ def test_a_worker_killed_while_it_waits_for_work_does_not_hold_up_the_others(ser
     helper = threading.Thread(target=_kill_the_one_that_waits, args=(server.next_notes, last), daemon=True)
     helper.start()
     killed = _run(server, one, True, "pause", last)
-    helper.join()
+    helper.join(_PATIENCE)
     refused(killed, 75, "a worker process was ended")
     goes_on(server, one, killed, workers=2)
 

@@ -65,10 +65,18 @@ def test_any_damage_is_as_if_nothing_were_there(folder):
 
 def test_where_nothing_can_be_kept_nothing_is(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    for told in ("off", str(tmp_path / "file"), "/proc/none", "/dev/null/none"):
+    for told in ("off", str(tmp_path / "file"), "/proc/none", "/dev/null/none", str(tmp_path / ("long" * 80))):
         monkeypatch.setenv("WSSS_CACHE", told)
         assert asked(["cat"])[1] == asked(["cat"])[1] == ["cat"], told
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_another_version_computes_anew(folder, monkeypatch):
+    asked(["cat"])
+    monkeypatch.setattr("stages.flow.kept_vectors.VERSION", "99")
+    assert asked(["cat"])[1] == ["cat"]
+    monkeypatch.setattr("stages.flow.kept_vectors.version", lambda package: f"99 of {package}")
+    assert asked(["cat"])[1] == ["cat"]
 
 
 def test_the_folder_is_the_user_s_cache(tmp_path, monkeypatch):

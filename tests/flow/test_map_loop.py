@@ -138,6 +138,26 @@ def test_work_begun_without_a_second_run_or_with_one(bench: Bench, first: bool, 
     assert bool(bench.files("whole-beside")) == then
 
 
+def test_a_second_run_that_was_stopped_goes_on_beside_a_first_that_is_whole(bench: Bench) -> None:
+    bench.run("whole", beside=True)
+    bench.run("cut")
+    with pytest.raises(Stopped):
+        bench.run("cut", told=Told(2), beside=True)
+    bench.batches()
+    bench.run("cut", beside=True)
+    assert ["a1", "a2"] not in bench.batches(), "what the journal holds is not computed again"
+    for name in ("", "-beside"):
+        assert bench.files(f"cut{name}") == bench.files(f"whole{name}")
+
+
+def test_a_run_of_another_number_of_parts_is_not_put_beside(bench: Bench) -> None:
+    bench.run(shard_size=4)
+    before = bench.files()
+    with pytest.raises(CannotCreate, match=r"masks-00000-of-00003\.h5, of a run of 3 parts"):
+        bench.run(shard_size=5)
+    assert bench.files() == before
+
+
 def test_a_run_with_holes_is_worked_and_then_missed(bench: Bench) -> None:
     runs = bench.folder / "index"
     for part in (0, 3):

@@ -160,7 +160,7 @@ def test_freezing_a_vit_freezes_its_positions_and_unknown_blocks_are_named():
     ("timm:convnext_atto", None, 15.5), ("wsss:resnet50_irn", None, 0.0), ("timm:tf_mobilenetv3_small_075", None, 31.0),
     ("timm:tf_efficientnet_b0", None, 31.0)])
 def test_the_first_cell_is_centred_where_it_is_said(name, stride, centre):
-    """With means for all convolutions and pools, and no norms and gates, pixels count by their ways to the cell, to all sides."""
+    """With means for all convolutions and pools, no norms and no gates, pixels count by their ways to the cell."""
     backbone = build_backbone(name, stride=stride).eval()
     assert backbone.first_centre == centre
     for module in list(backbone.modules()):

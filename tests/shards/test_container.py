@@ -167,6 +167,8 @@ def test_one_dataset_of_every_item(tmp_path: Path, kind: str) -> None:
     for array in KINDS[kind].item:
         found = dict(shard.each(array.name))
         assert list(found) == [one for one in IDS if one not in IDS[4:6]]
+        assert dict(shard.shapes(array.name)) == {
+            name: None if dataset is None else dataset.shape for name, dataset in found.items()}
         for item in made.items:
             if item.error is None:
                 wanted = item.datasets.get(array.name)

@@ -139,6 +139,7 @@ def _put(name: str, data: object) -> Callable[[h5py.File], None]:
     (_put("ids", [1, 2, 3]), "ids is <i8 with 1 axes, not S with 1"),
     (_put("error_messages", np.array([b"one", b"two"])), "can't be read"),
     (_put("items/a%2Fb/cam", np.zeros((1, 2, 3))), "item a/b: cam is <f8 with 3 axes, not <f2 or |u1 with 3"),
+    (_put("items/a%2Fb/cam", np.zeros((1, 0, 3), np.float16)), "item a/b: its cam has 0x3 pixels"),
     (_put("items/a%2Fb/class_ids", np.zeros((1, 1), np.uint16)), "item a/b: class_ids is <u2 with 2 axes"),
     (lambda file: file["items/a%2Fb"].attrs.__delitem__("covers"), "item a/b: lacks the attribute covers"),
 ])

@@ -17,7 +17,7 @@ import pytest
 from shards.samples import contents
 from stages.errors import CannotCreate, IoFailed, Stopped
 from stages.shards import Item, Journal, Shard, write_shard
-from stages.shards.disk import locked, replace_file
+from stages.shards.disk import append_line, locked, replace_file
 
 
 @contextmanager
@@ -128,3 +128,12 @@ replace_file(Path(sys.argv[1]), b"new" * 1000)
             break
     assert done.returncode == 0 and calls > 4 and path.read_bytes() == b"new" * 1000
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    (b"", b""), (b'{"a": 1}\n', b'{"a": 1}\n'), (b'{"a": 1}\n{"b": ', b'{"a": 1}\n'), (b'{"a"', b""),
+    (b'{"a": 1}', b'{"a": 1}\n'), (b"my only copy", b"my only copy\n"), (b"one\ntwo", b"one\ntwo\n")])
+def test_of_a_log_only_a_torn_line_is_cut_off(tmp_path: Path, before: bytes, after: bytes) -> None:
+    (tmp_path / "log").write_bytes(before)
+    append_line(tmp_path / "log", b'{"c": 3}')
+    assert (tmp_path / "log").read_bytes() == after + b'{"c": 3}\n'

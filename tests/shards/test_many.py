@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from shards.samples import contents
-from stages.data.source import ImageSource
+from stages.data.source import ImageSource, sources_of
 from stages.shards import Run, Shard, reader, shard_name, write_shard
 
 
@@ -52,6 +53,8 @@ def test_an_index_keeps_few_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for item_id in (*source.index.ids, *source.index.ids):
         assert source.entry(item_id).id == item_id
         assert len(source._entries) <= 4
+    parts = [Shard(tmp_path / "index.h5")] * 3
+    assert [one._most_kept for one in sources_of(SimpleNamespace(shards=parts), None)] == [1, 1, 1]
 
 
 def test_what_hdf5_keeps_of_a_file_is_bounded(run_of_ten: Path) -> None:

@@ -12,6 +12,7 @@ from stages.data.marked_text import Mark, marked_text
 from stages.data.sheet import PANEL
 from stages.nets.text_segmenter import word_logits, word_masks
 from stages.show.captions import Decomposed, caption_row, decomposed, places_of
+from stages.show.stage import _next_of_each
 from train_text.small import net_of
 
 NOUNS = ("dog", "lawn")
@@ -83,3 +84,17 @@ def test_text_goes_on_in_lines_and_makes_the_panel_higher():
     assert marked_text([[Mark("word")] * 3], (60, 200)).shape == (60, 200, 3)
     assert marked_text([[Mark("word")] * 40], (60, 100)).shape[0] > 200
     assert marked_text([[Mark("w" * 500)]], (60, 100)).shape == (60, 100, 3)
+
+
+def test_from_each_place_on_the_next_that_can_be_shown_and_no_more_is_looked_at():
+    looked_at: list[int] = []
+
+    def told(item_id: str) -> str | None:
+        looked_at.append(int(item_id))
+        return f"caption {item_id}" if int(item_id) % 10 == 3 else None
+
+    ids = [str(number) for number in range(100)]
+    assert dict(_next_of_each(ids, 2, told)) == {"3": "caption 3", "13": "caption 13"}
+    assert looked_at == [0, 1, 2, 3, 99, *range(4, 14)]
+    assert len(dict(_next_of_each(ids, 50, told))) == 10
+    assert dict(_next_of_each(ids, 2, lambda _: None)) == {}

@@ -162,7 +162,6 @@ def test_only_the_ordinary_image_feeds_the_classification_and_the_teacher_is_sti
     assert torch.equal(images[2], pasted)
     assert float(told["no_object"]) == 0.5 and float(told["no_surroundings"]) == 0
     assert list(map(int, told["counted"].values())) == [2, 1, 0]
-    assert list(map(int, told["counted"].values())) == [2, 1, 0]
     total = told["classification"] + 0.01 * told["foreground"] + 0.1 * told["background"]
     torch.testing.assert_close(told["loss"], total)
     assert float(told["foreground"]) > 0 and float(told["background"]) > 0
