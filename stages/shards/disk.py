@@ -69,7 +69,10 @@ def make_folder(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make a rename in this folder survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        return  # what may be written to and not be read can't be synced
     try:
         os.fsync(descriptor)
     except OSError as error:

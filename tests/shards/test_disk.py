@@ -137,3 +137,16 @@ def test_of_a_log_only_a_torn_line_is_cut_off(tmp_path: Path, before: bytes, aft
     (tmp_path / "log").write_bytes(before)
     append_line(tmp_path / "log", b'{"c": 3}')
     assert (tmp_path / "log").read_bytes() == after + b'{"c": 3}\n'
+
+
+def test_a_folder_that_may_not_be_read_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refusing(path: object, flags: int, *more: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    replace_file(tmp_path / "a.h5", b"data")
+    assert (tmp_path / "a.h5").read_bytes() == b"data"
