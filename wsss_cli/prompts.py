@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 
+from stages.errors import BadData
 from stages.flow.execution import Summary
 from stages.prompts.config import PromptsConfig
 from wsss_cli import options
@@ -17,7 +18,8 @@ CONFIG = PromptsConfig
 EXAMPLE = "wsss prompts train.h5 --templates imagenet"
 TEXT = ("Rank prompt templates by their sharpness, from image tags alone. Reads images and labels of shards of kind "
         "index: those with two tags or more. Prints a table, the best (least sharp) first: text on a terminal, TSV "
-        "otherwise, or JSON. Holds one image at a time, and one vector per template and word.")
+        "otherwise, or JSON; ends with 65 where images could not be read. Holds one image at a time, and one vector "
+        "per template and word.")
 NAMED = CLIP
 EXTRA = (options.INDEX, options.JSON)
 INPUTS = "INDEX..."
@@ -34,4 +36,7 @@ def run(call: Call) -> Summary:
     else:
         rows = [(row["template"], f"{row['sharpness']:.6f}", f"{row['mean_score']:.4f}") for row in result["templates"]]
         print_rows([("template", "sharpness", "mean score"), *rows])
+    if result["refused"]:
+        raise BadData(f"{result['refused']} images could not be read and were left out, {result['images']} were read",
+                      "mend them, or index without them")
     return Summary()

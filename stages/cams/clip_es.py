@@ -31,11 +31,21 @@ class Tower(Protocol):
 
 
 class TextSide(NamedTuple):
-    """Unit vectors: `classes` (V, C, E) in V variants, `background` (M, E), and the factor of the cosines."""
+    """Unit vectors: `classes` (V, C, E) in V variants, `background` (M, E), and the factor of the cosines.
+
+    `shares` (V, C) is what a variant counts for a class, 1 in all; without it all count alike.
+    """
 
     classes: Tensor
     background: Tensor
     scale: float
+    shares: Tensor | None = None
+
+    def share(self, variant: int) -> Tensor:
+        """Return what a variant counts for each class, (C,)."""
+        if self.shares is not None:
+            return self.shares[variant].to(self.classes)
+        return self.classes.new_full(self.classes.shape[1:2], 1 / len(self.classes))
 
 
 class ImageMaps(NamedTuple):
@@ -78,7 +88,8 @@ def batch_maps(tower: Tower, views: Sequence[Tensor], text: TextSide, config: Cl
 def all_scores(embedding: Tensor, text: TextSide) -> np.ndarray:
     """Return the softmax (C,) of all classes against each other and the background, for one embedding (E,)."""
     unit = embedding / embedding.norm()
-    logits = text.scale * torch.cat([text.classes.mean(0) @ unit, text.background @ unit])
+    classes = sum(text.share(place)[:, None] * variant for place, variant in enumerate(text.classes))
+    logits = text.scale * torch.cat([classes @ unit, text.background @ unit])
     return logits.softmax(0)[:text.classes.shape[1]].cpu().numpy()
 
 
@@ -88,10 +99,12 @@ def _view_maps(tower: Tower, embedded: Any, text: TextSide, ids: Sequence[np.nda
     most = max(map(len, ids))
     shape = (len(ids), most, embedded.patches.shape[1])
     raw, scores = embedded.patches.new_zeros(shape), embedded.patches.new_zeros(shape[:2])
-    for variant in text.classes if most else ():
+    for place, variant in enumerate(text.classes if most else ()):
         gradients, probabilities = _gradients(embedded.embedding, variant, text, ids, config)
-        raw += unit_range(weighted_maps(tower.channel_weights(embedded, gradients), embedded.patches))
-        scores += probabilities / len(text.classes)
+        share = _of_present(text.share(place), ids, most)
+        raw += share[..., None] * unit_range(
+            weighted_maps(tower.channel_weights(embedded, gradients), embedded.patches))
+        scores += share * probabilities
     raw = unit_range(raw) if most else raw
     if embedded.attention is None or not most:
         return raw, raw, scores
@@ -101,6 +114,14 @@ def _view_maps(tower: Tower, embedded: Any, text: TextSide, ids: Sequence[np.nda
         boxes = _boxes(raw, embedded.grid, threshold, config.as_released)
     refined = refine(raw, boxes, embedded.attention, rounds=config.rounds, steps=config.steps, mask=mask)
     return raw, unit_range(refined), scores
+
+
+def _of_present(values: Tensor, ids: Sequence[np.ndarray], most: int) -> Tensor:
+    """Return of values (C,) of all classes those of each image's own, (B, K), padded with 0."""
+    rows = values.new_zeros(len(ids), most)
+    for place, own in enumerate(ids):
+        rows[place, :len(own)] = values[torch.as_tensor(own.astype(np.int64) - 1, device=values.device)]
+    return rows
 
 
 def _gradients(embeddings: Tensor, classes: Tensor, text: TextSide, ids: Sequence[np.ndarray],

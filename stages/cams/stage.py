@@ -124,10 +124,13 @@ def _clip_work(config: ClipEsConfig, inputs: Inputs, clip: ClipSource, words: Cl
     if clip.is_resnet and config.affinity != "none":
         report.tell("a ResNet has no attention between patches: the maps are not refined")
         config = replace(config, affinity="none")
+    if config.as_released:
+        config = replace(config, box_mask="source")
     device = resolve_device(config.device)
     size = config.batch_size or (1 if device == "cpu" else 16)
     plain: Mapping[str, Any] = {
-        **as_plain(config), "device": device, "batch_size": size, "clip": clip.name, "words": words.as_plain(),
+        **as_plain(config), **({"pooling": "attention"} if clip.is_resnet else {}), "device": device,
+        "batch_size": size, "clip": clip.name, "words": words.as_plain(),
         "template": list(templates_of(config.template)), "box_threshold": _box_threshold(config, words)}
     raw = inputs.named.get("save_raw")
     return MapWork(

@@ -21,7 +21,7 @@ from stages.nets.files import load_net
 from stages.nets.folding import fold_batch_norm
 from stages.nets.plain_classifier import layer_of, plain_classifier
 from stages.nets.precision import DTYPES
-from stages.nets.prompts import class_features, templates_of, word_features
+from stages.nets.prompts import class_features, templates_of, variant_shares, word_features
 from stages.shards import Item, Shard, same_classes
 
 
@@ -227,7 +227,8 @@ class ClipWorker:
         classes = class_features(text, words.classes, templates, self.config.fuse)
         background = word_features(text, words.background if self.config.background_words else (), templates)
         empty = classes.new_zeros(0, classes.shape[-1])
-        self.text = clip_es.TextSide(classes, background if len(background) else empty, self.clip.scale)
+        self.text = clip_es.TextSide(classes, background if len(background) else empty, self.clip.scale,
+                                     variant_shares(words.classes, self.config.fuse))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _ClipPart:
         """Begin a part."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -112,7 +113,7 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
         advance(len(done))
         batches = _batches(ids, source, opened, work.batch_size)
         missing = [batch for batch in batches if any(position not in done for position in batch)]
-        done.update(_compute(missing, ids, source, opened, journal, output, stopped, advance))
+        done.update(_compute(missing, ids, source, opened, journal, output, stopped, advance, readers=work.readers))
         items = [done[position] for position in range(len(ids))]
         digest = _sealed(work, part, opened, source, index, items)
         journal.close(remove=True)
@@ -189,19 +190,20 @@ def _key(item_id: str, source: Shard, opened: PartWork, size: int) -> Any:
 
 
 def _compute(batches: list[list[int]], ids: Sequence[str], source: Shard, opened: PartWork, journal: Journal,
-             output: Output, stopped: Callable[[], bool], advance: Callable[[int], None]) -> dict[int, Item]:
+             output: Output, stopped: Callable[[], bool], advance: Callable[[int], None], *,
+             readers: int) -> dict[int, Item]:
     made: dict[int, Item] = {}
     synced = time.monotonic()
-    with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(_load, batch, ids, source, opened) for batch in batches[:1]]
+    with ThreadPoolExecutor(readers) as reader:
+        ahead = deque(reader.submit(_load, batch, ids, source, opened) for batch in batches[:readers])
         for number, batch in enumerate(batches):
             if stopped():
                 journal.sync()
                 raise Stopped(f"stopped after {len(journal.items)} of {len(ids)} images", "run the same command "
                               "again to go on", where=str(journal.path))
-            loaded = ahead.pop().result()
-            ahead = [reader.submit(_load, following, ids, source, opened)
-                     for following in batches[number + 1:number + 2]]
+            loaded = ahead.popleft().result()
+            ahead.extend(reader.submit(_load, following, ids, source, opened)
+                         for following in batches[number + readers:number + readers + 1])
             items = dict(zip(batch, _batch_items(loaded, opened), strict=True))
             _refuse_if_strict(items.values(), output, ahead)
             journal.append(items.items())
@@ -247,7 +249,7 @@ def _refused(value: Any) -> bool:
     return isinstance(value, Item) and value.error is not None
 
 
-def _refuse_if_strict(items: Any, output: Output, ahead: list[Future]) -> None:
+def _refuse_if_strict(items: Any, output: Output, ahead: Iterable[Future]) -> None:
     for item in items:
         if output.strict and item.error is not None:
             for future in ahead:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.flow.device import cores
 from stages.flow.parts import Part
 from stages.shards import Item, Shard, provenance_entry, request_of
 
@@ -54,6 +55,14 @@ class MapWork:
         """Return the provenance entry of a shard made from `source`."""
         inputs = {source.kind: source.digest, **self.digests}
         return provenance_entry(self.stage, self.method, dict(self.plain), inputs)
+
+    @property
+    def readers(self) -> int:
+        """How many threads read and decode ahead: one beside the arithmetic of a CPU, whose cores have processes.
+
+        A GPU computes an image sooner than one thread decodes it (5 ms for 500 x 375 pixels).
+        """
+        return min(8, cores()) if str(self.plain.get("device", "cpu")).startswith("cuda") else 1
 
     def request(self, part: Part, source: Shard) -> dict[str, Any]:
         """Return what decides whether a shard that is there is the one that is wanted."""

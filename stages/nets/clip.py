@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import json
 import re
@@ -15,17 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.errors import BadData, MissingInput, Unavailable, UsageError
+from stages.errors import BadData, Unavailable, UsageError
+from stages.nets.clip_config import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    config_by_name,
+    config_from_json,
+    existing,
+    has_quick_twin,
+    or_tags,
+)
 from stages.nets.clip_resnet import ResNetTower
 from stages.nets.clip_text import TextTower
 from stages.nets.clip_vision import VisionTower, is_ordinary
 from stages.nets.clip_watched import WatchedTower
-from stages.nets.fetch import fetch_clip_weights
+from stages.nets.fetch import QUICK, fetch_clip_weights
 from stages.nets.torchscript import is_torchscript, read_torchscript
 from stages.nets.weights import names_a_file, read_state_dict
 
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 DEFAULT_CLIP, DEFAULT_WEIGHTS = "ViT-B-16", "openai"
 _FILES = (".pt", ".pth", ".bin", ".safetensors")
@@ -90,18 +96,21 @@ def find_clip(clip: str | None, weights: str | None) -> ClipSource:
     if clip.endswith(_FILES):
         if weights is not None:
             raise UsageError(f"--clip {clip} holds its weights", "leave --weights out, or give --clip CONFIG.json")
-        return ClipSource("openai", None, _existing(clip), notes=(f"the architecture is as {clip} has it",))
-    architecture, preprocess = _from_json(Path(clip)) if clip.endswith(".json") else (_by_name(clip), {})
+        return ClipSource("openai", None, existing(clip), notes=(f"the architecture is as {clip} has it",))
+    clip = clip if clip.endswith(".json") else clip.replace("/", "-")
+    architecture, preprocess = config_from_json(Path(clip)) if clip.endswith(".json") else (config_by_name(clip), {})
     mean, std = preprocess.get("mean", OPENAI_MEAN), preprocess.get("std", OPENAI_STD)
     name = Path(clip).stem if clip.endswith(".json") else clip
     if weights is None:
-        raise UsageError("--weights is missing", f"give --weights FILE{_or_tags(name)}")
+        raise UsageError("--weights is missing", f"give --weights FILE{or_tags(name)}")
     notes: tuple[str, ...] = ()
     if weights == "random":
         return ClipSource(name, architecture, None, tuple(mean), tuple(std),
                           ("--weights random: the maps mean nothing",))
     if names_a_file(weights) or weights.endswith(_FILES):
-        file, quick = _existing(weights), is_torchscript(Path(weights))
+        file, quick = existing(weights), is_torchscript(Path(weights))
+        if not quick and not architecture.get("quick_gelu") and has_quick_twin(name):
+            notes = (f"{name} runs with the exact GELU; weights that OpenAI trained need --clip {name}{QUICK}",)
     else:
         file, described = fetch_clip_weights(name, weights)
         mean, std = described.get("mean", mean), described.get("std", std)
@@ -121,7 +130,12 @@ def load_clip(source: ClipSource, *, device: torch.device, dtype: torch.dtype = 
     """
     model, text_config = _built(source)
     model = model.float().eval().requires_grad_(False).to(device)
-    return Clip(_tower(model.visual, dtype, round_positions, positions), TextTower(model, _tokenizer(text_config)),
+    tokenizer = _tokenizer(text_config)
+    words, needed = text_config.get("vocab_size", 49408), getattr(tokenizer, "vocab_size", 0)
+    if words < needed:
+        raise BadData(f"its vocab_size {words} is below the {needed} of its tokenizer",
+                      "give a model config of open_clip", where=source.name)
+    return Clip(_tower(model.visual, dtype, round_positions, positions), TextTower(model, tokenizer),
                 float(model.logit_scale.exp()), source.mean, source.std)
 
 
@@ -217,9 +231,10 @@ def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
         torch.manual_seed(0)
         try:
             model = family(**settings)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise BadData(f"open_clip can't build it ({str(error).splitlines()[0][:100]})",
-                          "give a model config of open_clip", where=source.name) from None
+        except Exception as error:
+            why = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise BadData(f"open_clip can't build it ({why[:100]})", "give a model config of open_clip",
+                          where=source.name) from None
     if state is not None:
         _load(model, state, source)
     return model, settings["text_cfg"]
@@ -248,42 +263,6 @@ def _below_text(name: str) -> str:
 
 def _read(file: Path) -> dict[str, Tensor]:
     return read_torchscript(file) if is_torchscript(file) else read_state_dict(file)
-
-
-def _by_name(name: str) -> dict[str, Any]:
-    import open_clip
-
-    found = open_clip.get_model_config(name.replace("/", "-"))
-    if found is None:
-        close = difflib.get_close_matches(name, open_clip.list_models(), n=4, cutoff=0.4)
-        raise UsageError(f"--clip {name}: no such model", f"did you mean {', '.join(close)}?" if close else
-                         "give a name of open_clip, a CONFIG.json or an OpenAI .pt file")
-    return found
-
-
-def _from_json(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        told = json.loads(_existing(str(file)).read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise BadData(f"is no JSON ({error})", where=str(file)) from None
-    architecture = told.get("model_cfg", told) if isinstance(told, dict) else {}
-    if not isinstance(architecture, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(architecture):
-        raise BadData("is no model config: embed_dim, vision_cfg and text_cfg are needed",
-                      "see the model configs of open_clip", where=str(file))
-    return architecture, told.get("preprocess_cfg", {})
-
-
-def _existing(file: str) -> Path:
-    if not Path(file).is_file():
-        raise MissingInput("no such file", "check the path", where=file)
-    return Path(file)
-
-
-def _or_tags(name: str) -> str:
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    return f" or one of {', '.join(tags[:6])}" if tags else ""
 
 
 def _sha256(file: Path) -> str:

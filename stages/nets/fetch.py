@@ -18,6 +18,8 @@ from stages.nets.registry import resolve
 # Our networks whose initial weights are another library's.
 INITIAL = {"resnet50_irn": ("torchvision", "resnet50")}
 CONNECT_SECONDS = 5.0
+# What open_clip adds to the name of a model for its twin with OpenAI's faster GELU.
+QUICK = "-quickgelu"
 
 
 def fetch_weights(name: str, tag: str) -> dict[str, Tensor]:
@@ -85,35 +87,43 @@ def fetch_clip_weights(name: str, tag: str) -> tuple[Path, dict[str, Any]]:
     file = "open_clip_model.safetensors" if repository else Path(urlsplit(url).path).name
     cached = repository and isinstance(try_to_load_from_cache(repository, file), str)
     wanted = f"{repository}/{file}" if repository else url
+    give = f"{_with_gelu_of(name, described)}--weights FILE"
     if not cached and not (Path("~/.cache/clip").expanduser() / file).is_file():
-        _check_reachable("https://huggingface.co" if repository else url, f"{name} {tag}", wanted)
-    return Path(_loaded(lambda: pretrained.download_pretrained(described), f"{name} {tag}", wanted)), described
+        _check_reachable("https://huggingface.co" if repository else url, f"{name} {tag}", wanted, give)
+    return Path(_loaded(lambda: pretrained.download_pretrained(described), f"{name} {tag}", wanted, give)), described
+
+
+def _with_gelu_of(name: str, described: dict[str, Any]) -> str:
+    """Return the --clip that a file of weights by tag needs: unlike the tag it does not tell which GELU it is for."""
+    if not described.get("quick_gelu") or name.endswith(QUICK):
+        return ""
+    return f"--clip {name}{QUICK} "
 
 
 def _one_of(tags: list[str]) -> str:
     return f"give a file or one of {', '.join(tags)}" if tags else "give a file: --weights FILE"
 
 
-def _check_reachable(url: str, what: str, wanted: str) -> None:
+def _check_reachable(url: str, what: str, wanted: str, give: str = "--weights FILE") -> None:
     """Raise Unavailable unless the host of `url`, or the proxy to it, answers within seconds."""
     place = urlsplit(getproxies().get("https") or url)
     try:
         socket.create_connection((place.hostname or "", place.port or 443), CONNECT_SECONDS).close()
     except OSError as error:
-        raise _unavailable(what, wanted, error) from error
+        raise _unavailable(what, wanted, give, error) from error
 
 
-def _loaded(load: Any, what: str, wanted: str) -> Any:
+def _loaded(load: Any, what: str, wanted: str, give: str = "--weights FILE") -> Any:
     try:
         # The loaders tell about downloads on standard output, which is for data.
         with contextlib.redirect_stdout(io.StringIO()):
             return load()
     except Exception as error:
-        raise _unavailable(what, wanted, error) from error
+        raise _unavailable(what, wanted, give, error) from error
 
 
-def _unavailable(what: str, wanted: str, error: Exception) -> Unavailable:
+def _unavailable(what: str, wanted: str, give: str, error: Exception) -> Unavailable:
     reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
     return Unavailable(
-        f"the weights {what} can't be fetched ({reason[0][:100]})", f"bring the file {wanted} and give --weights FILE"
+        f"the weights {what} can't be fetched ({reason[0][:100]})", f"bring the file {wanted} and give {give}"
     )

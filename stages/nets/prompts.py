@@ -31,7 +31,9 @@ def templates_of(told: str) -> tuple[str, ...]:
         return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
     try:
         lines = [line.strip() for line in Path(told).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError):
+    except UnicodeDecodeError:
+        raise BadData("is not UTF-8", "save the templates as UTF-8 text", where=told) from None
+    except OSError:
         raise MissingInput("is no template with a {}, and no file of them", "give for example 'a photo of a {}.'",
                            where=told) from None
     templates = tuple(line for line in lines if line and not line.startswith("#"))
@@ -59,7 +61,7 @@ def class_features(tower: TextTower, synonyms: Sequence[Sequence[str]], template
     """Return unit vectors (V, C, E) of the classes, in V variants (CLIP-ES, appendix B).
 
     `sentence`: the synonyms in one prompt; `feature`: the mean of their vectors; V = 1 both times. `cam`: variant v
-    has each class's synonym v (modulo their number), whose maps are to be averaged.
+    has each class's synonym v (modulo their number), whose maps are to be averaged by `variant_shares`.
     """
     if fusion == "cam":
         variants = max(map(len, synonyms))
@@ -69,3 +71,12 @@ def class_features(tower: TextTower, synonyms: Sequence[Sequence[str]], template
         return word_features(tower, [",".join(words) for words in synonyms], templates)[None]
     each = [word_features(tower, words, templates).mean(0) for words in synonyms]
     return F.normalize(torch.stack(each), dim=-1)[None]
+
+
+def variant_shares(synonyms: Sequence[Sequence[str]], fusion: str) -> Tensor:
+    """Return what each of the variants of `class_features` counts for each class, (V, C), 1 in all for each.
+
+    A class with fewer synonyms than another has none in the last variants of `cam`, where it only competes.
+    """
+    counts = torch.tensor([len(words) if fusion == "cam" else 1 for words in synonyms])
+    return (torch.arange(int(counts.max()))[:, None] < counts) / counts

@@ -15,10 +15,10 @@ class SegConfig(TrainingConfig):
     head: str = setting("auto", "The head; auto: DeepLab-v2 for wsss:deeplabv2_resnet101, LargeFOV for "
                         "wsss:resnet38, else the light one.",
                         choices=("auto", "deeplab-light", "deeplab-v2", "large-fov"))
-    loss: str = setting("ce", "Cross entropy, balanced between background and classes, or of confident pixels only.",
-                        choices=("ce", "balanced", "confidence"))
-    mu: float = setting(0.95, "Least confidence of a pixel under --loss confidence.", low=0, high=1,
-                        source="CLIP-ES eq. 9")
+    loss: str = setting("ce", "Cross entropy, balanced between background and classes, of confident pixels only, or "
+                        "both.", choices=("ce", "balanced", "confidence", "balanced-confidence"))
+    mu: float = setting(0.95, "Least confidence of a pixel that counts, where the loss is of confident pixels.", low=0,
+                        high=1, source="CLIP-ES eq. 9")
     scale_range: tuple[float, ...] = setting((0.5, 1.5), "Resize by a factor drawn from this range.", low=0.1,
                                              high=4, source="DeepLab-v2", counts=(2,), ascending=True)
     epochs: int = setting(12, "Passes over the images.", low=1)

@@ -25,7 +25,8 @@ def balanced_cross_entropy(logits: Tensor, mask: Tensor, *, ignore: int) -> Tens
     return sum(means) / 2 if means else each.sum() * 0
 
 
-LOSSES = {"ce": cross_entropy, "balanced": balanced_cross_entropy, "confidence": cross_entropy}
+LOSSES = {"ce": cross_entropy, "balanced": balanced_cross_entropy, "confidence": cross_entropy,
+          "balanced-confidence": balanced_cross_entropy}
 
 
 def confident(mask: np.ndarray, confidence: np.ndarray, mu: float, ignore: int) -> np.ndarray:

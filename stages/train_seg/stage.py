@@ -108,7 +108,7 @@ class _Samples:
             return source.mask(item_id)
         item = self.masks.item(item_id)
         mask = mask_ids(item, len(self.masks.classes) - 1)
-        if self.config.loss != "confidence":
+        if not self.config.loss.endswith("confidence"):
             return mask
         if "confidence" not in item.datasets:
             raise BadData("its mask has no confidence", "make the masks with wsss pseudo, or use --loss ce",

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from seeded_clip import Recipe
 from stages.cams.affinity import box_mask, refine, sinkhorn_scalings
-from stages.cams.clip_es import TextSide, batch_maps
+from stages.cams.clip_es import TextSide, all_scores, batch_maps
 from stages.cams.config import ClipEsConfig
 from stages.cams.softmax_gradcam import cotangents, unit_range
 from stages.nets.clip_resnet import ResNetTower
@@ -175,6 +175,22 @@ def test_synonyms_fused_as_maps_are_the_mean_of_their_maps(model):
                        lambda place, scores: ids)[0].raw for place in (0, 1)]
     expected = unit_range((each[0] + each[1]).flatten(1)).unflatten(1, (3, 3))
     np.testing.assert_allclose(both.raw, expected, atol=1e-12)
+
+
+def test_a_class_has_its_own_synonyms_alone_however_many_another_has(model):
+    image, ids = drawn(1, 3, 48, 64, seed=3), np.array([1])
+    tower = VisionTower(model.visual, dtype=torch.float64)
+    three = text_side(2, 3, variants=3)._replace(shares=torch.tensor([[0.5, 1 / 3], [0.5, 1 / 3], [0, 1 / 3]]))
+    two = three._replace(classes=three.classes[:2], shares=None)
+    (of_three,), (of_two,) = (batch_maps(tower, [image], text, PLAIN, 0.4, lambda place, scores: ids)
+                              for text in (three, two))
+    torch.testing.assert_close(of_three.raw, of_two.raw)
+    np.testing.assert_allclose(of_three.scores, of_two.scores)
+    embedding = tower.embed(image).embedding[0]
+    unit = embedding / embedding.norm()
+    mean = torch.stack([three.classes[:2, 0].mean(0), three.classes[:, 1].mean(0)])
+    wanted = (20.0 * torch.cat([mean, three.background]) @ unit).softmax(0)[:2]
+    np.testing.assert_allclose(all_scores(embedding, three), wanted)
 
 
 def test_attention_of_the_last_blocks_without_the_class_token(model):

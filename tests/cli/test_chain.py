@@ -222,7 +222,7 @@ def test_the_truth_as_masks_is_recorded_as_full_supervision(tiny_index, tmp_path
     assert "full supervision" in described["supervision"]
 
 
-@pytest.mark.parametrize("loss", ["balanced", "confidence"])
+@pytest.mark.parametrize("loss", ["balanced", "confidence", "balanced-confidence"])
 def test_every_loss_trains_on_pseudo_masks(tiny_index, crf, tmp_path, loss):
     good("pseudo", crf, "-o", tmp_path / "masks")
     good("train-seg", tiny_index, "--masks", tmp_path / "masks", "--loss", loss, "--mu", "0.5", *TRAINING, "-o",

@@ -159,13 +159,13 @@ def test_twenty_tags_and_batches(clip, tmp_path):
 
 def test_sizes_and_modes_of_images(clip, tmp_path):
     photo = Image.fromarray(noise(40, 60))
-    pictures = {"dot": noise(16, 16), "long": noise(600, 45), "grey": photo.convert("L"), "pixel": noise(1, 1),
+    pictures = {"dot": noise(16, 16), "long": noise(4000, 300), "grey": photo.convert("L"), "pixel": noise(1, 1),
                 "patches_76": noise(64, 304), "palette": photo.convert("P")}
     index = index_of(tmp_path, pictures, dict.fromkeys(pictures, "dog"))
     good("cams", "clip-es", index, *clip, "-o", tmp_path / "out")
     found = maps(tmp_path / "out")
     assert {name: cam.shape for name, cam in found.items()} == {
-        "dot": (1, 1, 1), "long": (1, 38, 3), "grey": (1, 3, 4), "patches_76": (1, 4, 19), "palette": (1, 3, 4),
+        "dot": (1, 1, 1), "long": (1, 250, 19), "grey": (1, 3, 4), "patches_76": (1, 4, 19), "palette": (1, 3, 4),
         "pixel": (1, 1, 1)}
     assert found["dot"].item() in (0, 1)
     assert all(np.isfinite(cam).all() for cam in found.values())
@@ -200,6 +200,7 @@ def test_a_resnet_is_not_refined_and_says_so(tiny_index, tmp_path):
                tmp_path / "out")
     assert done.code == 0, done.err
     assert "not refined" in done.err
+    assert Run([tmp_path / "out"]).first.provenance[-1]["config"]["pooling"] == "attention", "its own"
     assert {cam.shape[1:] for cam in maps(tmp_path / "out").values()} == {(2, 2)}
 
 
@@ -216,6 +217,19 @@ def test_prompts(tiny_index, clip, tmp_path):
     assert [row["template"] for row in told["templates"]] == [row.split("\t")[0] for row in rows[1:]]
     single = index_of(tmp_path / "single", {"a": noise(40, 40)}, {"a": "cat"})
     refused(run("prompts", single, *clip), 66, "two tags or more")
+
+
+def test_an_image_that_prompts_can_not_read(clip, tmp_path):
+    index = index_of(tmp_path, {"a": noise(40, 40), "b": noise(40, 50, 1)}, {"a": "cat;dog", "b": "dog;cat"})
+    (tmp_path / "images" / "b.png").write_bytes(b"")
+    done = run("prompts", index, *clip, "--json")
+    refused(done._replace(out="") if hasattr(done, "_replace") else done, 65, "1 images could not be read")
+    assert json.loads(done.out)["refused"] == 1
+
+
+def test_what_ran_is_recorded(tiny_index, clip, tmp_path):
+    good("cams", "clip-es", tiny_index, *clip, "--as-released", "--box-mask", "result", "-o", tmp_path / "out")
+    assert Run([tmp_path / "out"]).first.provenance[-1]["config"]["box_mask"] == "source"
 
 
 def test_gradcam_of_a_net_of_ours(tiny_index, tiny_net, tmp_path):

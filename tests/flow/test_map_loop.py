@@ -10,7 +10,9 @@ import pytest
 
 from flow.workers import Bench, Told
 from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
+from stages.flow.device import cores
 from stages.flow.execution import Output, Summary, parse_task
+from stages.flow.work import MapWork
 from stages.shards import Journal, Shard, part_path
 
 IDS = ("a1", "b1", "a2", "a3", "b2", "a4", "a5", "b3", "a6", "b4")
@@ -320,3 +322,18 @@ def test_allowed_errors(errors: int, items: int, allowed: str, exceeds: bool) ->
 def test_what_is_neither_a_count_nor_a_share_is_told_before_the_work(tmp_path: Path, allowed: str) -> None:
     with pytest.raises(UsageError, match="--allow-errors"):
         Output(tmp_path, allow_errors=allowed)
+
+
+def test_several_readers_read_ahead_for_a_gpu_and_change_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for device, most in (("cpu", 1), ("auto", 1), ("cuda", 8), ("cuda:1", 8)):
+        work = MapWork("pseudo", "", "masks", (), "", None, {"device": device})
+        assert 1 <= work.readers <= most and (most == 1 or work.readers == min(8, cores()))
+    bench.run("one")
+    batches = bench.batches()
+    monkeypatch.setattr(MapWork, "readers", 3)
+    bench.run("several", shard_size=4)
+    assert bench.files("one") == bench.files("several") and bench.batches() == batches
+    with pytest.raises(Stopped):
+        bench.run("stopped", told=Told(2))
+    bench.run("stopped")
+    assert bench.files("one") == bench.files("stopped")

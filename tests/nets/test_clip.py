@@ -14,7 +14,7 @@ from stages.errors import BadData, MissingInput, Unavailable, UsageError
 from stages.nets.clip import empty_model, find_clip, load_clip, open_model, text_tokenizer
 from stages.nets.clip_text import TextTower
 from stages.nets.clip_watched import WatchedTower
-from stages.nets.prompts import class_features, templates_of, word_features
+from stages.nets.prompts import class_features, templates_of, variant_shares, word_features
 
 RECIPE = Recipe(seed=5, width=32, layers=2, heads=4, embed=12, text_width=64, text_layers=2, text_heads=1)
 CPU = torch.device("cpu")
@@ -136,8 +136,48 @@ def test_what_is_not_there(clip, weights, error, told):
 def test_offline_names_the_file_to_bring(monkeypatch, tmp_path, given):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(Unavailable, match=r"bring the file .*vit_base_patch16_clip_224.openai"):
+    with pytest.raises(Unavailable, match=r"bring the file .*vit_base_patch16_clip_224.openai.* and give "
+                       "--clip ViT-B-16-quickgelu --weights FILE"):
         find_clip(*given)
+
+
+@pytest.mark.parametrize("given", [("ViT-B-16-quickgelu", "openai"), ("ViT-B/16", "laion2b_s34b_b88k")])
+def test_a_file_for_the_gelu_of_its_model_needs_no_other_name(monkeypatch, tmp_path, given):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(Unavailable, match="and give --weights FILE"):
+        find_clip(*given)
+
+
+def test_a_file_says_nothing_of_its_gelu_and_that_is_told(tmp_path):
+    (tmp_path / "w.safetensors").touch()
+    source = find_clip("ViT-B/16", str(tmp_path / "w.safetensors"))
+    assert not source.architecture.get("quick_gelu") and source.name == "ViT-B-16"
+    assert source.notes == (
+        "ViT-B-16 runs with the exact GELU; weights that OpenAI trained need --clip ViT-B-16-quickgelu",)
+    quick = find_clip("ViT-B-16-quickgelu", str(tmp_path / "w.safetensors"))
+    assert quick.architecture["quick_gelu"] and quick.notes == ()
+
+
+SMALL = {"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}
+
+
+@pytest.mark.parametrize(("of", "changed", "told"), [
+    ("vision_cfg", [], "its vision_cfg makes no sense"), ("vision_cfg", "ViT", "its vision_cfg makes no sense"),
+    ("text_cfg", [], "its text_cfg makes no sense"), ("preprocess_cfg", [], "its preprocess_cfg makes no sense"),
+    ("preprocess_cfg", {"std": 0}, "its std makes no sense"), ("preprocess_cfg", {"mean": [0, 0]}, "its mean makes"),
+    ("preprocess_cfg", {"std": [1, 1, 0]}, "its std makes"), ("vision_cfg", {"layers": 0}, "its layers makes no sense"),
+    ("vision_cfg", {"patch_size": 0}, "its patch_size makes"), ("vision_cfg", {"patch_size": [16, 8]}, "its patch_size"),
+    ("vision_cfg", {"width": 63}, "open_clip can't build it"),
+    ("text_cfg", {"heads": 3}, "open_clip can't build it"),
+    ("text_cfg", {"vocab_size": 100}, "its vocab_size 100 is below the 49408")])
+def test_configs_that_make_no_sense(tmp_path, of, changed, told):
+    config = {**SMALL, of: {**SMALL.get(of, {}), **changed} if isinstance(changed, dict) else changed}
+    preprocess = {"preprocess_cfg": config.pop("preprocess_cfg")} if of == "preprocess_cfg" else {}
+    (tmp_path / "c.json").write_text(json.dumps({"model_cfg": config, **preprocess} if preprocess else config))
+    with pytest.raises(BadData, match=told):
+        load_clip(find_clip(str(tmp_path / "c.json"), "random"), device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("text", "told"), [("{", "no JSON"), ("[1]", "no model config"),
@@ -228,6 +268,9 @@ def test_templates(tmp_path):
     (tmp_path / "bad.txt").write_text("a {}\nnothing\n")
     with pytest.raises(BadData, match="'nothing'"):
         templates_of(str(tmp_path / "bad.txt"))
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9 {}".encode("latin-1"))
+    with pytest.raises(BadData, match="is not UTF-8"):
+        templates_of(str(tmp_path / "latin.txt"))
     with pytest.raises(MissingInput, match="no template"):
         templates_of("a photo")
 
@@ -241,6 +284,8 @@ def test_fusions(clip):
     torch.testing.assert_close(feature[0, 0], F.normalize(words[:2].mean(0), dim=-1))
     cam = class_features(clip.text, synonyms, templates, "cam")
     torch.testing.assert_close(cam, torch.stack([words[[0, 2]], words[[1, 2]]]))
+    assert variant_shares(synonyms, "cam").tolist() == [[0.5, 1], [0.5, 0]]
+    assert variant_shares(synonyms, "feature").tolist() == [[1, 1]]
     sentence = class_features(clip.text, synonyms, templates, "sentence")
     torch.testing.assert_close(sentence[0, 0], word_features(clip.text, ["person,people"], templates)[0])
 
