@@ -7,11 +7,11 @@ from functools import partial
 from stages.cluster.config import FinchConfig, KmeansConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import FILE, INDEX, REFUSED, REPLACE, Named
+from wsss_cli.options import FILE, INDEX, LOG, REFUSED, REPLACE, Named
 
 app = group("cluster", "Sub-categories of every class.")
 SHEET = Named("sheet", "FILE.png", "Also draw a contact sheet of the clusters.", required=False)
-EXTRA = (FILE, INDEX, REPLACE, {"allow_errors": REFUSED["allow_errors"]})
+EXTRA = (FILE, INDEX, REPLACE, LOG, {"allow_errors": REFUSED["allow_errors"]})
 
 
 def _run(method: str, call: Call) -> Summary:

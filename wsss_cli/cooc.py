@@ -9,7 +9,7 @@ from typing import Any
 from stages.cooc.config import CoocConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call
-from wsss_cli.options import FILE, JSON, REFUSED, REPLACE, Named
+from wsss_cli.options import FILE, JSON, LOG, REFUSED, REPLACE, Named
 from wsss_cli.tables import print_rows
 
 CONFIG = CoocConfig
@@ -19,7 +19,7 @@ TEXT = ("Which classes appear together (CSD, eq. 1). Reads labels of shards of k
         "single_label, the images that bear one class only. A class without samples has a row of zeros. Prints the "
         "probabilities, a row a class: text on a terminal, TSV otherwise, or JSON with everything. Images with "
         "unknown labels are left out and told. Holds the ids and labels of all images, about 300 bytes each.")
-EXTRA = (FILE, REPLACE, {"allow_errors": REFUSED["allow_errors"]}, JSON)
+EXTRA = (FILE, REPLACE, LOG, {"allow_errors": REFUSED["allow_errors"]}, JSON)
 NAMED = (Named("plot", "FILE.png", "Also draw the probabilities as a heat map.", required=False),)
 INPUTS = "INDEX..."
 

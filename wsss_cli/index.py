@@ -7,7 +7,7 @@ from functools import partial
 from stages.flow.execution import Summary
 from stages.index.config import BenchmarkConfig, ContextConfig, FolderConfig, SplitConfig, VocConfig
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import OUTPUT, REFUSED, REPLACE, Named
+from wsss_cli.options import LOG, OUTPUT, REFUSED, REPLACE, Named
 
 app = group("index", "Find images, tags and masks of a data set.")
 
@@ -29,7 +29,7 @@ def _split(call: Call) -> Summary:
     return call.run(run_split)
 
 
-_EXTRA = (OUTPUT, REPLACE, REFUSED)
+_EXTRA = (OUTPUT, REPLACE, REFUSED, LOG)
 
 add(app, "voc", stage="index voc", run=partial(_run, "voc"), config=VocConfig, inputs="ROOT", extra=_EXTRA,
     example="wsss index voc VOCdevkit/VOC2012 --split train -o train.h5",
@@ -71,7 +71,7 @@ add(app, "webdataset", stage="index webdataset", run=partial(_run, "webdataset")
     inputs="TAR...", extra=_EXTRA, example="wsss index webdataset cc12m/*.tar -o captions.h5",
     text=f"Tar archives of images and their captions (KEY.jpg with KEY.txt or KEY.json), which stay packed. {_WRITES}")
 
-add(app, "split", stage="index split", run=_split, config=SplitConfig, inputs="INDEX...", extra=(OUTPUT, REPLACE),
+add(app, "split", stage="index split", run=_split, config=SplitConfig, inputs="INDEX...", extra=(OUTPUT, REPLACE, LOG),
     example="wsss index split train.h5 --single -o source.h5\nwsss index split train.h5 --multi -o target.h5",
     text="The single-label or the multi-label images of an index (CSD's domains). Reads shards of kind index, and no "
          "images, lists or tables. Writes a shard of kind index with everything that the index has of the chosen "

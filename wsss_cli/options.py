@@ -70,11 +70,16 @@ REFUSED = {
     "allow_errors": _option(str, "0", "--allow-errors", metavar="N|P%",
                             help="End with 0 in spite of so many refused images."),
 }
+LOG = {
+    "log": _option(str, "", "--log", metavar="FILE", show_default=False,
+                   help="A log of JSON lines.  [default: OUT.log.jsonl; log.jsonl in a folder]"),
+}
 MAP = {
     "task": _option(str, "", "--task", metavar="I/N", help="Make only the parts P with P % N == I (from 0)."),
     "jobs": _option(int, 0, "-j", "--jobs", min=0, metavar="INT", show_default=False,
                     help="Shards in work at once, in processes.  [default: cores / threads, 1 on a GPU]"),
     "null": _option(bool, False, "-0", "--null", help="Paths on standard input end in NUL."),
+    **LOG,
 }
 ARCHIVE = {
     "archive": _option(str, ..., "--from", metavar="FILE", help="The archive, as its makers give it away."),
@@ -87,7 +92,7 @@ REPAIR = {
 }
 TRAIN = {
     "workers": _option(int, 2, "--workers", min=0, metavar="INT", help="Threads that read and augment images."),
-    "log": _option(str, "", "--log", metavar="FILE", help="A log of JSON lines.  [default: OUT.log.jsonl]"),
+    **LOG,
 }
 COLLAPSE = {
     "keep_going": _option(bool, False, "--keep-going", help="Go on where the classification has collapsed."),

@@ -29,7 +29,7 @@ def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) 
     content, images = _read(annotations), existing_folder(images)
     root = common_root(images)
     categories = sorted(content.get("categories", []), key=lambda one: (isinstance(one["id"], str), one["id"]))
-    classes = ("background", *(str(one["name"]) for one in categories))
+    classes = ("background", *_names(categories, annotations))
     ids = {one["id"]: position for position, one in enumerate(categories, 1)}
     labels = _labels(content, ids, annotations) if categories else {}
     texts = _captions(content, annotations)
@@ -49,6 +49,16 @@ def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) 
     empty = sum(one.labels == () for one in records)
     notes += counted(empty, len(records), "have no annotation: known to have no class")
     return Listing(root, classes, tuple(records), notes, supervision_of(records))
+
+
+def _names(categories: list[dict[str, Any]], annotations: Path) -> list[str]:
+    """Return the names of the classes. Raises BadData for empty and equal ones, and for one that is the background."""
+    names = [str(one["name"]) for one in categories]
+    for position, name in enumerate(names):
+        if not name.strip() or name in ("background", *names[:position]):
+            raise BadData(f"categories[{position}] is named {name!r}, which is empty or there already",
+                          "give each category a name of its own, and none to the background", where=str(annotations))
+    return names
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -52,8 +52,12 @@ class SweepScore:
         self.sweep.update(winner, rows.max(axis=0), truth)
 
     def best(self, rule: str) -> tuple[float, Counts]:
-        """Return the value with the highest mIoU under `rule` (the lowest of equals), and its counts."""
-        place = int(np.nanargmax(self.sweep.mean_iou(rule)))
+        """Return the value with the highest mIoU under `rule` (the lowest of equals), and its counts.
+
+        Where no pixel counts all are equal.
+        """
+        means = self.sweep.mean_iou(rule)
+        place = 0 if np.isnan(means).all() else int(np.nanargmax(means))
         return self.values[place], self.sweep.counts(place)
 
 

@@ -137,6 +137,9 @@ def _tell(run: Run, indexes: list[Shard], missing: int, config: EvalConfig, scor
         report.tell(f"{missing} images have no prediction and are {how}")
     if scorer.sweep:
         report.tell("the background was chosen on the ground truth of this index: an optimistic number")
+    refused = sum(len(shard.errors) for shard in indexes)
+    if refused:
+        report.tell(f"{refused} images were refused by the index and are not scored")
     trained_on = {entry["inputs"].get("net_index") for entry in run.first.provenance}
     if trained_on & {indexes[0].digest, Run([shard.path for shard in indexes], whole=False).digest}:
         report.tell("the net was trained on this index: the number says nothing of new images")
@@ -158,8 +161,8 @@ def _result(scorer: _Scorer, config: EvalConfig, run: Run, indexes: list[Shard],
     coverage = 1.0 if scorer.sweep else scorer.score.decided / max(1, pixels)
     return {
         "miou": mean, "per_class": each, "images": images - (missing if config.skip_missing else 0),
-        "missing": missing, "coverage": round(coverage, 6), "rule": config.rule, "background": chosen,
-        "protocol": _protocol(config, run),
+        "missing": missing, "refused": sum(len(shard.errors) for shard in indexes), "coverage": round(coverage, 6),
+        "rule": config.rule, "background": chosen, "protocol": _protocol(config, run),
     }
 
 

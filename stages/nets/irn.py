@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, relu
 
-from stages.nets.backbone import Backbone, stride_of
+from stages.nets.backbone import PROBE, Backbone, stride_of
 
-PROBE = 128  # pixels: stride 32 leaves 4 cells
 FINEST = 4  # the stride of the maps: that of ResNet's stem and first layer
 EDGE_WIDTH = 32
 FINE_WIDTHS = (64, 128)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from stages.errors import UsageError
-from stages.nets.backbone import Backbone, centre_of, stride_of
+from stages.nets.backbone import PROBE, Backbone, centre_of, stride_of
 
-PROBE = 128  # pixels: stride 32 leaves 4 cells
 # Containers whose children are the blocks that can be frozen one by one.
 CONTAINERS = ("blocks", "stages", "layers", "features")
 # Ways to let a network take pictures of another size than it was trained on; the first that it knows counts.
@@ -58,6 +57,7 @@ class TimmBackbone(Backbone):
     def _measure(self) -> None:
         """Find strides and channels of the maps by a pass over an empty picture."""
         self.eval()
+        self._whole = False
         images = torch.zeros(1, 3, PROBE, PROBE)
         try:
             features = self.model.forward_features(self._padded(images))
@@ -71,10 +71,21 @@ class TimmBackbone(Backbone):
             ) from error
         self.channels = final.shape[1]
         self.stride = self._patch()[1] if self.gives_tokens else stride_of(PROBE, final.shape[-1])
+        self._whole = self._takes_whole_cells_only()
         self._measure_levels(images)
         self.first_centre = centre_of(
             self.model, lambda: self.model.forward_features(self._padded(images)), self.stride)
         self.train()
+
+    def _takes_whole_cells_only(self) -> bool:
+        """Say whether pictures must be cut into whole cells, as in networks that add maps of several strides."""
+        self._whole = False
+        odd = torch.zeros(1, 3, PROBE // 2 + 11, PROBE // 2 + 37)
+        try:
+            self.model.forward_features(self._padded(odd))
+        except (AssertionError, RuntimeError):
+            return True
+        return False
 
     def _measure_levels(self, images: Tensor) -> None:
         found, finer = {}, {}
@@ -114,12 +125,11 @@ class TimmBackbone(Backbone):
         return -(-images.shape[2] // height), -(-images.shape[3] // width)
 
     def _padded(self, images: Tensor) -> Tensor:
-        """Return images with zeros (the mean colour) at the right and the bottom up to whole patches."""
-        height, width = self._patch()
+        """Return images with zeros (the mean colour) at the right and the bottom up to whole patches, or cells."""
+        height, width = (self.stride, self.stride) if self._whole else self._patch()
         if height == width == 1:
             return images
-        rows, columns = self._grid(images)
-        return pad(images, (0, columns * width - images.shape[3], 0, rows * height - images.shape[2]))
+        return pad(images, (0, -images.shape[3] % width, 0, -images.shape[2] % height))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the final map (B, D, h, w) of images (B, 3, H, W)."""

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from stages.errors import UsageError
-from stages.nets.backbone import Backbone, centre_of, stride_of
+from stages.nets.backbone import PROBE, Backbone, centre_of, stride_of
 
-PROBE = 128  # pixels: stride 32 leaves 4 cells, enough to tell strides apart
 RESNET_STEM = ("conv1", "bn1", "relu", "maxpool")
 RESNET_LAYERS = ("layer1", "layer2", "layer3", "layer4")
 # Their `features` are not maps in (B, D, h, w).

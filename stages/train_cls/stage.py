@@ -32,6 +32,7 @@ from stages.training.start import (
     input_statistics,
     start_from,
     supervision_of,
+    tell_refused,
     training_entry,
     weights_digest,
 )
@@ -55,11 +56,14 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     entry = training_entry("train-cls", method, config, digests)
     if answer := without_training(entry, output, report):
         return answer
+    if len(index.classes) < 2:
+        raise BadData("has no class", "index it with tags", where=str(index.first.path))
     torch.manual_seed(config.seed)
     net = _net(method, config, len(index.classes) - 1, clusters)
     initial = start_from(net, config, weights, report)
     mean, std = input_statistics(net, config, weights)
     samples = _Samples(index, inputs.root, config, mean, std, clusters)
+    tell_refused(index, report)
     if samples.skipped:
         report.tell(f"{samples.skipped} images have no known tags and are left out")
     at_least_one(samples.chosen, "has tags", str(index.first.path))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stages.data.augment import SegmentationView, segmentation_view
 from stages.data.source import ImageSource, sources_of
-from stages.errors import BadData
+from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import mask_ids
 from stages.nets.files import describe_net
@@ -27,6 +27,7 @@ from stages.training.start import (
     input_statistics,
     start_from,
     supervision_of,
+    tell_refused,
     training_entry,
     weights_digest,
 )
@@ -37,6 +38,9 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     output.check_file()
     index, masks_given = Run(inputs.paths, "index"), inputs.require("masks")
     masks = None if masks_given == "truth" else Run([masks_given], "masks")
+    if masks is None and config.loss.endswith("confidence"):
+        raise UsageError(f"--loss {config.loss} is for masks with a confidence, which the truth lacks",
+                         "take ce or balanced, or --masks of wsss pseudo")
     report, ordinal, config = heard(report), config.device, resolved(config)
     weights = inputs.named.get("weights")
     digests = {"index": index.digest, "masks": masks.digest if masks else "truth", **weights_digest(weights)}
@@ -45,6 +49,7 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
         return answer
     samples = _Samples(index, masks, inputs.root, config)
     at_least_one(samples.chosen, f"has a mask in {masks_given}", str(index.first.path))
+    tell_refused(index, report)
     if samples.skipped:
         report.tell(f"{samples.skipped} images of the index have no mask in {masks_given} and are left out")
     torch.manual_seed(config.seed)

@@ -21,7 +21,7 @@ from stages.train_text.config import IMAGES_OF_RATE
 from stages.train_text.samples import Captions, Samples, Words
 from stages.training.distributed import heard, processes
 from stages.training.loop import Job, resolved, train, without_training
-from stages.training.start import training_entry
+from stages.training.start import tell_refused, training_entry
 
 METHODS = {"tcl": "stages.train_text.tcl", "code": "stages.train_text.code"}
 _LARGEST_SHARE_WITHOUT = 0.5
@@ -45,6 +45,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
         return answer
     for note in (*source.notes, *(selector.notes if selector else ()), *_rate_note(config)):
         report.tell(note)
+    tell_refused(index, report)
     captions = _captions(index, inputs.root, selector, report, stop)
     torch.manual_seed(config.seed)
     net = _net(method, config, source)

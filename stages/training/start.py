@@ -57,6 +57,13 @@ def input_statistics(net: nn.Module, config: TrainingConfig,
     return mean, std
 
 
+def tell_refused(index: Run, report: Report) -> None:
+    """Tell how many images of an index were refused when it was made, and can't be learnt from."""
+    refused = sum(len(shard.errors) for shard in index.shards)
+    if refused:
+        report.tell(f"{refused} images were refused by the index and are left out")
+
+
 def supervision_of(index: Run) -> str:
     """Return what the index's labels come from, as its provenance has it."""
     return str(index.first.provenance[0].get("config", {}).get("supervision", "tags"))

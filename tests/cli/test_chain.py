@@ -222,6 +222,19 @@ def test_the_truth_as_masks_is_recorded_as_full_supervision(tiny_index, tmp_path
     assert "full supervision" in described["supervision"]
 
 
+def test_the_truth_has_no_confidence(tiny_index, tmp_path):
+    for loss in ("confidence", "balanced-confidence"):
+        refused(run("train-seg", tiny_index, "--masks", "truth", "--loss", loss, *TRAINING, "-o",
+                    tmp_path / "seg.safetensors"), 2, f"--loss {loss}", "the truth lacks")
+
+
+def test_the_log_is_where_it_is_wanted(cams, tmp_path):
+    good("pseudo", cams, "-o", tmp_path / "masks", "--log", tmp_path / "log" / "mine.jsonl")
+    assert not (tmp_path / "log").exists(), "a log that can't be written stops nothing"
+    good("pseudo", cams, "-o", tmp_path / "masks", "-f", "--log", tmp_path / "mine.jsonl")
+    assert json.loads((tmp_path / "mine.jsonl").read_text().splitlines()[-1])["path"].startswith("masks-")
+
+
 @pytest.mark.parametrize("loss", ["balanced", "confidence", "balanced-confidence"])
 def test_every_loss_trains_on_pseudo_masks(tiny_index, crf, tmp_path, loss):
     good("pseudo", crf, "-o", tmp_path / "masks")

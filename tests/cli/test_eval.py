@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cli.runner import SMALL, TRAINING, copy_of, good, index_table, refused, run
 from stages.data.source import ImageSource
@@ -94,7 +95,8 @@ def test_the_truth_itself_scores_1(tiny_index, tmp_path):
     result = scored(path)
     assert (result["miou"], set(result["per_class"].values())) == (1.0, {1.0})
     assert result["background"] is None
-    assert {"miou", "per_class", "images", "missing", "coverage", "rule", "background", "protocol"} == set(result)
+    assert set(result) == {
+        "miou", "per_class", "images", "missing", "refused", "coverage", "rule", "background", "protocol"}
 
 
 @pytest.fixture
@@ -183,3 +185,29 @@ def test_masks_with_ids_that_are_no_class(tiny_index, tmp_path, label, told):
 def test_a_background_has_no_meaning_for_masks(tiny_index, tmp_path):
     path = masks_of(tiny_index, tmp_path / "masks.h5", truth_of(tiny_index))
     refused(run("eval", path, "--background", "constant:0.3"), 2, "--background")
+
+
+def test_images_that_the_index_refused_are_told(tiny_folder, tiny_net, tmp_path):
+    root = copy_of(tiny_folder, tmp_path / "set")
+    (root / "JPEGImages" / "picture_004.jpg").write_bytes(b"")
+    assert index_table(root, tmp_path / "i.h5").code == 65
+    trained = run("train-cls", "cam", tmp_path / "i.h5", *TRAINING, "-o", tmp_path / "n.safetensors")
+    assert "1 images were refused by the index and are left out" in trained.err
+    trained = run("train-seg", tmp_path / "i.h5", "--masks", "truth", *TRAINING, "-o", tmp_path / "s.safetensors")
+    assert "1 images were refused by the index and are left out" in trained.err
+    good("cams", "cnn", tmp_path / "i.h5", "--net", tiny_net, "-o", tmp_path / "cams", "--allow-errors", "1", *SMALL)
+    done = run("eval", tmp_path / "cams", "--json")
+    assert "1 images were refused by the index and are not scored" in done.err
+    result = json.loads(done.out)
+    assert (result["images"], result["missing"], result["refused"]) == (11, 0, 1)
+
+
+def test_truth_that_says_nothing(tiny_folder, tiny_net, tmp_path):
+    root = copy_of(tiny_folder, tmp_path / "set")
+    for path in (root / "SegmentationClass").glob("*.png"):
+        with Image.open(path) as mask:
+            Image.fromarray(np.full((mask.height, mask.width), 255, np.uint8)).save(path)
+    assert index_table(root, tmp_path / "i.h5", "--masks", root / "SegmentationClass").code == 0
+    good("cams", "cnn", tmp_path / "i.h5", "--net", tiny_net, "-o", tmp_path / "cams", *SMALL)
+    result = scored(tmp_path / "cams")
+    assert result["miou"] is None and set(result["per_class"].values()) == {None}

@@ -219,3 +219,12 @@ def test_folder_without_images(tmp_path):
         list_folder(tmp_path)
     with pytest.raises(MissingInput, match="no such folder"):
         list_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize("names", [["background", "cat"], ["mouse", "mouse"], ["", "cat"], [" ", "cat"]])
+def test_coco_categories_have_names_of_their_own(photos, names):
+    (photos / "i.json").write_text(json.dumps({
+        "images": [], "annotations": [], "categories": [{"id": place, "name": name}
+                                                        for place, name in enumerate(names)]}))
+    with pytest.raises(BadData, match=r"categories\[[01]\] is named"):
+        list_coco(photos / "i.json", images=photos)

@@ -190,6 +190,18 @@ def test_patches_lie_side_by_side(name, centre):
     assert build_backbone(name).first_centre == centre
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "cells"), [
+    ("timm:inception_v3", (2, 3)), ("timm:hrnet_w18_small", (4, 6)), ("timm:tresnet_m", (4, 6))])
+def test_networks_that_do_not_pad_and_those_that_take_whole_cells_only(name, cells):
+    backbone = build_backbone(name).eval()
+    assert backbone.stride == 32 and backbone.level_strides == (4, 8, 16, 32)
+    maps = backbone.levels(torch.zeros(1, 3, 110, 163))
+    assert maps[-1].shape[-2:] == backbone(torch.zeros(1, 3, 110, 163)).shape[-2:] == cells
+    wider = backbone(torch.zeros(1, 3, 110, 163 + 320))
+    assert wider.shape[-1] == cells[1] + 10
+
+
 def test_tokens_are_laid_out_row_by_row_without_the_class_token():
     backbone = build_backbone("timm:vit_tiny_patch16_224").eval()
     images = torch.randn(1, 3, 48, 80)

@@ -167,10 +167,10 @@ SMALL = {"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 
     ("vision_cfg", [], "its vision_cfg makes no sense"), ("vision_cfg", "ViT", "its vision_cfg makes no sense"),
     ("text_cfg", [], "its text_cfg makes no sense"), ("preprocess_cfg", [], "its preprocess_cfg makes no sense"),
     ("preprocess_cfg", {"std": 0}, "its std makes no sense"), ("preprocess_cfg", {"mean": [0, 0]}, "its mean makes"),
-    ("preprocess_cfg", {"std": [1, 1, 0]}, "its std makes"), ("vision_cfg", {"layers": 0}, "its layers makes no sense"),
-    ("vision_cfg", {"patch_size": 0}, "its patch_size makes"), ("vision_cfg", {"patch_size": [16, 8]}, "its patch_size"),
-    ("vision_cfg", {"width": 63}, "open_clip can't build it"),
-    ("text_cfg", {"heads": 3}, "open_clip can't build it"),
+    ("preprocess_cfg", {"std": [1, 1, 0]}, "its std makes"), ("vision_cfg", {"layers": 0}, "its layers makes"),
+    ("vision_cfg", {"patch_size": 0}, "its patch_size makes"),
+    ("vision_cfg", {"patch_size": [16, 8]}, "its patch_size makes"),
+    ("vision_cfg", {"width": 63}, "open_clip can't build it"), ("text_cfg", {"heads": 3}, "open_clip can't build it"),
     ("text_cfg", {"vocab_size": 100}, "its vocab_size 100 is below the 49408")])
 def test_configs_that_make_no_sense(tmp_path, of, changed, told):
     config = {**SMALL, of: {**SMALL.get(of, {}), **changed} if isinstance(changed, dict) else changed}
