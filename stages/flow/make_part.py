@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -194,29 +194,35 @@ def _compute(batches: list[list[int]], ids: Sequence[str], source: Shard, opened
              readers: int) -> dict[int, Item]:
     made: dict[int, Item] = {}
     synced = time.monotonic()
-    with ThreadPoolExecutor(readers) as reader:
-        ahead = deque(reader.submit(_load, batch, ids, source, opened) for batch in batches[:readers])
+    size = max(map(len, batches), default=1)
+    depth = -(-readers // size)  # batches ahead, so that each reader has an image and few wait in memory
+    reader = ThreadPoolExecutor(readers)
+    try:
+        ahead = deque(_loading(batch, ids, source, opened, reader) for batch in batches[:depth])
         for number, batch in enumerate(batches):
             if stopped():
                 journal.sync()
                 raise Stopped(f"stopped after {len(journal.items)} of {len(ids)} images", "run the same command "
                               "again to go on", where=str(journal.path))
-            loaded = ahead.popleft().result()
-            ahead.extend(reader.submit(_load, following, ids, source, opened)
-                         for following in batches[number + readers:number + readers + 1])
+            loaded = [(item_id, future.result()) for item_id, future in ahead.popleft()]
+            ahead.extend(_loading(following, ids, source, opened, reader)
+                         for following in batches[number + depth:number + depth + 1])
             items = dict(zip(batch, _batch_items(loaded, opened), strict=True))
-            _refuse_if_strict(items.values(), output, ahead)
+            _refuse_if_strict(items.values(), output)
             journal.append(items.items())
             made.update(items)
             advance(len(batch))
             if time.monotonic() - synced > _SYNC_SECONDS:
                 journal.sync()
                 synced = time.monotonic()
+    finally:
+        reader.shutdown(cancel_futures=True)
     return made
 
 
-def _load(batch: list[int], ids: Sequence[str], source: Shard, opened: PartWork) -> list[tuple[str, Any]]:
-    return [(ids[position], _loaded_or_refused(ids[position], source, opened)) for position in batch]
+def _loading(batch: list[int], ids: Sequence[str], source: Shard, opened: PartWork,
+             reader: ThreadPoolExecutor) -> list[tuple[str, Future]]:
+    return [(ids[position], reader.submit(_loaded_or_refused, ids[position], source, opened)) for position in batch]
 
 
 def _loaded_or_refused(item_id: str, source: Shard, opened: PartWork) -> Any:
@@ -249,11 +255,9 @@ def _refused(value: Any) -> bool:
     return isinstance(value, Item) and value.error is not None
 
 
-def _refuse_if_strict(items: Any, output: Output, ahead: Iterable[Future]) -> None:
+def _refuse_if_strict(items: Any, output: Output) -> None:
     for item in items:
         if output.strict and item.error is not None:
-            for future in ahead:
-                future.cancel()
             raise BadData(item.error, "mend it, or leave out --strict", where=item.id)
 
 

@@ -121,15 +121,15 @@ def centre_of(net: nn.Module, pass_through: Callable[[], object], stride: int) -
     to do of the stride is taken to join cells that lie side by side, as Swin does.
     """
     seen: dict[int, list[float]] = {}  # by the width of the input
-    beside: dict[int, float] = {}  # of layers without a step, which even windows move as well
+    beside: dict[int, float] = {}  # of layers that keep the width, one after the other: even windows move as well
     steps: dict[int, int] = {}
 
     def watch(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         step, width = _of_columns(layer.stride), inputs[0].shape[-1]
         moved = _moved(layer, width, output.shape[-1])
-        if step > 1:
+        if step > 1 or output.shape[-1] != width:
             seen.setdefault(width, []).append(moved)
-            steps.setdefault(width, step)
+            steps[width] = max(step, steps.get(width, 1))
         elif isinstance(layer, nn.Conv2d):
             beside[width] = beside.get(width, 0.0) + moved
 

@@ -42,17 +42,17 @@ class Pooled(nn.Module):
             raise
         except (AssertionError, RuntimeError, ValueError) as error:
             size = getattr(self.net, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[-1]
-            if "memory" in str(error) or not self._sees(images.new_zeros(1, 3, size, size)):
+            if "memory" in str(error) or not self._sees(images, size):
                 raise
             why = (str(error).splitlines() or [""])[0]
             raise UsageError(f"--net: the network takes no pictures of {images.shape[-2]} x {images.shape[-1]} pixels "
                              f"({why})", f"give --size {size}") from error
 
 
-    def _sees(self, images: Tensor) -> bool:
-        """Return whether the network works at all, at a size that it is made for."""
+    def _sees(self, images: Tensor, size: int) -> bool:
+        """Return whether the network works at all, at the size that it is made for."""
         try:
-            self.net(images)
+            self.net(images.new_zeros(1, 3, size, size))
         except (AssertionError, RuntimeError, ValueError):
             return False
         return True

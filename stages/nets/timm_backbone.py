@@ -64,28 +64,34 @@ class TimmBackbone(Backbone):
             self.gives_tokens = features.ndim == 3
             final = self._as_map(features, images)
         except (AssertionError, RuntimeError, AttributeError) as error:
-            size = self.model.pretrained_cfg["input_size"]
-            raise UsageError(
-                f"{self.name} gives no map for pictures of any size (it was made for {size[1]} x {size[2]} pixels)",
-                "take another network",
-            ) from error
+            raise self._of_one_size() from error
         self.channels = final.shape[1]
         self.stride = self._patch()[1] if self.gives_tokens else stride_of(PROBE, final.shape[-1])
-        self._whole = self._takes_whole_cells_only()
+        self._try_any_size()
         self._measure_levels(images)
         self.first_centre = centre_of(
             self.model, lambda: self.model.forward_features(self._padded(images)), self.stride)
         self.train()
 
-    def _takes_whole_cells_only(self) -> bool:
-        """Say whether pictures must be cut into whole cells, as in networks that add maps of several strides."""
-        self._whole = False
+    def _try_any_size(self) -> None:
+        """Find whether pictures must be of whole cells, as in networks that add maps of several strides.
+
+        Raises UsageError for a network that takes no other size than its own then either.
+        """
         odd = torch.zeros(1, 3, PROBE // 2 + 11, PROBE // 2 + 37)
-        try:
-            self.model.forward_features(self._padded(odd))
-        except (AssertionError, RuntimeError):
-            return True
-        return False
+        for self._whole in (False, True):
+            try:
+                self.model.forward_features(self._padded(odd))
+                return
+            except (AssertionError, RuntimeError) as error:
+                refused = error
+        raise self._of_one_size() from refused
+
+    def _of_one_size(self) -> UsageError:
+        size = self.model.pretrained_cfg["input_size"]
+        return UsageError(
+            f"{self.name} gives no map for pictures of any size (it was made for {size[1]} x {size[2]} pixels)",
+            "take another network")
 
     def _measure_levels(self, images: Tensor) -> None:
         found, finer = {}, {}

@@ -137,7 +137,7 @@ def _cut_torn_line(descriptor: int) -> None:
         return
     before = os.pread(descriptor, end, 0).rfind(b"\n") + 1
     tail = os.pread(descriptor, end - before, before)
-    if tail.startswith(b"{") and not _is_json(tail):
+    if (tail == b"{" or tail.startswith(b'{"')) and not _is_json(tail):
         os.ftruncate(descriptor, before)
     else:  # a whole line, or the words of another: the file may have been there before
         write_all(descriptor, b"\n")
@@ -146,6 +146,6 @@ def _cut_torn_line(descriptor: int) -> None:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

@@ -118,6 +118,8 @@ def _next_of_each(ids: list[str], count: int, told: Callable[[str], T | None]) -
     """Yield from each of `count` evenly spread places on the next id, of all not yet looked at, of which is told."""
     looked_at = set()
     for place in _spread(range(len(ids)), count):
+        if len(looked_at) == len(ids):
+            return
         for item_id in (ids[(place + step) % len(ids)] for step in range(len(ids))):
             if item_id not in looked_at:
                 looked_at.add(item_id)

@@ -31,6 +31,7 @@ from stages.training.start import (
     input_statistics,
     start_from,
     supervision_of,
+    tell_refused,
     training_entry,
     weights_digest,
 )
@@ -62,6 +63,7 @@ def _run(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, r
         if answer.up_to_date:
             drop_kept(output)
         return answer
+    tell_refused(index, report)
     torch.manual_seed(config.seed)
     net = METHODS[method].NET(build_backbone(config.net, stride=config.stride or None), config.radius)
     _check_crop(config, net.stride)

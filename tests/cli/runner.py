@@ -47,7 +47,7 @@ def good(*args: object, cwd: Path | None = None) -> list[str]:
 
 
 def refused(done: Result, code: int, *told: str) -> str:
-    """Check an answer to bad input: the code, nothing on standard output, one line with all of `told`."""
+    """Check an answer to bad input: the code, and one last line on standard error with all of `told`."""
     lines = [line for line in done.err.splitlines() if line.startswith("wsss ")]
     assert done.code == code, f"{done.code}: {done.err}"
     assert len(lines) == 1, done.err

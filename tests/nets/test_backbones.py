@@ -202,6 +202,12 @@ def test_networks_that_do_not_pad_and_those_that_take_whole_cells_only(name, cel
     assert wider.shape[-1] == cells[1] + 10
 
 
+@pytest.mark.parametrize("name", ["timm:botnet26t_256", "timm:maxvit_rmlp_pico_rw_256"])
+def test_networks_of_one_size_are_refused(name):
+    with pytest.raises(UsageError, match=r"pictures of any size \(it was made for 256 x 256"):
+        build_backbone(name)
+
+
 def test_tokens_are_laid_out_row_by_row_without_the_class_token():
     backbone = build_backbone("timm:vit_tiny_patch16_224").eval()
     images = torch.randn(1, 3, 48, 80)

@@ -132,6 +132,7 @@ replace_file(Path(sys.argv[1]), b"new" * 1000)
 
 @pytest.mark.parametrize(("before", "after"), [
     (b"", b""), (b'{"a": 1}\n', b'{"a": 1}\n'), (b'{"a": 1}\n{"b": ', b'{"a": 1}\n'), (b'{"a"', b""),
+    (b"{", b""), (b'{"a": ' + b"[" * 200_000, b""), (b"{lr: 0.1, epochs: 12}", b"{lr: 0.1, epochs: 12}\n"),
     (b'{"a": 1}', b'{"a": 1}\n'), (b"my only copy", b"my only copy\n"), (b"one\ntwo", b"one\ntwo\n")])
 def test_of_a_log_only_a_torn_line_is_cut_off(tmp_path: Path, before: bytes, after: bytes) -> None:
     (tmp_path / "log").write_bytes(before)
