@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 
 from stages.errors import Stopped, refused_write
@@ -127,10 +128,8 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def _cut_torn_line(descriptor: int) -> None:
-    try:
-        # The workers of a command share its log: what another is writing is not torn. Nobody waits for a log.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    # The workers of a command share its log: what another is writing is torn only once that one is dead.
+    if not _locked_soon(descriptor):
         return
     end = os.fstat(descriptor).st_size
     if not end or os.pread(descriptor, 1, end - 1) == b"\n":
@@ -141,6 +140,19 @@ def _cut_torn_line(descriptor: int) -> None:
         os.ftruncate(descriptor, before)
     else:  # a whole line, or the words of another: the file may have been there before
         write_all(descriptor, b"\n")
+
+
+def _locked_soon(descriptor: int) -> bool:
+    """Lock a file, for as long as it is open here; nobody waits longer than a second for a log."""
+    for _ in range(100):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:
+            return False
+    return False
 
 
 def _is_json(line: bytes) -> bool:

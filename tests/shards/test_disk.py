@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,3 +154,20 @@ def test_a_folder_that_may_not_be_read_is_written_to(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "open", refusing)
     replace_file(tmp_path / "a.h5", b"data")
     assert (tmp_path / "a.h5").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_line_waits_for_who_writes_one_and_not_for_long(tmp_path: Path, ends: bool) -> None:
+    other = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    os.write(other, b'{"a": ')
+    writer = threading.Thread(target=append_line, args=(tmp_path / "log", b'{"c": 3}'))
+    writer.start()
+    time.sleep(0.1)
+    if ends:  # as a worker that is killed within its line
+        os.close(other)
+    writer.join(60)
+    assert not writer.is_alive()
+    assert (tmp_path / "log").read_bytes() == (b"" if ends else b'{"a": ') + b'{"c": 3}\n'
+    if not ends:
+        os.close(other)
