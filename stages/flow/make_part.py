@@ -64,13 +64,13 @@ def check_run(work: MapWork, part: Part, output: Output) -> None:
     if output.force or numbered(part.path) is None or not part.path.parent.is_dir():
         return
     entry = work.entry(Shard(part.source))
-    ours = part.parts
-    for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-*.h5")):
-        name = numbered(path)
-        if name is not None and name[2] != ours:
-            raise CannotCreate(f"would be put beside {path.name}, of a run of {name[2]} parts", "give another -o, or "
+    beside = {path: name for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-*.h5"))
+              if (name := numbered(path)) is not None}
+    for path, (_, _, parts) in beside.items():
+        if parts != part.parts:
+            raise CannotCreate(f"would be put beside {path.name}, of a run of {parts} parts", "give another -o, or "
                                "move those away", where=str(part.path))
-    for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-{ours:05d}.h5")):
+    for path in beside:
         try:
             changed = made_otherwise(Shard(path).provenance, [*Shard(part.source).provenance, entry])
         except WsssError:

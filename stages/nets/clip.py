@@ -97,10 +97,10 @@ def find_clip(clip: str | None, weights: str | None) -> ClipSource:
         if weights is not None:
             raise UsageError(f"--clip {clip} holds its weights", "leave --weights out, or give --clip CONFIG.json")
         return ClipSource("openai", None, existing(clip), notes=(f"the architecture is as {clip} has it",))
-    clip = clip if clip.endswith(".json") else clip.replace("/", "-")
-    architecture, preprocess = config_from_json(Path(clip)) if clip.endswith(".json") else (config_by_name(clip), {})
+    is_file = clip.endswith(".json")
+    name = Path(clip).stem if is_file else clip.replace("/", "-")
+    architecture, preprocess = config_from_json(Path(clip)) if is_file else (config_by_name(name), {})
     mean, std = preprocess.get("mean", OPENAI_MEAN), preprocess.get("std", OPENAI_STD)
-    name = Path(clip).stem if clip.endswith(".json") else clip
     if weights is None:
         raise UsageError("--weights is missing", f"give --weights FILE{or_tags(name)}")
     notes: tuple[str, ...] = ()

@@ -63,7 +63,7 @@ def _of_channels(value: Any, name: str) -> bool:
 
 
 def _wrong_sizes(vision: dict[str, Any]) -> list[str]:
-    """Return what open_clip would build a tower of that has no block, or no square patches."""
+    """Return the settings with which open_clip builds a tower without a block, or with patches that are no squares."""
     layers, patch = vision.get("layers", 12), vision.get("patch_size", 16)
     depths = layers if isinstance(layers, list) else [layers]
     sides = patch if isinstance(patch, list) else [patch]

@@ -48,7 +48,6 @@ class Pooled(nn.Module):
             raise UsageError(f"--net: the network takes no pictures of {images.shape[-2]} x {images.shape[-1]} pixels "
                              f"({why})", f"give --size {size}") from error
 
-
     def _sees(self, images: Tensor, size: int) -> bool:
         """Return whether the network works at all, at the size that it is made for."""
         try:

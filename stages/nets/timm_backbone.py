@@ -79,13 +79,13 @@ class TimmBackbone(Backbone):
         Raises UsageError for a network that takes no other size than its own then either.
         """
         odd = torch.zeros(1, 3, PROBE // 2 + 11, PROBE // 2 + 37)
-        for self._whole in (False, True):
-            try:
-                self.model.forward_features(self._padded(odd))
-                return
-            except (AssertionError, RuntimeError) as error:
-                refused = error
-        raise self._of_one_size() from refused
+        try:
+            self.model.forward_features(self._padded(odd))
+        except (AssertionError, RuntimeError) as error:
+            if self._whole:
+                raise self._of_one_size() from error
+            self._whole = True
+            self._try_any_size()
 
     def _of_one_size(self) -> UsageError:
         size = self.model.pretrained_cfg["input_size"]

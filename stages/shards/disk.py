@@ -110,11 +110,13 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line to a log; a disk that refuses it stops nothing.
+    """Append one line to a log, in a new folder where there is none; a disk that refuses it stops nothing.
 
     What a kill left of a line before is cut off, so that only the last line of a log can be torn.
     """
     try:
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError:
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.errors import BadData
 from stages.shards.reader import Shard
 from stages.shards.request import differences, joined_digest
 from stages.shards.schema import KINDS
@@ -41,16 +40,7 @@ def _but(name: str, entry: Mapping[str, Any], without: Sequence[str] | Mapping[s
 
 
 def joined_history(shards: Sequence[Shard]) -> list[dict[str, Any]]:
-    """Return the provenance that stands for that of all `shards`: inputs that differ are named by one digest.
-
-    Raises BadData for shards that were made by other stages or with other settings.
-    """
-    first = shards[0]
-    for shard in shards[1:]:
-        changed = made_otherwise(first.provenance, shard.provenance)
-        if changed:
-            raise BadData(f"was made otherwise than {first.path} ({changed})", "give the parts of one run",
-                          where=str(shard.path))
+    """Return the provenance that stands for that of all `shards` of a run: one digest names inputs that differ."""
     return [_joined(entries) for entries in zip(*(shard.provenance for shard in shards), strict=True)]
 
 

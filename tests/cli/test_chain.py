@@ -229,10 +229,12 @@ def test_the_truth_has_no_confidence(tiny_index, tmp_path):
 
 
 def test_the_log_is_where_it_is_wanted(cams, tmp_path):
-    good("pseudo", cams, "-o", tmp_path / "masks", "--log", tmp_path / "log" / "mine.jsonl")
-    assert not (tmp_path / "log").exists(), "a log that can't be written stops nothing"
-    good("pseudo", cams, "-o", tmp_path / "masks", "-f", "--log", tmp_path / "mine.jsonl")
-    assert json.loads((tmp_path / "mine.jsonl").read_text().splitlines()[-1])["path"].startswith("masks-")
+    log = tmp_path / "new" / "log" / "mine.jsonl"
+    good("pseudo", cams, "-o", tmp_path / "masks", "--log", log)
+    assert json.loads(log.read_text().splitlines()[-1])["path"].startswith("masks-")
+    assert not list((tmp_path / "masks").glob("*.jsonl"))
+    (tmp_path / "file").touch()
+    good("pseudo", cams, "-o", tmp_path / "masks", "-f", "--log", tmp_path / "file" / "log")  # stops nothing
 
 
 @pytest.mark.parametrize("loss", ["balanced", "confidence", "balanced-confidence"])
