@@ -110,7 +110,7 @@ def _view_maps(tower: Tower, embedded: Any, text: TextSide, ids: Sequence[np.nda
         return raw, raw, scores
     boxes, mask = None, "none"
     if config.affinity == "caa":
-        mask = "source" if config.as_released else config.box_mask
+        mask = config.masked_by_boxes
         boxes = _boxes(raw, embedded.grid, threshold, config.as_released)
     refined = refine(raw, boxes, embedded.attention, rounds=config.rounds, steps=config.steps, mask=mask)
     return raw, unit_range(refined), scores

@@ -99,3 +99,8 @@ class ClipEsConfig(CamsConfig):
     batch_size: int = setting(0, "Images of equal padded size computed at once; 0: 1 on a CPU, 16 on a GPU.", low=0)
     precision: str = setting("fp32", "Arithmetic of all blocks but the last, which is fp32.",
                              choices=("fp32", "bf16", "fp16"))
+
+    @property
+    def masked_by_boxes(self) -> str:
+        """What the boxes mask, `box_mask` or as released."""
+        return "source" if self.as_released else self.box_mask

@@ -121,16 +121,15 @@ def _clip_work(config: ClipEsConfig, inputs: Inputs, clip: ClipSource, words: Cl
     """Return the work with every setting resolved, and tell what was chosen."""
     for note in (*clip.notes, *words.notes):
         report.tell(note)
-    if clip.is_resnet and config.affinity != "none":
-        report.tell("a ResNet has no attention between patches: the maps are not refined")
-        config = replace(config, affinity="none")
-    if config.as_released:
-        config = replace(config, box_mask="source")
+    if clip.is_resnet:
+        if config.affinity != "none":
+            report.tell("a ResNet has no attention between patches: the maps are not refined")
+        config = replace(config, affinity="none", pooling="attention")
+    config = replace(config, box_mask=config.masked_by_boxes)
     device = resolve_device(config.device)
     size = config.batch_size or (1 if device == "cpu" else 16)
     plain: Mapping[str, Any] = {
-        **as_plain(config), **({"pooling": "attention"} if clip.is_resnet else {}), "device": device,
-        "batch_size": size, "clip": clip.name, "words": words.as_plain(),
+        **as_plain(config), "device": device, "batch_size": size, "clip": clip.name, "words": words.as_plain(),
         "template": list(templates_of(config.template)), "box_threshold": _box_threshold(config, words)}
     raw = inputs.named.get("save_raw")
     return MapWork(

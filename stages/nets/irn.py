@@ -68,7 +68,8 @@ class IRNet(nn.Module):
         training = self.training
         maps = self.eval().backbone.pyramid(torch.zeros(1, 3, PROBE, PROBE))
         self.train(training)
-        return tuple(stride_of(PROBE, one.shape[-1]) for one in maps)
+        # Of the last map the backbone knows better: where layers don't pad, few cells are left of such a picture.
+        return (*(stride_of(PROBE, one.shape[-1]) for one in maps[:-1]), self.backbone.stride)
 
     @property
     def architecture_options(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from stages.errors import UsageError
 from stages.nets.backbone import PROBE, Backbone, centre_of, stride_of
 
+WIDE = (75, 389)  # pixels: Inception takes no fewer in height, and no stride divides either
 # Containers whose children are the blocks that can be frozen one by one.
 CONTAINERS = ("blocks", "stages", "layers", "features")
 # Ways to let a network take pictures of another size than it was trained on; the first that it knows counts.
@@ -67,25 +68,29 @@ class TimmBackbone(Backbone):
             raise self._of_one_size() from error
         self.channels = final.shape[1]
         self.stride = self._patch()[1] if self.gives_tokens else stride_of(PROBE, final.shape[-1])
-        self._try_any_size()
+        self._measure_wide(final.shape[-1])
         self._measure_levels(images)
         self.first_centre = centre_of(
             self.model, lambda: self.model.forward_features(self._padded(images)), self.stride)
         self.train()
 
-    def _try_any_size(self) -> None:
-        """Find whether pictures must be of whole cells, as in networks that add maps of several strides.
+    def _measure_wide(self, cells: int) -> None:
+        """Find the true stride, and whether pictures must be of whole cells, by a wide picture of no such size.
 
+        `cells` is how many the square one has: layers that don't pad (Inception) leave fewer than its size says, and
+        only what a wider picture has more tells the stride. Networks that add maps of several strides take whole cells.
         Raises UsageError for a network that takes no other size than its own then either.
         """
-        odd = torch.zeros(1, 3, PROBE // 2 + 11, PROBE // 2 + 37)
+        images = self._padded(torch.zeros(1, 3, *WIDE))
         try:
-            self.model.forward_features(self._padded(odd))
+            features = self.model.forward_features(images)
         except (AssertionError, RuntimeError) as error:
             if self._whole:
                 raise self._of_one_size() from error
             self._whole = True
-            self._try_any_size()
+            return self._measure_wide(cells)
+        if not self.gives_tokens:
+            self.stride = stride_of(images.shape[-1] - PROBE, self._as_map(features, images).shape[-1] - cells)
 
     def _of_one_size(self) -> UsageError:
         size = self.model.pretrained_cfg["input_size"]
