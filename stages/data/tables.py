@@ -199,10 +199,14 @@ def _checked_header(cells: list[str], path: Path) -> list[str]:
         raise BadData(
             f"no column id or path among {', '.join(names)}", "name the columns in the first line", where=str(path)
         )
+    _refuse_twice(names, str(path))
+    return names
+
+
+def _refuse_twice(names: list[str], where: str) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise BadData(f"two columns are named {twice!r}", where=str(path))
-    return names
+        raise BadData(f"two columns are named {twice!r}", where=where)
 
 
 def _row(header: list[str], cells: list[str], line: int, path: Path) -> Row:
@@ -233,9 +237,11 @@ def _read_jsonl(text: str, path: Path) -> list[Row]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadData(f"not JSON ({error})", where=f"{path}:{number}") from error
-        if not isinstance(value, dict) or not {"id", "path"} & {str(key).lower() for key in value}:
+        told = [(key.lower(), cell) for key, cell in value.items()] if isinstance(value, dict) else []
+        _refuse_twice([name for name, _ in told], f"{path}:{number}")
+        fields = {name: _json_cell(cell) for name, cell in told if cell is not None}
+        if not {"id", "path"} & fields.keys():
             raise BadData("not an object with id or path", where=f"{path}:{number}")
-        fields = {str(key).lower(): _json_cell(cell) for key, cell in value.items() if cell is not None}
         rows.append(_checked(Row(number, fields), path))
     return rows
 

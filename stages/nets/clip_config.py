@@ -18,7 +18,8 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 def existing(file: str) -> Path:
     """Return the path of a file. Raises MissingInput."""
     if not Path(file).is_file():
-        raise MissingInput("no such file", "check the path", where=file)
+        raise MissingInput("is a folder, a file is needed" if Path(file).is_dir() else "no such file",
+                           "check the path", where=file)
     return Path(file)
 
 

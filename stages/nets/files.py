@@ -154,7 +154,7 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
         else:
             raise BadData(f"a net for {description['task']}", "use the version that wrote it")
         net.mean, net.std = tuple(description["mean"]), tuple(description["std"])
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, UsageError) as error:
         raise BadData(f"a net that can't be built here ({error})", "use the version that wrote it") from error
     return net
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +75,7 @@ def unpack(record: bytes) -> tuple[int, Item]:
         if not isinstance(value, dict):
             return value
         dtype, shape = np.dtype(value["dtype"]), tuple(value["shape"])
-        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        size = dtype.itemsize * math.prod(shape)
         array = np.frombuffer(record[end:end + size], dtype=dtype).reshape(shape).copy()
         end += size
         return array

@@ -298,8 +298,9 @@ class Shard:
         missing = [name for name in kind.item_attrs if name not in attrs]
         if missing:
             raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=_where(self.path, item_id))
-        size, covers = (attrs.get("height", 1), attrs.get("width", 1)), attrs.get("covers", _ONE_PIXEL)
-        if not all(type(side) is int and side > 0 for side in size) or np.shape(covers) != (2,) or min(covers) <= 0:
+        size, covers = (attrs.get("height", 1), attrs.get("width", 1)), np.asarray(attrs.get("covers", _ONE_PIXEL))
+        mapped = covers.shape == (2,) and covers.dtype.kind in "iu" and covers.min() > 0
+        if not (mapped and all(type(side) is int and side > 0 for side in size)):
             raise BadData(f"its image of {size[0]}x{size[1]} pixels, or its map over {covers}, can't be", _REMAKE,
                           where=_where(self.path, item_id))
         if size[0] * size[1] > self.max_pixels:

@@ -63,7 +63,7 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
                                provenance=[*made_from.provenance, entry])
     job = Job(net, _Loss(config, samples.view.ignore), samples.draw, len(samples.chosen),
-              list(net.head_parameters()), description)
+              list(net.head_parameters()), description, sum_up=_sum_up)
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
 
@@ -76,10 +76,19 @@ class _Loss:
     def __call__(self, net: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         mask = batch["mask"].long()
         outputs = [logits.float() for logits in net.training_outputs(batch["image"])]
+        counted = {"pixels": torch.tensor(mask.numel()), "pixels_with_loss": (mask != self.ignore).sum()}
         if len(outputs) > 1:
             parts = [self.loss(logits, small_mask(mask, logits.shape[-2:]), ignore=self.ignore) for logits in outputs]
-            return {"loss": torch.stack(parts).sum()}
-        return {"loss": self.loss(at_size(outputs[0], mask), mask, ignore=self.ignore)}
+            return {"loss": torch.stack(parts).sum(), "counted": counted}
+        return {"loss": self.loss(at_size(outputs[0], mask), mask, ignore=self.ignore), "counted": counted}
+
+
+def _sum_up(counted: Mapping[str, int]) -> str:
+    """Say how many of the pixels seen had a loss. Raises BadData when none had."""
+    seen, kept = counted.get("pixels", 0), counted.get("pixels_with_loss", 0)
+    if seen and not kept:
+        raise BadData("no pixel of any mask counts: all are ignored", "make masks that say more, or lower --mu")
+    return f"{kept / max(seen, 1):.1%} of the pixels seen had a loss: the others are ignored, or beyond the image"
 
 
 class _Samples:

@@ -40,9 +40,10 @@ class Job:
     targets) of the batch, and "counted", whole numbers by name, which the log sums over a pass; `draw(position,
     generator)` returns one sample of the `n_samples`; `head` are the parameters that start anew; `description` is what
     the net's file says; `watch` judges what was predicted in each pass; `finish(net)` measures what belongs to the
-    trained net before it is written; `sum_up(total)` says in words what was counted in the whole training. `steps` is
-    the length of the training where it is not told in passes, `report_every` the steps after which it logs and saves
-    where a pass is too long for that; `begin_step` is called with the number of each step.
+    trained net before it is written; `sum_up(total)` says in words what was counted so far, which is told at the end:
+    it is asked after every pass, and may raise BadData where nothing can be learnt. `steps` is the length of the
+    training where it is not told in passes, `report_every` the steps after which it logs and saves where a pass is too
+    long for that; `begin_step` is called with the number of each step.
     """
 
     net: nn.Module
@@ -263,6 +264,8 @@ class _Training:
             where = f"step {step}/{self.steps}" if self.job.steps else f"epoch {line['epoch']}/{self.config.epochs}"
             self.report.tell(f"{where}: loss {line['loss']:.4f}, {line['seconds']} s")
         self._judge(count)
+        if self.job.sum_up:
+            self.job.sum_up(self.predictions.total)
         if step < self.steps:
             self._save(checkpoint, step)
 

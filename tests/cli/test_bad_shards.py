@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -229,13 +230,32 @@ def test_shards_of_the_wrong_kind(tiny_index, tiny_net, cams, tmp_path):
     refused(run("pseudo", tiny_net, *out), 65, str(tiny_net), "not a shard")
 
 
-def test_masks_with_ids_that_are_no_class_train_nothing(tiny_index, tmp_path):
-    index = Shard(tiny_index)
-    items = [Item(name, {"mask": np.full((48, 64), 9, np.uint8)}) for name in index.ids]
-    write_shard(tmp_path / "masks.h5", Contents("masks", index.classes, items, provenance=index.provenance,
-                                                index_digest=index.digest, index_path=str(tiny_index)))
-    refused(run("train-seg", tiny_index, "--masks", tmp_path / "masks.h5", *TRAINING, "-o", tmp_path / "n.safetensors"),
-            65, "9", "0..2")
+@pytest.mark.parametrize(("value", "told"), [(9, ("9", "0..2")), (255, ("no pixel of any mask", "are ignored"))])
+def test_masks_of_no_class_and_masks_that_are_all_ignored_train_nothing(tiny_index, tmp_path, value, told):
+    path, net = masks_of(tiny_index, tmp_path, *([np.full((48, 64), value, np.uint8)] * 12)), tmp_path / "n.safetensors"
+    refused(run("train-seg", tiny_index, "--masks", path, *TRAINING, "-o", net), 65, *told)
+    assert not net.exists()
+
+
+def test_the_log_counts_the_pixels_that_had_a_loss(tiny_index, tmp_path):
+    """A quarter of one mask, all of another, nothing of the other ten; the crops of 48x64 are padded where smaller."""
+    quarter, nothing = np.full((48, 64), 255, np.uint8), np.full((48, 64), 255, np.uint8)
+    quarter[:24, :32] = 1
+    path = masks_of(tiny_index, tmp_path, quarter, np.ones((48, 64), np.uint8), *([nothing] * 10))
+    done = run("train-seg", tiny_index, "--masks", path, *TRAINING, "--scale-range", "1,1", "--crop-size", "64", "-o",
+               tmp_path / "n.safetensors")
+    told = json.loads((tmp_path / "n.log.jsonl").read_text().splitlines()[0])
+    assert (told["pixels"], told["pixels_with_loss"]) == (12 * 64 * 64, 48 * 64 * 5 // 4)
+    assert "7.8% of the pixels seen had a loss" in done.err
+
+
+def masks_of(index_path: Path, folder: Path, *masks: np.ndarray) -> Path:
+    """Write masks of the index's first images."""
+    index = Shard(index_path)
+    items = [Item(name, {"mask": mask}) for name, mask in zip(index.ids, masks, strict=True)]
+    write_shard(folder / "masks.h5", Contents("masks", index.classes, items, provenance=index.provenance,
+                                              index_digest=index.digest, index_path=str(index_path)))
+    return folder / "masks.h5"
 
 
 def test_runs_that_do_not_belong_together(tiny_index, tiny_net, cams, tmp_path):

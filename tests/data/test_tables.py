@@ -105,6 +105,8 @@ def test_bad_tables(write):
     assert "without rows" in refused(MissingInput, read_table, write("d.csv", ""))
     assert "d.jsonl:2" in refused(BadData, read_table, write("d.jsonl", '{"id": 1}\n{"id": \n'))
     assert "id or path" in refused(BadData, read_table, write("e.jsonl", '{"name": 1}'))
+    assert "e2.jsonl:1" in refused(BadData, read_table, write("e2.jsonl", '{"id": null}\n{"path": "b.jpg"}\n'))
+    assert "'id'" in refused(BadData, read_table, write("e3.jsonl", '{"id": 1, "ID": 2}'))
     assert "'id'" in refused(BadData, read_table, write("f.csv", "id,ID\n1,2\n"))
     assert "f2.csv" in refused(BadData, read_table, write("f2.csv", 'id,tags\na,"x"y\n'))
 

@@ -17,6 +17,7 @@ from stages.flow.background import resolve_background
 from stages.flow.execution import Inputs, Output, Silent, Stop
 from stages.index.config import FolderConfig, VocConfig
 from stages.index.stage import run as run_index
+from stages.nets.clip_config import config_from_json
 from stages.nets.files import load_net
 from stages.nets.torchscript import read_torchscript
 from stages.nets.weights import read_state_dict
@@ -26,7 +27,7 @@ from stages.training.checkpoint import Checkpoint
 from wsss_cli.recipe import section
 
 _PIXELS = 1 << 20
-_REQUEST = {"stage": "pseudo", "config": {}, "inputs": {}, "part": "0/1"}
+REQUEST = {"stage": "pseudo", "config": {"seed": 1}, "inputs": {"index": "ab"}, "part": "0/1"}
 
 
 def _file(data: bytes, folder: Path, name: str) -> Path:
@@ -53,7 +54,7 @@ def shard(data: bytes, folder: Path) -> None:
 
 def journal(data: bytes, folder: Path) -> None:
     """Take over a journal."""
-    Journal(_file(data, folder, "fuzzed.h5.part"), _REQUEST).close()
+    Journal(_file(data, folder, "fuzzed.h5.part"), REQUEST).close()
 
 
 def table(data: bytes, folder: Path) -> None:
@@ -100,6 +101,11 @@ def words(data: bytes, folder: Path) -> None:
     read_words(_file(data, folder, "fuzzed.toml"))
 
 
+def clip_config(data: bytes, folder: Path) -> None:
+    """Read the config of a CLIP, JSON."""
+    config_from_json(_file(data, folder, "fuzzed.json"))
+
+
 def recipe(data: bytes, folder: Path) -> None:
     """Read a recipe, TOML."""
     section(str(_file(data, folder, "fuzzed.toml")), "train-cls cam", {"lr", "epochs"})
@@ -144,7 +150,7 @@ def torchscript(data: bytes, folder: Path) -> None:
 def training_state(data: bytes, folder: Path) -> None:
     """Read the state of an unfinished training."""
     _file(data, folder, "fuzzed.safetensors.part")
-    Checkpoint(folder / "fuzzed.safetensors", _REQUEST, leads=False).read()
+    Checkpoint(folder / "fuzzed.safetensors", REQUEST, leads=False).read()
 
 
 def tagger(data: bytes, folder: Path) -> None:
@@ -153,5 +159,5 @@ def tagger(data: bytes, folder: Path) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {one.__name__: one for one in (
-    shard, journal, table, image_list, annotation, class_names, coco, webdataset, words, recipe, evaluation, image,
-    mask, net, weights, torchscript, training_state, tagger)}
+    shard, journal, table, image_list, annotation, class_names, coco, webdataset, words, clip_config, recipe,
+    evaluation, image, mask, net, weights, torchscript, training_state, tagger)}
