@@ -37,6 +37,7 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = IMAGENET_STD
         self.block_prefixes: dict[str, tuple[str, ...]] = {}
         self.frozen_prefixes: tuple[str, ...] = ()
+        self._passed: tuple[str, ...] | None = None
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Return the maps of images (B, 3, H, W), fine to coarse, at `level_strides`; the last is the final map."""
@@ -77,6 +78,37 @@ class Backbone(nn.Module):
         found = [(channels, place) for place, (channels, stride)
                  in enumerate(zip(self.level_channels, self.level_strides, strict=True)) if stride >= 8]
         return found or [(self.channels, len(self.level_strides) - 1)]
+
+    def last_module(self, block: str) -> nn.Module:
+        """Return the module whose output is that of a block."""
+        modules = dict(self.named_modules())
+        return modules[[prefix for prefix in self.block_prefixes[block] if prefix in modules][-1]]
+
+    def passed_blocks(self) -> tuple[str, ...]:
+        """Return the blocks that every image passes once and that hand on one tensor, by a pass of a black picture.
+
+        Others lie behind the final map (timm's heads), or hand on maps of several sizes (HRNet).
+        """
+        if self._passed is None:
+            self._passed = self._find_passed()
+        return self._passed
+
+    @torch.no_grad()
+    def _find_passed(self) -> tuple[str, ...]:
+        seen: dict[str, list[Any]] = {block: [] for block in self.blocks}
+        handles = [self.last_module(block).register_forward_hook(
+            lambda _module, _inputs, output, block=block: seen[block].append(output)) for block in self.blocks]
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            self(torch.zeros(2, 3, PROBE, PROBE, device=next(self.parameters()).device))
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, training in modes.items():
+                module.training = training
+        return tuple(block for block, outputs in seen.items() if len(outputs) == 1
+                     and isinstance(outputs[0], Tensor) and len(outputs[0]) == 2)
 
     def freeze(self, until: str | int) -> None:
         """Freeze every block up to and including `until`, a name of `blocks` or how many of them.

@@ -29,20 +29,21 @@ def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, 
 def stages_to_mix(net: nn.Module, config: Any) -> tuple[str, ...]:
     """Return the places asked for: `input` and names of the backbone's blocks; by default all blocks but the last.
 
-    Raises UsageError naming the blocks.
+    Blocks that hand on no single map, or that images don't pass on their way to the final one, are none. Raises
+    UsageError naming the blocks.
     """
-    known = (INPUT, *net.backbone.blocks[:-1])
+    blocks = net.backbone.passed_blocks()
+    known = (INPUT, *blocks[:-1])
     places = tuple(one.strip() for one in config.mix_at.split(",") if one.strip()) or known
-    unknown = [place for place in places if place not in (INPUT, *net.backbone.blocks)]
+    unknown = [place for place in places if place not in (INPUT, *blocks)]
     if unknown:
-        raise UsageError(f"--mix-at {unknown[0]}: the network has no such stage", f"give some of {', '.join(known)}")
+        why = "has no such stage" if unknown[0] not in net.backbone.blocks else "has no single map there"
+        raise UsageError(f"--mix-at {unknown[0]}: the network {why}", f"give some of {', '.join(known)}")
     return places
 
 
 def _mixed_inside(backbone: Any, block: str, images: Tensor, order: Tensor, share: float) -> Tensor:
-    modules = dict(backbone.named_modules())
-    last = [prefix for prefix in backbone.block_prefixes[block] if prefix in modules][-1]
-    handle = modules[last].register_forward_hook(
+    handle = backbone.last_module(block).register_forward_hook(
         lambda _module, _inputs, output: output * share + output[order] * (1 - share))
     try:
         return backbone(images)

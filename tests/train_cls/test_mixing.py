@@ -108,6 +108,21 @@ def test_every_block_of_any_backbone_can_be_mixed(backbone, batch):
         assert torch.isfinite(told["loss"])
 
 
+@pytest.mark.parametrize(("backbone", "last", "nowhere"), [
+    ("timm:convnext_atto", "stages.2", "head"), ("timm:mobilenetv3_small_050", "blocks.4", "conv_head"),
+    ("timm:hrnet_w18_small", "layer1", "stage2")])
+def test_blocks_that_no_image_passes_or_without_a_single_map_are_not_mixed(backbone, last, nowhere):
+    net = Classifier(build_backbone(backbone), 3)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    assert manifold_mixup.stages_to_mix(net, ManifoldConfig())[-1] == last
+    with pytest.raises(UsageError, match=f"--mix-at {nowhere}: the network has no single map there; give some of "):
+        manifold_mixup.stages_to_mix(net, ManifoldConfig(mix_at=f"input,{nowhere}"))
+    assert [module.training for module in net.modules()] == modes
+    assert not any(module._forward_hooks for module in net.modules())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 def test_an_unknown_stage_names_the_known(net):
     with pytest.raises(UsageError, match=f"no such stage; give some of input, {net.backbone.blocks[0]}"):
         manifold_mixup.stages_to_mix(net, ManifoldConfig(mix_at="block9"))
