@@ -32,6 +32,9 @@ class Pooled(nn.Module):
         self._kept.clear()
         output = self._seen(images)
         if self._layer:
+            if not self._kept:
+                raise UsageError("--layer: no image passes this layer on its way to the network's maps",
+                                 "name a layer before them")
             output = as_maps(self._kept.pop(), self.net, (images.shape[-2], images.shape[-1]))
         return output.mean((-2, -1)) if output.ndim == 4 else output
 

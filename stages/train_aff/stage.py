@@ -104,6 +104,9 @@ def _labels(method: str, settings: dict[str, Any], index: Run, cams: Run, inputs
                      settings)
     request = request_of({"stage": "train-aff", "method": method, "config": settings,
                           "inputs": {"index": index.digest, "cams": cams.digest}})
+    without = sum(len(shard.ids) - len(shard.errors) for shard in index.shards) - len(ids)
+    if without:
+        report.tell(f"{without} images of the index have no maps in {inputs.require('cams')} and are left out")
     if not ids:
         return []
     return prepared(Preparation("stages.train_aff.workers:LabelMaker", work, ids, request), output, jobs=jobs,

@@ -46,15 +46,15 @@ class MixConfig(CamConfig):
 class MixupConfig(MixConfig):
     """Settings of `train-cls mixup`."""
 
-    alpha: float = setting(0.2, "lambda is drawn from Beta(alpha, alpha).", low=0.001, source="Mixup-CAM")
+    alpha: float = setting(0.2, "lambda is drawn from Beta(alpha, alpha).", low=0.01, source="Mixup-CAM")
 
 
 @dataclass(frozen=True)
 class FmixConfig(MixConfig):
     """Settings of `train-cls fmix`."""
 
-    alpha: float = setting(1.0, "lambda is drawn from Beta(alpha, alpha).", low=0.001, source="FMix")
-    decay: float = setting(3.0, "Power by which the noise falls with its frequency.", low=0, source="FMix")
+    alpha: float = setting(1.0, "lambda is drawn from Beta(alpha, alpha).", low=0.01, source="FMix")
+    decay: float = setting(3.0, "Power by which the noise falls with its frequency.", low=0, high=20, source="FMix")
     fmix_spectrum: str = setting("paper", "The noise in two dimensions, or with the released code's slip: bands.",
                                  choices=("paper", "released"))
 
@@ -63,7 +63,7 @@ class FmixConfig(MixConfig):
 class ManifoldConfig(MixConfig):
     """Settings of `train-cls manifold-mixup`."""
 
-    alpha: float = setting(0.2, "lambda is drawn from Beta(alpha, alpha).", low=0.001, source="Manifold Mixup-CAM")
+    alpha: float = setting(0.2, "lambda is drawn from Beta(alpha, alpha).", low=0.01, source="Manifold Mixup-CAM")
     mix_at: str = setting("", "Where to mix, drawn anew for each batch: comma list of input and blocks of the "
                           "backbone; empty: input and all blocks but the last.", source="Manifold Mixup")
 

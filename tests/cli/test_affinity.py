@@ -74,6 +74,20 @@ def test_a_crop_and_images_too_small_for_a_pair(tiny_index, maps, affinity, tmp_
     assert done.code == 0 and "did not walk" not in done.err
 
 
+def test_images_without_maps_are_told(tiny_index, tiny_folder, tiny_net, maps, tmp_path):
+    rows = (tiny_folder.root / "labels.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "half.csv").write_text("".join(rows[:9]))
+    good("index", "table", tmp_path / "half.csv", "--images", tiny_folder.root / "JPEGImages", "--class-names",
+         tiny_folder.root / "classes.txt", "-o", tmp_path / "half.h5")
+    good("cams", "cnn", tmp_path / "half.h5", "--net", tiny_net, "--scales", "1", "--device", "cpu", "-o",
+         tmp_path / "cams")
+    done = run("train-aff", "psa", tiny_index, "--cams", tmp_path / "cams", *AFFINITY, "-o", tmp_path / "x.safetensors")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'x.safetensors'}\n")
+    assert f"4 images of the index have no maps in {tmp_path / 'cams'} and are left out" in done.err
+    done = run("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", tmp_path / "y.safetensors")
+    assert done.code == 0 and "left out" not in done.err
+
+
 def test_stopped_while_labels_are_made_it_goes_on(tiny_index, maps, affinity, wsss):
     command = ("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "-o", "affinity.safetensors")
     kept = wsss.cwd / "affinity.safetensors.labels.part"

@@ -61,6 +61,15 @@ def test_features_of_a_layer_squashed_and_of_a_timm_network(tiny_index, tiny_net
     refused(run("features", tiny_index, "--net", "timm:vit_tiny_patch16_224", "-o", tmp_path / "x"), 2, "--weights")
 
 
+def test_a_layer_that_no_image_passes(tiny_index, tmp_path):
+    net = tmp_path / "net.safetensors"
+    good("train-cls", "cam", tiny_index, "--net", "timm:convnext_atto", "--crop-size", "32", "--epochs", "1", *CPU,
+         "--batch-size", "4", "--threads", "1", "-o", net)
+    refused(run("features", tiny_index, "--net", net, "--layer", "model.head", "-o", tmp_path / "x", *CPU), 2,
+            "no image passes this layer")
+    good("features", tiny_index, "--net", net, "--layer", "model.stages.2", "-o", tmp_path / "y", *CPU)
+
+
 def test_image_files(tiny_folder, tiny_net, features, tmp_path):
     photos = sorted((tiny_folder.root / "JPEGImages").iterdir())[:3]
     command = ("features", *photos, "--net", tiny_net, *CPU)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from stages.errors import UsageError
-from stages.kernels.fmix_mask import fmix_mask
+from stages.kernels.fmix_mask import fmix_mask, frequencies, grey_image
 from stages.nets.classifier import Classifier
 from stages.nets.registry import build_backbone
 from stages.train_cls import cam, fmix, manifold_mixup, mixing, mixup
@@ -137,11 +137,25 @@ def test_draws_are_a_function_of_torchs_seed(net, batch):
         assert told[0] == told[1] != told[2]
 
 
-def test_shares_are_beta():
+def lowest(config: type, name: str) -> float:
+    """Return the smallest value that a setting may have."""
+    return next(one.metadata["low"] for one in fields(config) if one.name == name)
+
+
+@pytest.mark.parametrize("alpha", [0.2, lowest(MixupConfig, "alpha"), lowest(FmixConfig, "alpha"),
+                                   lowest(ManifoldConfig, "alpha")])
+def test_shares_are_beta(alpha):
     torch.manual_seed(0)
-    drawn = np.array([mixing.draw_share(0.2) for _ in range(2000)])
+    drawn = np.array([mixing.draw_share(alpha) for _ in range(2000)])
     assert abs(drawn.mean() - 0.5) < 0.03
-    assert abs(drawn.var() - 1 / (4 * 1.4)) < 0.01
+    assert abs(drawn.var() - 1 / (4 * (2 * alpha + 1))) < 0.01
+
+
+def test_the_steepest_noise_is_finite():
+    decay = next(one.metadata["high"] for one in fields(FmixConfig) if one.name == "decay")
+    size = (1024, 1024)
+    noise = np.random.default_rng(0).standard_normal((*frequencies(size).shape, 2))
+    assert np.isfinite(grey_image(noise, size, decay=decay)).all()
 
 
 @pytest.mark.parametrize("size", [(8, 8), (31, 50), (300, 200)])
