@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import re
 import runpy
 import shlex
 import signal
@@ -26,6 +27,7 @@ from stages.shards import KINDS, Contents, Item, Shard, write_shard
 from stages.shards.items import group_name
 from stages.shards.journal import frame
 from wsss_cli.app import app
+from wsss_cli.recipe import section
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 READER = EXAMPLES / "read_shard.py"
@@ -229,6 +231,38 @@ def test_every_target_of_a_papers_makefile_can_be_planned(tmp_path, folder, sett
     assert "warning" not in done.stderr and done.stdout.count("wsss") >= len(targets)
 
 
+@pytest.mark.parametrize("settings", ["published", "small"])
+@pytest.mark.parametrize("train", ["train", "train_aug"])
+def test_every_row_of_mixing_is_of_the_networks_that_it_names(tmp_path, settings, train):
+    """Options are known, a recipe that is named has a section for the command, and weights by a tag can be fetched."""
+    whole = typer.main.get_command(app)
+    done = subprocess.run(["make", "-n", "-C", EXAMPLES / "mixing", f"OUT={tmp_path / 'out'}", "WSSS=wsss",
+                           "WEIGHTS=w.pth", f"SETTINGS={settings}", f"TRAIN={train}", "table1", "table2"],
+                          capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    trained: dict[str, list[str]] = {}
+    for words in commands_of(done.stdout):
+        known = options_of(words, whole)
+        command = " ".join(words[:1 if words[0] in ("train-seg", "features", "eval", "pseudo") else 2])
+        last = {word: words[place + 1] for place, word in enumerate(words[:-1]) if word.startswith("--")}
+        told = section(last["--config"], command, known) if "--config" in last else {}
+        assert told or "--config" not in last, command
+        if command.startswith("train-"):
+            weights, net = last.get("--weights", ""), last.get("--net", told.get("net", ""))
+            trained.setdefault(command, []).append(net)
+            assert not net.startswith("wsss:") or weights.endswith((".pth", ".safetensors")), words
+            assert int(last.get("--epochs", told.get("epochs", 8))) > 0
+            if settings == "published" and command == "train-cls fmix":
+                assert (last["--epochs"], last["--lr"]) == (("25", "0.1") if train == "train" else ("20", "0.05"))
+    net = "wsss:resnet38" if settings == "published" else "torchvision:mobilenet_v2"
+    teacher = "timm:vit_base_patch16_224" if settings == "published" else net
+    network = "wsss:deeplabv2_resnet101" if settings == "published" else net
+    assert {command: sorted(nets) for command, nets in trained.items()} == {
+        "train-cls cam": sorted([net, teacher]), **{f"train-cls {method}": [net] for method in (
+            "mixup", "fmix", "manifold-mixup")}, "train-cls subcategory": [net] * 2, "train-aff psa": [net] * 6,
+        "train-seg": [network] * 6}
+
+
 @pytest.mark.parametrize(("settings", "rows"), [
     ("published", ("irn", "irn-csd", "mctformer", "mctformer-csd", "mctformer-paste")),
     ("small", ("cam", "cam-csd", "cam-paste"))])
@@ -335,14 +369,16 @@ def test_the_figures_of_image_text_and_its_list(planned):
 def commands_of(planned: str) -> list[list[str]]:
     """Return the words of every call of wsss among the planned lines."""
     lines = planned.replace("\\\n", " ").splitlines()
-    calls = [part.strip() for line in lines for part in line.split("&&") if part.strip().startswith('"wsss"')]
+    parts = [part.strip() for line in lines for part in re.split('&&|; (?="wsss")', line)]
+    calls = [part for part in parts if part.startswith('"wsss"')]
     return [[word for word in shlex.split(call) if word != ">/dev/null"][1:] for call in calls]
 
 
-def options_of(words: list[str], command: Any) -> None:
-    """Check that a command has all the options that it is given."""
+def options_of(words: list[str], command: Any) -> set[str]:
+    """Check that a command has all the options that it is given, and return the names of its own."""
     while words and hasattr(command, "commands"):
         assert words[0] in command.commands, words
         command, words = command.commands[words[0]], words[1:]
     known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
     assert {word for word in words if word.startswith("-") and not word[1:2].isdigit()} <= known
+    return {one.name for one in command.params}

@@ -14,6 +14,7 @@ TEACHER_WEIGHTS := $(or $(TEACHER_WEIGHTS),$(WEIGHTS))
 TEACHER_FLAGS ?= --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --stride 16 --freeze features.3 --epochs 6 --crop-size 321 \
 	--long-side 320,480 --colour-jitter 0.3,0.3,0.3,0.1 --precision $(PRECISION)
 FEATURE_FLAGS ?=
+TEACHER_FEATURE_FLAGS ?=
 # Without scale 2, which takes more than half of the time: 39.5 for 40.4 (every fifth image of train).
 CAM_FLAGS ?= --shard-size 64 --scales 0.5,1.0,1.5 --precision $(PRECISION)
 # These maps are surer of less than PSA's: at alpha 4 a third of all cells counts as a class, and 45 of 100 of them
