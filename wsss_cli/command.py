@@ -71,9 +71,11 @@ def add(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summar
 
 def _carry_out(stage: str, values: dict[str, Any], config: type | Variants, named: tuple[Named, ...],
                run: Callable[[Call], Summary | None]) -> int:
-    _take_recipe(values, config, stage)
+    taken = _take_recipe(values, config, stage)
     settings = checked(options.build_config(config, values))
     report = TerminalReport(quiet=values["quiet"], verbose=bool(values["verbose"]))
+    if not taken:
+        report.tell(f"{values['config_file']} has no settings in [{stage.replace(' ', '.')}], so none is taken from it")
     stop = Stop()
     stop.install()
     paths = _paths(values["paths"], values.get("null", False))
@@ -93,14 +95,16 @@ def _carry_out(stage: str, values: dict[str, Any], config: type | Variants, name
     return 0
 
 
-def _take_recipe(values: dict[str, Any], config: type | Variants, stage: str) -> None:
-    """Fill in what the recipe says and the command line does not."""
+def _take_recipe(values: dict[str, Any], config: type | Variants, stage: str) -> bool:
+    """Fill in what the recipe says and the command line does not; False for a recipe that says nothing to the stage."""
     if not values.get("config_file"):
-        return
+        return True
     from wsss_cli.recipe import section
-    for name, value in section(values["config_file"], stage, set(options.config_options(config))).items():
+    found = section(values["config_file"], stage, set(options.config_options(config)))
+    for name, value in found.items():
         if values["ctx"].get_parameter_source(name).name in ("DEFAULT", "DEFAULT_MAP"):
             values[name] = value
+    return bool(found)
 
 
 def _named(named: tuple[Named, ...], values: Mapping[str, Any]) -> dict[str, str | None]:

@@ -199,3 +199,12 @@ def test_a_recipe_without_a_section_for_the_stage(provenance, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("")
     assert provenance("--config", recipe, "--scales", "1") == provenance("--scales", "1")
+
+
+def test_a_recipe_that_says_nothing_to_the_stage_is_told(tiny_index, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[train-cls.cam]\nlr = 0.1\n")
+    for method, told in (("cam", False), ("mixup", True)):
+        done = run("train-cls", method, tiny_index, "-n", "--config", recipe, "-o", tmp_path / "x.safetensors")
+        assert done.code == 0
+        assert (f"{recipe} has no settings in [train-cls.mixup], so none is taken from it" in done.err) == told
