@@ -23,10 +23,11 @@ add(app, "finch", stage="cluster finch", run=partial(_run, "finch"), config=Finc
     example="wsss cluster finch features -o clusters.h5 --sheet clusters.png",
     text="First neighbours (FINCH), without a number of clusters. Reads shards of kind features. Writes one shard of "
          "kind clusters: assignment and n_clusters of the chosen partition, and all partitions. Holds all features "
-         "(4 bytes a number, twice), and a block of their distances; for each partition 4 bytes an image and class.",
+         "(4 bytes a number, twice), those of the largest class four times more, and a block of their distances; for "
+         "each partition 4 bytes an image and class.",
     named=(SHEET,), extra=EXTRA)
 add(app, "kmeans", stage="cluster kmeans", run=partial(_run, "kmeans"), config=KmeansConfig, inputs="FEATURES...",
     example="wsss cluster kmeans features --clusters 10 -o clusters.h5",
     text="K-means. Reads shards of kind features. Writes one shard of kind clusters: assignment and n_clusters. "
-         "Holds all features (4 bytes a number, twice).",
+         "Holds all features (4 bytes a number, twice), and those of the largest class seven times more.",
     named=(SHEET,), extra=EXTRA)

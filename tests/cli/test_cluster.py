@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 
 from cli.runner import good, refused, run
+from stages.cluster import finch, kmeans
+from stages.cluster.config import FinchConfig, KmeansConfig
 from stages.nets.files import load_net
 from stages.shards import Contents, Run, Shard, write_shard
 
@@ -179,6 +182,22 @@ def test_classes_without_and_with_one_image_and_with_equal_ones(tiny_index, tmp_
     counts = Shard(tmp_path / "c.h5").root("n_clusters")
     assert counts[[0, 1, 2, 4]].tolist() == [0, 0, 1, 1]
     assert counts[3] >= 1
+
+
+@pytest.mark.parametrize(("clusters", "config", "most"), [
+    (finch.clusters, FinchConfig(), 3), (finch.clusters, FinchConfig(metric="euclidean"), 3),
+    (kmeans.clusters, KmeansConfig(restarts=1, iterations=2), 6),
+    (kmeans.clusters, KmeansConfig(restarts=1, iterations=2, metric="cosine"), 6)])
+def test_memory_is_what_help_says(clusters, config, most):
+    """Beside the features of the class themselves, which are the fourth and the seventh."""
+    points = np.random.default_rng(0).standard_normal((5000, 512), dtype=np.float32)
+    clusters(points[:20], config)  # what is imported counts for nothing
+    tracemalloc.start()
+    try:
+        clusters(points, config)
+        assert tracemalloc.get_traced_memory()[1] < (most + 0.1) * points.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
