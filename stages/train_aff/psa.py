@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.data.augment import SegmentationView, cell_view
+from stages.errors import UsageError
 from stages.kernels.pairs import pair_distances
 from stages.nets.affinity import AffinityNet
 from stages.train_aff.config import PsaConfig
@@ -22,7 +23,10 @@ _EPSILON = 1e-5
 
 
 def label_settings(config: PsaConfig, net: AffinityNet) -> dict[str, Any]:
-    """Return what decides the labels."""
+    """Return what decides the labels. Raises UsageError for two alphas that are exchanged."""
+    if config.low_alpha > config.high_alpha:
+        raise UsageError(f"--low-alpha {config.low_alpha:g} is above --high-alpha {config.high_alpha:g}",
+                         "the low one is of the generous background, the high one of the sparing")
     return {"low_alpha": config.low_alpha, "high_alpha": config.high_alpha, "cell": net.stride}
 
 

@@ -72,7 +72,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     masks = further.get("masks")
     supervision = supervision_of(index) if masks or method != "csd" else "truth (full supervision of what is pasted)"
     description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
-                               provenance=[*(masks or index).first.provenance, entry])
+                               provenance=[*(masks or clusters or index).first.provenance, entry])
     learns = importlib.import_module(METHODS[method])
     job = Job(net, partial(learns.loss, config=config), draw, len(samples.chosen), list(net.head_parameters()),
               description, CollapseWatch(config.epochs, advice_for(config)), sum_up=getattr(learns, "sum_up", None))

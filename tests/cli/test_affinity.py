@@ -120,6 +120,8 @@ def test_wrong_input(tiny_index, tiny_net, maps, affinity, tmp_path):
     assert (missing.code, "--cams" in missing.err) == (2, True)
     refused(run("train-aff", "psa", tiny_index, "--cams", tiny_index, *AFFINITY, *out), 65, "index")
     refused(run("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "--crop-size", "33", *out), 2, "33")
+    refused(run("train-aff", "psa", tiny_index, "--cams", maps, *AFFINITY, "--low-alpha", "32", "--high-alpha", "4",
+                *out), 2, "--low-alpha 32 is above --high-alpha 4")
     good("refine", "psa", maps, "--net", affinity, "--device", "cpu", "-o", tmp_path / "walked")
     refused(run("train-aff", "psa", tiny_index, "--cams", tmp_path / "walked", *AFFINITY, *out), 65, "background")
     refused(run("refine", "psa", maps, "--net", tiny_net, "-o", tmp_path / "y"), 65, "classification")

@@ -40,6 +40,8 @@ def test_subcategories_of_its_own_features(tiny_index, tiny_net, tmp_path):
     assert described["architecture"]["n_subcategories"] == [2, 2]
     assert tensors["subcategories.weight"].shape[0] == 4
     assert set(described["provenance"][-1]["inputs"]) >= {"index", "clusters"}
+    assert [one["stage"] for one in described["provenance"]] == ["index", "features", "cluster", "train-cls"]
+    assert described["provenance"][2]["config"]["clusters"] == 2, "how they were made is in the net's history"
     maps = ("cams", "cnn", tiny_index, "--net", net, "--scales", "1", "--device", "cpu", "-o")
     good(*maps, tmp_path / "cams")
     good(*maps, tmp_path / "inner", "--maps", "subcategories")
