@@ -13,8 +13,8 @@ class FinchConfig:
 
     metric: str = setting("cosine", "Distance of features.", choices=("cosine", "euclidean"),
                           source="Sub-category Teaching")
-    partition: str = setting("last", "Which partition: last (the coarsest), or N counted from 0 (the finest); where a class has "
-                             "fewer, its last.",
+    partition: str = setting("last", "Which partition: last (the coarsest), or N counted from 0 (the finest); where "
+                             "a class has fewer, its last.",
                              source="Sub-category Teaching: last")
     clusters: int = setting(0, "Instead of a partition: so many clusters a class, fewer where it has fewer images.",
                             low=0)
