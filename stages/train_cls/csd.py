@@ -44,7 +44,7 @@ def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, 
     `pasted_object` and `pasted_background` (B, 3, S, S), the masks `object` and `surroundings` (B, S, S), `source`, the
     class id of the object (B,), and `back` (B, 2, 3), of which only the maps are compared. "no_object" and
     "no_surroundings" are the shares of pairs without a cell that is wholly inside: they add nothing. "counted" has
-    these as numbers, and all pairs.
+    these as numbers, and all pairs. With both weights 0 no pair is looked at.
     """
     told = BASES[config.base](net, batch, config)
     found = {"classification": told["loss"], **_consistency(net, batch, config)}
@@ -63,10 +63,11 @@ def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> di
     chosen = batch["paired"].bool()
     nothing = batch["image"].new_zeros(())
     found: dict[str, Any] = dict.fromkeys(("foreground", "background", "no_object", "no_surroundings"), nothing)
-    counted = found["counted"] = dict.fromkeys(_COUNTED, nothing) | {"pairs": chosen.sum()}
+    counted = found["counted"] = dict.fromkeys(_COUNTED, nothing)
     weights = {"foreground": config.lambda_fg, "background": config.lambda_bg}
     if not chosen.any() or not any(weights.values()):
         return found
+    counted["pairs"] = chosen.sum()
     pairs = {name: batch[name][chosen] for name in ("single", "pasted_object", "pasted_background", "object",
                                                     "surroundings", "source", "back")}
     teacher = teacher_maps(net, pairs["single"])
@@ -75,17 +76,17 @@ def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> di
     students = list(_wide(net.maps(torch.cat(views))).chunk(len(views)))
     # Patches that the border of a view cuts reach beyond it.
     cell = int(net.stride) if config.base == "mctformer" else 0
+    cells = {name: whole_cells(pairs[name], teacher.shape[-2:], cell) for name in ("object", "surroundings")}
+    for name, inside in cells.items():
+        found[f"no_{name}"] = _without(inside).mean()
+        counted[f"pairs_without_{name}"] = _without(inside).sum()
     if config.lambda_fg:
-        cells = whole_cells(pairs["object"], teacher.shape[-2:], cell)
         seen = teacher if stays(config) else carried(teacher, pairs["back"], _share(pairs["object"], teacher, cell))
         each = foreground_divergence(seen, students.pop(0), config, pairs["source"])
-        found |= {"foreground": reduced(each, cells, config.reduction), "no_object": _without(cells).mean()}
-        counted["pairs_without_object"] = _without(cells).sum()
+        found["foreground"] = reduced(each, cells["object"], config.reduction)
     if config.lambda_bg:
-        cells = whole_cells(pairs["surroundings"], teacher.shape[-2:], cell)
         each = background_divergence(teacher, students.pop(), config)
-        found |= {"background": reduced(each, cells, config.reduction), "no_surroundings": _without(cells).mean()}
-        counted["pairs_without_surroundings"] = _without(cells).sum()
+        found["background"] = reduced(each, cells["surroundings"], config.reduction)
     return found
 
 

@@ -228,6 +228,9 @@ def test_a_weight_of_zero_costs_nothing(net, weights, views):
     assert len(net.seen) == 1 + (views > 0) + (views > 0)
     assert views == 0 or len(net.seen[-1][1]) == 2 * views
     assert (float(told["foreground"]) > 0, float(told["background"]) > 0) == tuple(weight > 0 for weight in weights)
+    # What is told of the pairs was measured: also of the part that weighs nothing.
+    assert list(map(int, told["counted"].values())) == ([2, 1, 0] if views else [0, 0, 0])
+    assert float(told["no_object"]) == (0.5 if views else 0)
 
 
 def test_a_batch_without_a_pair(net):
