@@ -16,8 +16,8 @@ from stages.train_cls.workers import PairedSamples
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.25, 0.125)
 FILL = (51, 102, 153)
-SETTINGS = {"resampling": "off", "targets": "drawn", "crop_size": 56, "short_side": 0, "flip": False, "placement": "same",
-            "paste_scale": (1.0, 1.0), "paste_rotation": 0.0, "seed": 0}
+SETTINGS = {"resampling": "off", "targets": "drawn", "crop_size": 56, "short_side": 0, "flip": False,
+            "placement": "same", "paste_scale": (1.0, 1.0), "paste_rotation": 0.0, "seed": 0}
 
 
 @pytest.fixture(scope="module")
