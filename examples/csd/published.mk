@@ -38,6 +38,9 @@ REFINE_FLAGS.mctformer ?= --background constant:0.39 --steps 64
 BACKGROUND.mctformer :=
 SEG_FLAGS.mctformer ?= --net wsss:resnet38 --weights $(RESNET38_WEIGHTS) --optimizer sgd --lr 7e-4 --head-lr-factor 10 \
 	--weight-decay 1e-5 --crop-size 321 --scale-range 0.7,1.3 --batch-size 4 --epochs 30 --colour-jitter ''
-SEGMENT_FLAGS.mctformer ?= --scales 0.5,0.75,1.0,1.25,1.5 --fusion max --crf psa
+SEGMENT_FLAGS.mctformer ?= --scales 0.5,0.75,1.0,1.25,1.5 --fusion max
+# Its CRF is no preset's: Gaussian 4 px, weight 3; bilateral 83 px, 5 grey levels, weight 3.
+SEGMENT_CRF.mctformer ?= --preset deeplab --gaussian-sxy 4 --gaussian-weight 3 --bilateral-sxy 83 --bilateral-srgb 5 \
+	--bilateral-weight 3
 
 SEG_WEIGHTS ?= IMAGENET1K_V2

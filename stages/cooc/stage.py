@@ -12,7 +12,7 @@ from stages.cooc.config import CoocConfig
 from stages.cooc.matrix import counts_of, probability_of
 from stages.data.heat_table import heat_table
 from stages.data.images import encode_png
-from stages.errors import BadData, Stopped
+from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
 from stages.settings import as_plain
@@ -36,6 +36,9 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
     Memory: the labels of all images.
     """
     check_one_file(output)
+    plot = inputs.named.get("plot")
+    if plot and Path(plot).suffix != ".png":
+        raise UsageError(f"--plot {plot} is to be a picture", "give FILE.png")
     index = Run(inputs.paths, "index")
     entry = provenance_entry("cooc", "", as_plain(config), {"index": index.digest})
     summary = shard_before(output.path, entry, output)
@@ -45,9 +48,9 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
     if summary is None:
         summary = _counted(config, index, entry, output, stop, report)
     report.tell(f"{output.path} is up to date" if summary.up_to_date else f"wrote {output.path}")
-    if inputs.named.get("plot"):
-        _draw(output.path, Path(str(inputs.named["plot"])), config.diagonal)
-        report.tell(str(inputs.named["plot"]))
+    if plot:
+        _draw(output.path, Path(plot), config.diagonal)
+        report.tell(plot)
     return summary
 
 

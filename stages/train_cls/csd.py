@@ -44,7 +44,7 @@ def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, 
     `pasted_object` and `pasted_background` (B, 3, S, S), the masks `object` and `surroundings` (B, S, S), `source`, the
     class id of the object (B,), and `back` (B, 2, 3), of which only the maps are compared. "no_object" and
     "no_surroundings" are the shares of pairs without a cell that is wholly inside: they add nothing. "counted" has
-    these as numbers, and all pairs.
+    these as numbers, and all pairs. With both weights 0 no pair is looked at.
     """
     told = BASES[config.base](net, batch, config)
     found = {"classification": told["loss"], **_consistency(net, batch, config)}
@@ -63,27 +63,30 @@ def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> di
     chosen = batch["paired"].bool()
     nothing = batch["image"].new_zeros(())
     found: dict[str, Any] = dict.fromkeys(("foreground", "background", "no_object", "no_surroundings"), nothing)
-    counted = found["counted"] = dict.fromkeys(_COUNTED, nothing) | {"pairs": chosen.sum()}
+    counted = found["counted"] = dict.fromkeys(_COUNTED, nothing)
     weights = {"foreground": config.lambda_fg, "background": config.lambda_bg}
     if not chosen.any() or not any(weights.values()):
         return found
+    counted["pairs"] = chosen.sum()
     pairs = {name: batch[name][chosen] for name in ("single", "pasted_object", "pasted_background", "object",
                                                     "surroundings", "source", "back")}
     teacher = teacher_maps(net, pairs["single"])
     views = [pairs[name] for name, weight in (("pasted_object", config.lambda_fg),
                                               ("pasted_background", config.lambda_bg)) if weight]
     students = list(_wide(net.maps(torch.cat(views))).chunk(len(views)))
+    # Patches that the border of a view cuts reach beyond it.
+    cell = int(net.stride) if config.base == "mctformer" else 0
+    cells = {name: whole_cells(pairs[name], teacher.shape[-2:], cell) for name in ("object", "surroundings")}
+    for name, inside in cells.items():
+        found[f"no_{name}"] = _without(inside).mean()
+        counted[f"pairs_without_{name}"] = _without(inside).sum()
     if config.lambda_fg:
-        cells = whole_cells(pairs["object"], teacher.shape[-2:])
-        seen = teacher if stays(config) else carried(teacher, pairs["back"])
+        seen = teacher if stays(config) else carried(teacher, pairs["back"], _share(pairs["object"], teacher, cell))
         each = foreground_divergence(seen, students.pop(0), config, pairs["source"])
-        found |= {"foreground": reduced(each, cells, config.reduction), "no_object": _without(cells).mean()}
-        counted["pairs_without_object"] = _without(cells).sum()
+        found["foreground"] = reduced(each, cells["object"], config.reduction)
     if config.lambda_bg:
-        cells = whole_cells(pairs["surroundings"], teacher.shape[-2:])
         each = background_divergence(teacher, students.pop(), config)
-        found |= {"background": reduced(each, cells, config.reduction), "no_surroundings": _without(cells).mean()}
-        counted["pairs_without_surroundings"] = _without(cells).sum()
+        found["background"] = reduced(each, cells["surroundings"], config.reduction)
     return found
 
 
@@ -131,12 +134,15 @@ def divergence_terms(first: Tensor, second: Tensor) -> Tensor:
     return p.exp() * (p - q)
 
 
-def whole_cells(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
+def whole_cells(mask: Tensor, grid: tuple[int, ...], cell: int = 0) -> Tensor:
     """Return (B, h, w) bool of a mask (B, S, S): cells of the `grid` (h, w) all of whose pixels are set.
 
-    A pixel that a cell's border cuts counts for both cells.
+    The grid is stretched over the mask, and a pixel that a cell's border cuts counts for both cells. With `cell` its
+    cells are of so many pixels, and those that reach beyond the mask at the right and the bottom are not chosen.
     """
     outside = (mask == 0).to(torch.float32)
+    if cell:
+        outside = F.pad(outside, (0, grid[1] * cell - mask.shape[2], 0, grid[0] * cell - mask.shape[1]), value=1.0)
     return F.adaptive_max_pool2d(outside, (grid[0], grid[1])) == 0
 
 
@@ -149,8 +155,15 @@ def reduced(divergence: Tensor, cells: Tensor, reduction: str) -> Tensor:
     return total / (len(cells) if reduction == "sum" else cells.sum().clamp(min=1))
 
 
-def carried(maps: Tensor, back: Tensor) -> Tensor:
-    """Return maps (B, C, h, w) as they are seen where `back` (B, 2, 3) leads to them, bilinearly."""
+def carried(maps: Tensor, back: Tensor, share: float = 1.0) -> Tensor:
+    """Return maps (B, C, h, w) as they are seen where `back` (B, 2, 3) leads to them, bilinearly.
+
+    `share` of a side of the maps is that of the view, from the upper left corner on, which is what `back` knows.
+    """
+    if share != 1:
+        linear, shift = back[..., :2], back[..., 2:]
+        ends = linear.sum(-1, keepdim=True) - 1
+        back = torch.cat([linear, ends + share * (shift - ends)], -1)
     grid = F.affine_grid(back.to(maps.dtype), list(maps.shape), align_corners=False)
     return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
@@ -158,6 +171,11 @@ def carried(maps: Tensor, back: Tensor) -> Tensor:
 def stays(config: Any) -> bool:
     """Return whether pasted objects are left where they were."""
     return config.placement == "same" and config.paste_scale == (1.0, 1.0) and not config.paste_rotation
+
+
+def _share(mask: Tensor, maps: Tensor, cell: int) -> float:
+    """Return how much of a side of square maps of cells of `cell` pixels lies in the view, that of `mask`."""
+    return mask.shape[-1] / (cell * maps.shape[-1]) if cell else 1.0
 
 
 def _without(cells: Tensor) -> Tensor:

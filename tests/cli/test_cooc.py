@@ -106,6 +106,13 @@ def test_the_picture(index, tmp_path):
     assert (tmp_path / "new" / "cooc.png").exists(), "also of a shard that is up to date"
 
 
+def test_a_picture_never_takes_the_place_of_a_shard(index, tmp_path):
+    before = index.read_bytes()
+    for plot in (index, tmp_path / "cooc.h5", tmp_path / "picture"):
+        refused(run("cooc", index, "-o", tmp_path / "cooc.h5", "--plot", plot), 2, f"--plot {plot}", "FILE.png")
+    assert index.read_bytes() == before and not (tmp_path / "cooc.h5").exists()
+
+
 def test_up_to_date_other_settings_and_a_dry_run(index, tmp_path):
     output = tmp_path / "cooc.h5"
     dry = run("cooc", index, "-o", output, "-n")

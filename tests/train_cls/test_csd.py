@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier
+from stages.nets.mctformer import MCTformer
 from stages.nets.tiny import Tiny
 from stages.train_cls import cam
 from stages.train_cls.config import CsdCamConfig, CsdMctformerConfig
@@ -88,6 +90,10 @@ def test_cells_wholly_inside():
     odd = torch.ones(1, 5, 5)
     odd[0, 2, 0] = 0
     assert whole_cells(odd, (2, 2)).int().tolist() == [[[0, 1], [0, 1]]]
+    # Cells of 3 pixels: the first of them has that pixel, and the others reach beyond the mask.
+    assert whole_cells(odd, (2, 2), 3).int().tolist() == [[[0, 0], [0, 0]]]
+    assert whole_cells(torch.ones(1, 5, 5), (2, 2), 3).int().tolist() == [[[1, 0], [0, 0]]]
+    torch.testing.assert_close(whole_cells(mask, (4, 4), 2), whole_cells(mask, (4, 4)))
 
 
 def test_no_cell_is_nothing_even_where_the_divergence_is_not_finite():
@@ -115,6 +121,35 @@ def test_maps_carried_back():
     torch.testing.assert_close(carried(maps, moved)[..., 2:, :5], maps[..., :4, 1:])
 
 
+def test_maps_whose_last_cells_reach_beyond_the_view_are_carried_by_cells():
+    """Five cells of 16 pixels for a view of 70: 16 pixels to the right and 32 up are a cell and two."""
+    maps = drawn(1, 1, 2, 5, 5)
+    back = torch.tensor([[[1.0, 0, 2 * 16 / 70], [0, 1, -2 * 32 / 70]]], dtype=torch.float64)
+    torch.testing.assert_close(carried(maps, back, 70 / 80)[..., 2:, :4], maps[..., :3, 1:])
+    # Half the size about the upper left corner of the view, which is that of the maps.
+    half = torch.tensor([[[0.5, 0, -0.5], [0, 0.5, -0.5]]], dtype=torch.float64)
+    torch.testing.assert_close(carried(maps, half, 70 / 80), carried(maps, half))
+
+
+@pytest.mark.parametrize("placement", ["same", "random"])
+def test_patches_that_the_border_of_a_view_cuts(placement):
+    """A ViT has 3 x 3 patches of 16 pixels for views of 40: the masks are read by these, not by thirds of a view."""
+    torch.manual_seed(0)
+    net = MCTformer(ClassTokenBackbone("timm:vit_tiny_patch16_224", 2), "v1").eval()
+    batch = batch_of([1, 1], 40)
+    batch["back"] = torch.tensor([[1.0, 0, 0.5], [0, 1, 0]]).expand(2, 2, 3)
+    batch["object"][:] = 0
+    batch["object"][0, :16, :32] = 1  # two patches; of the thirds of a view the last is cut
+    told = loss(net, batch, changed(MCTFORMER, placement=placement))
+    assert list(map(int, told["counted"].values())) == [2, 1, 0]
+    teacher = teacher_maps(net, batch["single"])
+    seen = teacher if placement == "same" else carried(teacher, batch["back"], 40 / 48)
+    each = foreground_divergence(seen, net.maps(batch["pasted_object"]), MCTFORMER, batch["source"])
+    torch.testing.assert_close(told["foreground"], each[0, 0, :2].sum() / 2)
+    each = background_divergence(teacher, net.maps(batch["pasted_background"]), MCTFORMER)
+    torch.testing.assert_close(told["background"], each[:, :2, :2].sum() / 2)
+
+
 class Watched(Classifier):
     """A classifier that remembers which images it saw, in which mode, with or without a gradient."""
 
@@ -140,11 +175,11 @@ def net() -> Watched:
     return made
 
 
-def batch_of(paired: list[int]) -> dict[str, Tensor]:
+def batch_of(paired: list[int], side: int = 32) -> dict[str, Tensor]:
     count = len(paired)
-    images = {name: drawn(seed, count, 3, 32, 32).float() for seed, name in
+    images = {name: drawn(seed, count, 3, side, side).float() for seed, name in
               enumerate(("image", "single", "pasted_object", "pasted_background"))}
-    masks = {name: torch.ones(count, 32, 32, dtype=torch.uint8) for name in ("object", "surroundings")}
+    masks = {name: torch.ones(count, side, side, dtype=torch.uint8) for name in ("object", "surroundings")}
     masks["object"][0, :, 5:] = 0  # no cell is wholly inside
     return {**images, **masks, "labels": torch.ones(count, 2, dtype=torch.uint8), "source": torch.ones(count).long(),
             "back": torch.zeros(count, 2, 3), "paired": torch.tensor(paired, dtype=torch.uint8)}
@@ -193,6 +228,9 @@ def test_a_weight_of_zero_costs_nothing(net, weights, views):
     assert len(net.seen) == 1 + (views > 0) + (views > 0)
     assert views == 0 or len(net.seen[-1][1]) == 2 * views
     assert (float(told["foreground"]) > 0, float(told["background"]) > 0) == tuple(weight > 0 for weight in weights)
+    # What is told of the pairs was measured: also of the part that weighs nothing.
+    assert list(map(int, told["counted"].values())) == ([2, 1, 0] if views else [0, 0, 0])
+    assert float(told["no_object"]) == (0.5 if views else 0)
 
 
 def test_a_batch_without_a_pair(net):
