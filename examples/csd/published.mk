@@ -43,4 +43,5 @@ SEGMENT_FLAGS.mctformer ?= --scales 0.5,0.75,1.0,1.25,1.5 --fusion max
 SEGMENT_CRF.mctformer ?= --preset deeplab --gaussian-sxy 4 --gaussian-weight 3 --bilateral-sxy 83 --bilateral-srgb 5 \
 	--bilateral-weight 3
 
-SEG_WEIGHTS ?= IMAGENET1K_V2
+# No library has weights of caffe's ResNet-101 by a tag: bring a file.
+SEG_WEIGHTS ?= resnet101_caffe.pth
