@@ -110,6 +110,15 @@ def test_words_without_a_noun_are_no_words():
     assert code.own_labels(logits, torch.tensor([3])).tolist() == [[-1, 0, 1, -1, -1]]
 
 
+def test_words_that_weigh_nothing_have_no_loss():
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    none, noun = torch.tensor([[-1, 0, 0]]), torch.tensor([[-1, 0, 1]])
+    loss = losses.word_loss(logits, none, 0.0)
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().sum() == 0
+    torch.testing.assert_close(losses.word_loss(logits, noun, 0.0), torch.tensor(2.0).log())
+
+
 def test_a_text_tower_of_another_width_is_refused():
     clip = {**CLIP, "embed_dim": 8}
     net_of("tcl", clip=clip)
