@@ -77,6 +77,10 @@ def test_the_last_block_waits(place, tmp_path):
     kept, own = net.segmenter.last_block, net.clip.model.visual.transformer.resblocks[-1]
     assert all(torch.equal(one, other) for one, other in zip(kept.parameters(), own.parameters(), strict=True))
     assert any(one.abs() > 0 for name, one in net.named_parameters() if name.endswith("gate"))
+    assert trained(place, "tcl", tmp_path / "b.safetensors", *HOW, "--steps", "3", "--unfreeze-at", "2").code == 0
+    kept = load_net(tmp_path / "b.safetensors")[0].segmenter.last_block
+    assert not any(torch.equal(one, other) for one, other in zip(kept.parameters(), own.parameters(), strict=True)
+                   if one.ndim > 1)
 
 
 def test_code_counts_nouns_and_records_who_found_them(place, tmp_path):
@@ -124,6 +128,11 @@ def test_settings_that_can_not_be_meant_are_told_before_the_captions_are_read(pl
     done = trained(place, "code", tmp_path / "x.safetensors", *SHORT, "--nouns", "rules", "--crop-size", "40")
     refused(done, 2, "--crop-size 40 is no multiple of the patch")
     assert "captions" not in done.err
+
+
+def test_a_loss_that_is_not_finite_names_the_options_that_are_there(place, tmp_path):
+    done = trained(place, "tcl", tmp_path / "x.safetensors", *SHORT, "--lambda-smooth", "1e39")
+    refused(done, 65, "the loss is inf at step 0; try a smaller --lr or --gradient-clip, or a longer --warmup")
 
 
 SOME_JAPANESE = ("p0,猫が草の上にいる", "p1,A cat in a boat", "p2,A horse by a car", "p3,犬と車")
