@@ -6,6 +6,7 @@ here: without them the rules do, which are no worse on captions. Which of them i
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _PICTURE_WORDS = frozenset((
     "image", "images", "photo", "photos", "photograph", "photographs", "photography", "picture", "pictures", "pic",
     "stock", "background", "illustration", "vector", "clipart", "shot", "closeup", "close-up", "view"))
 _MARKUP = re.compile(r"<[^<>]*>")
+# CC12M's <PERSON> is the subject of its sentence: without one "rides" would be a noun in "<PERSON> rides a horse".
+_PERSON, _SUBJECT = re.compile(r"<person>", re.IGNORECASE), " she"
 _SENTENCE = re.compile(r"[.!?]+(?:\s+|(?=[A-Z])|$)")
 
 
@@ -48,7 +51,7 @@ class NounSelector:
 
         Single letters, markup such as <PERSON> and, without `picture_words`, words such as photo are left out.
         """
-        found = {" ".join(word.lower().split()) for word in self.find(item_id, _MARKUP.sub(" ", caption))}
+        found = {" ".join(word.lower().split()) for word in self.find(item_id, caption)}
         found = {word for word in found if len(word) > 1 and any(letter.isalpha() for letter in word)}
         return tuple(sorted(found if self.picture_words else found - _PICTURE_WORDS))
 
@@ -61,15 +64,16 @@ def noun_selector(name: str, table: str | None = None, *, picture_words: bool = 
     """
     if name == "file":
         known = _table(Path(table or ""))
+        recorded = {"selector": "file", "nouns": hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()}
         return NounSelector("file", lambda item_id, caption: known.get((item_id, _plain(caption)),
                                                                        known.get((item_id, ""), ())), picture_words,
-                            (f"nouns: {table}",), {"selector": "file"})
+                            (f"nouns: {table}",), recorded)
     tagger = None if name == "rules" else _nltk(needed=name == "nltk")
     if tagger is None:
         notes = ("nouns: the built-in rules",)
         if name == "auto":
             notes = ("nouns: the built-in rules, for NLTK's tagger is not on this machine (wsss setup nltk)",)
-        return NounSelector("rules", lambda _, caption: nouns_by_rules(caption), picture_words, notes,
+        return NounSelector("rules", lambda _, caption: nouns_by_rules(_sentence(caption)), picture_words, notes,
                             {"selector": "rules"})
     import nltk
 
@@ -83,8 +87,7 @@ def _nltk(*, needed: bool) -> Any:
     from nltk.tag import PerceptronTagger
 
     try:
-        nltk.data.find(TAGGER)
-        return PerceptronTagger()
+        place = nltk.data.find(TAGGER)
     except LookupError:
         if not needed:
             return None
@@ -92,6 +95,17 @@ def _nltk(*, needed: bool) -> Any:
         raise Unavailable(f"NLTK's tagger {TAGGER.rpartition('/')[2]} is in none of {folders}, ...",
                           "bring averaged_perceptron_tagger_eng.zip and run wsss setup nltk --from FILE, or give "
                           "--nouns rules") from None
+    try:
+        return PerceptronTagger()
+    # A file may lack, or hold no JSON, or JSON of something else, and each raises its own.
+    except Exception as error:
+        raise Unavailable(f"NLTK's tagger in {place} can't be read ({str(error).strip().partition(chr(10))[0][:80]})",
+                          "put it there anew (wsss setup nltk --from FILE --force), or give --nouns rules") from None
+
+
+def _sentence(caption: str) -> str:
+    """Return a caption without markup, a pronoun in the place of <PERSON>."""
+    return _MARKUP.sub(" ", _PERSON.sub(_SUBJECT, caption))
 
 
 def _nouns_by_tags(caption: str, tagger: Any) -> list[str]:
@@ -100,7 +114,7 @@ def _nouns_by_tags(caption: str, tagger: Any) -> list[str]:
     from nltk.tokenize import NLTKWordTokenizer
 
     # The tokenizer splits only the last full stop of a text off, so sentences go one by one: no punkt is needed.
-    sentences = [part for part in _SENTENCE.split(caption) if part.strip()]
+    sentences = [part for part in _SENTENCE.split(_sentence(caption)) if part.strip()]
     tagged = [pair for part in sentences for pair in tagger.tag(NLTKWordTokenizer().tokenize(part))]
     return [word for word, tag in tagged if tag in _NOUN_TAGS and is_latin(word)]
 

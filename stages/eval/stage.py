@@ -183,14 +183,17 @@ def _by_words(run: Run) -> str:
     told, method = entries[-1]["config"], entries[-1]["method"]
     pamr = f"PAMR {','.join(map(str, told['dilations']))} x {told['iterations']}" if told["pamr"] else "no PAMR"
     threshold = f", threshold {told['threshold']}" if told["background"] in ("threshold", "both") else ""
-    score = f"{told['score']} at {told['scale']}"
+    shift = f" shifted by {told['shift']}" if told["score"] == "sigmoid" and "shift" in told else ""
+    score = f"{told['score']} at {told['scale']}{shift}"
     if told.get("knowledge"):
         score = f"the net's masks with {told['knowledge']} of CLIP's own"
     elif told["scale"] is None:
         score = "the net's masks"
     smooth = ", smoothed" if told.get("smooth") else ""
     area = f", classes below {told['area_threshold']} of an image left out" if told.get("area_threshold") else ""
+    released = ", as released" if told.get("as_released") else ""
     return (f"; {method} by words ({told['protocol']}): short side {told['short_side']}{smooth}, "
             f"windows of {told['window']} every {told['stride']}, "
             f"{told.get('statistics', 'net')} statistics, names {told['words']['source']}, "
-            f"{len(told['template'])} templates, {score}, background by {told['background']}{threshold}{area}, {pamr}")
+            f"{len(told['template'])} templates, {score}, background by {told['background']}{threshold}{area}, {pamr}, "
+            f"mean of the windows' {told['blend']}{released}")

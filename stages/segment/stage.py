@@ -23,6 +23,7 @@ from stages.nets.prompts import templates_of
 from stages.nets.proxy import find_proxy
 from stages.nets.text_grounded import TASK as GROUNDED
 from stages.segment.config import (
+    PROTOCOLS,
     SHORT_SIDES,
     AnyWords,
     GroundedConfig,
@@ -142,6 +143,8 @@ def _plain(config: WordsConfig, words: ClassWords) -> dict[str, Any]:
 def _words(config: WordsConfig, told: str | None, paths: Iterable[str], *,
            alone: bool) -> tuple[ClassWords, Iterable[str]]:
     """Return the words of the classes, and the paths again, of which the first was looked at."""
+    if told is not None and config.names != PROTOCOLS[config.protocol].names:
+        raise UsageError(f"--names {config.names} and --words exclude each other", "give one of them")
     presets = (*SCLIP, *PRESETS) if config.protocol == "sclip" else PRESETS
     as_released = getattr(config, "as_released", False)
     if alone:
@@ -151,6 +154,8 @@ def _words(config: WordsConfig, told: str | None, paths: Iterable[str], *,
         return free_words(told) if told is not None else words_alone(config.names, as_released=as_released), paths
     first, paths = peeked(paths)
     classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
+    if first and told is None and len(classes) == 1:
+        raise UsageError(f"{first} has no classes", 'give --words "cat; dog; grass"')
     if told is not None:
         return free_words(told, classes), paths
     return class_words(config.names, classes, as_released=as_released, presets=presets), paths

@@ -82,9 +82,9 @@ def knowledge(nouns: Tensor, guides: Tensor, form: str, there: Tensor | None = N
 def word_loss(logits: Tensor, labels: Tensor, none_weight: float = 1.0) -> Tensor:
     """Return the cross entropy of word logits (B, J + 1, L) for labels (B, L), 0 none, -1 ignored: L_seg^t.
 
-    The mean is over the weights of the words; label 0 has `none_weight`. 0 where all words are ignored.
+    The mean is over the weights of the words; label 0 has `none_weight`. 0 where all words are ignored or weigh 0.
     """
-    if not (labels != IGNORE).any():
+    if not ((labels > 0) | ((labels == 0) & (none_weight > 0))).any():
         return logits[:, 0].sum() * 0
     weights = logits.new_ones(logits.shape[1])
     weights[0] = none_weight

@@ -40,16 +40,18 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     source = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
     selector = _selector(method, config, inputs)
     digests = {"index": index.digest, **source.digests(), **(selector.recorded if selector else {})}
+    templates = templates_of(config.template) if selector else ()
     entry = training_entry("train-text", method, config, digests)
+    if selector:
+        entry["config"]["template"] = list(templates)
     if answer := without_training(entry, output, report):
         return answer
     for note in (*source.notes, *(selector.notes if selector else ()), *_rate_note(config)):
         report.tell(note)
     tell_refused(index, report)
-    captions = _captions(index, inputs.root, selector, report, stop)
     torch.manual_seed(config.seed)
     net = _net(method, config, source)
-    templates = templates_of(config.template) if selector else ()
+    captions = _captions(index, inputs.root, selector, report, stop)
     samples = Samples(captions, Words(selector, net.tokenizer, net.clip.context, config, templates), config)
     description = describe_net(net, classes=["background"], supervision="captions",
                                initial_weights={"name": source.name, "sha256": source.digests()["clip_weights"]},

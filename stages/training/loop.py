@@ -231,8 +231,7 @@ class _Training:
             for name, value in losses.items():
                 told[name] = told.get(name, 0.0) + value.item() / expected
         if not math.isfinite(told["loss"]):
-            raise BadData(f"the loss is {told['loss']} at step {step}", "try a smaller --lr, --clip or --warmup",
-                          where=str(self.output.path))
+            raise BadData(f"the loss is {told['loss']} at step {step}", _calmer(config), where=str(self.output.path))
         self._apply()
         return told
 
@@ -301,5 +300,11 @@ class _Training:
         for name, tensor in state.items():
             if not torch.isfinite(tensor).all():
                 raise BadData(f"the weights {name} are not finite after the last step",
-                              "try a smaller --lr, --clip or --warmup", where=str(self.output.path))
+                              _calmer(self.config), where=str(self.output.path))
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _calmer(config: Any) -> str:
+    """Return what to try where weights or losses are not finite; `train-text` has a CLIP behind --clip."""
+    clip = "--gradient-clip" if hasattr(config, "gradient_clip") else "--clip"
+    return f"try a smaller --lr or {clip}, or a longer --warmup"

@@ -78,6 +78,10 @@ def test_settings_give_other_scores(nets, photo, tmp_path):
     for place, one in enumerate(names):
         for other in names[place + 1:]:
             assert np.abs(found[one] - found[other]).max() > 1e-4, (one, other)
+    # The learnt map is compared with nouns in their learnt context, whatever the prompts for CLIP's own map are.
+    good("segment", "code", photo, "--net", nets["code"], *QUICK, *WORDS, "--knowledge", "0", "--no-pamr", "--template",
+         "{}!", "-o", tmp_path / "again", "--scores", tmp_path / "scores")
+    np.testing.assert_array_equal(of_items(tmp_path / "scores", "cams", "cam")["photo"], found["own"])
 
 
 def test_an_index_brings_its_classes_and_the_result_its_protocol(nets, tiny_index, tmp_path):

@@ -128,6 +128,12 @@ def test_a_benchmark_from_its_folder_to_its_score(clip, tmp_path):
     assert ("sclip by words (sclip): short side 560, smoothed, windows of 1200 every 600, clip statistics, names "
             "sclip-cityscapes, 1 templates, softmax at 40.0") in told["protocol"]
     assert "classes below 0.1 of an image left out" in told["protocol"]
+    assert told["protocol"].endswith("no PAMR, mean of the windows' cosines")
+    good("segment", "sclip", tmp_path / "val.h5", *clip[:6], "--template", "a {}.", "--window", "1200", "--stride",
+         "600", "--protocol", "tcl", "--as-released", "-o", tmp_path / "other")
+    told = json.loads("\n".join(good("eval", tmp_path / "other", "--json")))
+    assert "sigmoid at 10.0 shifted by -2.5" in told["protocol"]
+    assert told["protocol"].endswith("mean of the windows' scores, as released")
 
 
 def test_voc_without_background(tiny_folder, tmp_path):
@@ -184,12 +190,24 @@ def test_words_that_can_not_be_meant(tiny_index, clip, photo, tmp_path):
     for given in (photo, tiny_index):
         refused(run("segment", "naclip", given, *clip, "--words", "", *out), 2, "--words is empty", "leave it out")
     refused(run("segment", "naclip", tiny_index, *clip, "--words", ";", *out), 2, "no word")
+    (tmp_path / "empty.txt").write_text("\n")
+    refused(run("segment", "naclip", photo, *clip, "--words", tmp_path / "empty.txt", *out), 2, "holds no word")
+    refused(run("segment", "naclip", photo, *clip, *WORDS, "--names", "sclip-voc", *out), 2, "--names sclip-voc")
     refused(run("segment", "naclip", photo, *clip, "--words", "cat; \u200b", *out), 65, "no letter")
     refused(run("segment", "naclip", photo, *clip, "--words", "nowhere.txt", *out), 66, "nowhere.txt")
     refused(run("segment", "naclip", photo, *clip, "--words", "very " * 90 + "long", *out), 65, "very very", "reads 77")
     refused(run("segment", "naclip", photo, *clip, *WORDS, "--stride", "40", *out), 2, "--stride 40", "--window 32")
     refused(run("segment", "naclip", photo, *clip, *WORDS, "--template", "a photo", *out), 66, "a photo")
     assert not list(tmp_path.glob("out/masks*"))
+
+
+def test_an_index_without_classes_needs_words(tiny_folder, clip, tmp_path):
+    (tmp_path / "captions.csv").write_text("id,caption\npicture_000,A cat\n")
+    good("index", "table", tmp_path / "captions.csv", "--images", tiny_folder.root / "JPEGImages", "-o",
+         tmp_path / "index.h5")
+    how = (tmp_path / "index.h5", *clip, "-o", tmp_path / "out")
+    refused(run("segment", "naclip", *how), 2, "index.h5 has no classes", "--words")
+    good("segment", "naclip", *how, *WORDS)
 
 
 def test_doubtful_words_are_told(clip, photo, tmp_path):

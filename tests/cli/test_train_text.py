@@ -77,6 +77,10 @@ def test_the_last_block_waits(place, tmp_path):
     kept, own = net.segmenter.last_block, net.clip.model.visual.transformer.resblocks[-1]
     assert all(torch.equal(one, other) for one, other in zip(kept.parameters(), own.parameters(), strict=True))
     assert any(one.abs() > 0 for name, one in net.named_parameters() if name.endswith("gate"))
+    assert trained(place, "tcl", tmp_path / "b.safetensors", *HOW, "--steps", "3", "--unfreeze-at", "2").code == 0
+    kept = load_net(tmp_path / "b.safetensors")[0].segmenter.last_block
+    assert not any(torch.equal(one, other) for one, other in zip(kept.parameters(), own.parameters(), strict=True)
+                   if one.ndim > 1)
 
 
 def test_code_counts_nouns_and_records_who_found_them(place, tmp_path):
@@ -103,9 +107,32 @@ def test_nouns_of_a_table(place, tmp_path):
     done = trained(place, "code", tmp_path / "x.safetensors", *how)
     assert "6 captions: 2 have one noun; 2 have none" in done.err
     assert done.code == 0, done.err
+    table.write_text("id,nouns\np0,dog\np1,cats;car\np4,sea\n")
+    refused(trained(place, "code", tmp_path / "x.safetensors", *how), 73, "inputs.nouns")
     table.write_text("id,nouns\np0,dog\n")
     refused(trained(place, "code", tmp_path / "y.safetensors", *how), 65, "5 of 6 captions have no noun", "c.h5")
     refused(trained(place, "code", tmp_path / "y.safetensors", *SHORT, "--nouns", "file"), 2, "--nouns-file")
+
+
+def test_templates_of_a_file_are_recorded(place, tmp_path):
+    (tmp_path / "templates.txt").write_text("a photo of a {}\n")
+    how = (*SHORT, "--nouns", "rules", "--template", tmp_path / "templates.txt")
+    assert trained(place, "code", tmp_path / "x.safetensors", *how).code == 0
+    _, description = load_net(tmp_path / "x.safetensors")
+    assert description["provenance"][-1]["config"]["template"] == ["a photo of a {}"]
+    (tmp_path / "templates.txt").write_text("a bad photo of a {}\n")
+    refused(trained(place, "code", tmp_path / "x.safetensors", *how), 73, "template")
+
+
+def test_settings_that_can_not_be_meant_are_told_before_the_captions_are_read(place, tmp_path):
+    done = trained(place, "code", tmp_path / "x.safetensors", *SHORT, "--nouns", "rules", "--crop-size", "40")
+    refused(done, 2, "--crop-size 40 is no multiple of the patch")
+    assert "captions" not in done.err
+
+
+def test_a_loss_that_is_not_finite_names_the_options_that_are_there(place, tmp_path):
+    done = trained(place, "tcl", tmp_path / "x.safetensors", *SHORT, "--lambda-smooth", "1e39")
+    refused(done, 65, "the loss is inf at step 0; try a smaller --lr or --gradient-clip, or a longer --warmup")
 
 
 SOME_JAPANESE = ("p0,猫が草の上にいる", "p1,A cat in a boat", "p2,A horse by a car", "p3,犬と車")

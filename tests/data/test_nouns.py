@@ -66,6 +66,40 @@ def test_what_is_no_use_is_left_out_and_the_rest_sorted():
     assert noun_selector("rules", picture_words=True).nouns("x", "Photo of a cat") == ("cat", "photo")
 
 
+def test_a_person_without_a_name_is_the_subject(tmp_path, monkeypatch):
+    caption = "<PERSON> rides a horse beside <person>"
+    assert noun_selector("rules").nouns("x", caption) == ("horse",)
+    assert noun_selector("rules").nouns("x", "A <b>dog</b> runs") == ("dog",)
+    assert noun_selector("rules").nouns("x", "<PERSON>'s dog and <PERSON> stand") == ("dog",)
+    (tmp_path / "nouns.csv").write_text(f"id,caption,nouns\na,{caption},horse;rider\n")
+    assert noun_selector("file", str(tmp_path / "nouns.csv")).nouns("a", caption) == ("horse", "rider")
+    import nltk
+
+    tiny_tagger(tmp_path)
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    assert noun_selector("nltk").nouns("x", "A <b>dog</b> sits.") == ("dog",)
+
+
+def test_another_table_is_another_record(tmp_path):
+    tables = [tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.csv"]
+    for path, nouns in zip(tables, ("a,cat\nb,dog", "b,dog\na,cat", "a,cat\nb,horse"), strict=True):
+        path.write_text(f"id,nouns\n{nouns}\n")
+    first, same, other = (noun_selector("file", str(path)).recorded for path in tables)
+    assert first == same != other
+
+
+def test_a_damaged_tagger_is_told(tmp_path, monkeypatch):
+    import nltk
+
+    tiny_tagger(tmp_path)
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    (tmp_path / TAGGER / "averaged_perceptron_tagger_eng.weights.json").write_text("{")
+    for name in ("auto", "nltk"):
+        with pytest.raises(Unavailable, match="can't be read") as told:
+            noun_selector(name)
+        assert "\n" not in str(told.value)
+
+
 def test_a_table_says_it(tmp_path):
     table = tmp_path / "nouns.csv"
     table.write_text("id,caption,nouns\na,A cat  sits,cat\na,A dog sits,dog;tail\nb,,red car;road\n")

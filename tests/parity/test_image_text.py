@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from stages.nets.image_segmenter import similarity, unit
 from stages.nets.text_grounded import with_knowledge
 from stages.nets.text_segmenter import word_logits, word_masks
-from stages.train_text import losses
+from stages.train_text import grounding, losses
+from stages.train_text.config import CodeConfig, TclConfig
 from stages.train_text.highlight import highlighted_images, highlighted_words, kept_words
 from stages.train_text.nouns import match_labels
 
@@ -72,6 +73,42 @@ def test_the_losses_of_tcl(reference):
                           + 0.05 * told["area_neg_0"] + told["tv_emb"] + told["tv_mask"])
     for name, value in told.items():
         torch.testing.assert_close(value, values[name], **SCALAR, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class Drawn:
+    """A net whose images and texts are embedded already."""
+
+    def __init__(self, regions: torch.Tensor) -> None:
+        self.clip, self.segmenter, self.shown = self, self, torch.zeros(0)
+        self.log_scales, self.regions = {"image": START, "map": START}, regions
+
+    def logits(self, dense, texts):
+        return 10 * similarity(dense, texts) - 2.5
+
+    def image_embedding(self, images):
+        self.shown = images
+        return self.regions
+
+
+RELEASED = CodeConfig(dense="unit", area_prior=0.25, lambda_area=0.5, lambda_area_negative=0.05)
+
+
+@pytest.mark.parametrize(("config", "total", "ending"), [
+    (TclConfig(), "tcl_total_rawmap", "_raw"), (TclConfig(dense="unit"), "tcl_total", ""),
+    (RELEASED, "code_total", "")])
+def test_the_losses_of_tcl_weighed_and_added(reference, monkeypatch, config, total, ending):
+    values = tensors(reference, "tcl_losses")
+    net, texts = Drawn(values["tcli_img_emb"]), values["text_emb_raw"]
+    own = torch.arange(len(texts))
+    monkeypatch.setattr(grounding, "_noise", lambda like: values["gumbel_uniform"][own, own])
+    images, there = torch.ones(len(texts), 3, 24, 20), torch.ones(len(texts), dtype=torch.bool)
+    found = grounding.ground(net, images, values["image_emb_raw"], texts, there, config)
+    told = {"image": values["tcli"], "map": values[f"tclf{ending}"], "area_negative": values["area_neg_0"],
+            "smooth": values[f"tv_emb{ending}"] + values["tv_mask"]}
+    for name, wanted in told.items():
+        torch.testing.assert_close(found.losses[name], wanted, **SCALAR, msg=lambda text, name=name: f"{name}: {text}")
+    torch.testing.assert_close(found.total, values[total], **SCALAR)
+    torch.testing.assert_close(net.shown[:, :1, ::2, ::2], values["hard_pos"], **PROBABILITY)
 
 
 def test_masks_at_another_size(reference):

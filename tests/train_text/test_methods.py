@@ -73,6 +73,29 @@ def test_the_total_is_equation_3_8():
     torch.testing.assert_close(half["knowledge"] * 2, told["knowledge"])
 
 
+def test_regions_are_contrasted_with_the_word_segments_of_their_own_image_and_noun():
+    net, batch = net_of("code"), batch_of(3)
+    told = code.loss(net, batch, config=CODE)["aligned"]
+    dense, caption = net.segmenter(*net.clip.trunk(batch["image"])), batch["caption"]
+    words = net.clip.word_embedding(caption)
+    features = F.normalize(net.text_segmenter(net.clip.text_hidden(words)), dim=-1)
+    nouns = torch.stack([net.noun_prompt(net.clip, batch["nouns"][:, noun]) for noun in range(2)])
+    odds = (net.text_segmenter.scale * torch.einsum("bld,jbd->jbl", features, nouns) + net.text_segmenter.shift).exp()
+    contrasts = []
+    for noun in range(2):
+        mask = odds[noun] / (1 + odds.sum(0))
+        mask[:, 0], mask[:, 6:] = 1, 1
+        text = words * mask[..., None] + net.word_prompt * (1 - mask[..., None])
+        segments = F.normalize(net.clip.text_embedding(text, torch.tensor([6, 6, 6])), dim=-1)
+        soft = torch.stack([net.segmenter.logits(dense, nouns[noun])[image, image].sigmoid() for image in range(3)])
+        soft = soft.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None]
+        shown = batch["image"] * soft + net.region_prompt * (1 - soft)
+        cosines = F.normalize(net.clip.image_embedding(shown), dim=-1) @ segments.T
+        logits = cosines * net.log_scales["highlighted"].exp()
+        contrasts.append((F.cross_entropy(logits, torch.arange(3)) + F.cross_entropy(logits.T, torch.arange(3))) / 2)
+    torch.testing.assert_close(told, torch.stack(contrasts).mean())
+
+
 @pytest.mark.parametrize("settings", [
     {"pairs": "all"}, {"text_labels": "match"}, {"dense": "unit"}, {"area_prior": 0.25}, {"regions_with": "nouns"},
     {"region_mask": "hard"}])
@@ -108,6 +131,15 @@ def test_captions_of_one_noun_each():
 def test_words_without_a_noun_are_no_words():
     logits = torch.tensor([[[0.0] * 5, [1, -1, 2, 3, 4.0]]])
     assert code.own_labels(logits, torch.tensor([3])).tolist() == [[-1, 0, 1, -1, -1]]
+
+
+def test_words_that_weigh_nothing_have_no_loss():
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    none, noun = torch.tensor([[-1, 0, 0]]), torch.tensor([[-1, 0, 1]])
+    loss = losses.word_loss(logits, none, 0.0)
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().sum() == 0
+    torch.testing.assert_close(losses.word_loss(logits, noun, 0.0), torch.tensor(2.0).log())
 
 
 def test_a_text_tower_of_another_width_is_refused():
