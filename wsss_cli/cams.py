@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import CLIP, INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
+from wsss_cli.options import CLIP, MAP, OUTPUT, REFUSED, REPLACE, ROOT, Named
 
 app = group("cams", "Class activation maps.")
 
@@ -20,7 +20,7 @@ add(app, "cnn", stage="cams cnn", run=_cnn, config=CnnConfig, inputs="INDEX...",
     text="Maps of a classifier of train-cls, over scales and mirror images. Reads images and labels of shards of "
          "kind index. Writes shards of kind cams: class_ids, cam (foreground only, each divided by its maximum) and "
          "scores.",
-    named=(Named("net", "FILE", "A net of train-cls."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+    named=(Named("net", "FILE", "A net of train-cls."),), extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))
 
 
 def _clip_es(call: Call) -> Summary:
@@ -36,7 +36,7 @@ add(app, "clip-es", stage="cams clip-es", run=_clip_es, config=ClipEsConfig, inp
          "scores.",
     named=(*CLIP,
            Named("save_raw", "RUN", "Also write the unrefined maps, as a run of their own.", required=False)),
-    extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+    extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))
 
 
 def _mctformer(call: Call) -> Summary:
@@ -49,7 +49,7 @@ add(app, "mctformer", stage="cams mctformer", run=_mctformer, config=MctformerCo
     text="Maps of an MCTformer: what its class tokens attend to, fused with its patch classifier and refined by the "
          "affinity of the patches. Reads images and labels of shards of kind index. Writes shards of kind cams: "
          "class_ids, cam (foreground only, each stretched from 0 to 1, at patch resolution) and scores.",
-    named=(Named("net", "FILE", "A net of train-cls mctformer."),), extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+    named=(Named("net", "FILE", "A net of train-cls mctformer."),), extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))
 
 
 def _gradcam(call: Call) -> Summary:
@@ -65,4 +65,4 @@ add(app, "gradcam", stage="cams gradcam", run=_gradcam, config=GradcamConfig, in
     named=(Named("net", "FILE|NAME", "A net of train-cls, or a network of timm or torchvision."),
            Named("weights", "FILE", "With a NAME: its weights, with one output per class of the index.",
                  required=False)),
-    extra=(OUTPUT, INDEX, REPLACE, MAP, REFUSED))
+    extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))

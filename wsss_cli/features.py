@@ -5,8 +5,7 @@ from __future__ import annotations
 from stages.features.config import FeaturesConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call
-from wsss_cli.options import INDEX as _INDEX
-from wsss_cli.options import MAP, OUTPUT, REFUSED, REPLACE, Named
+from wsss_cli.options import MAP, OUTPUT, REFUSED, REPLACE, ROOT, Named
 
 CONFIG = FeaturesConfig
 EXAMPLE = "wsss features train.h5 --net cam.safetensors -o features"
@@ -17,7 +16,7 @@ INPUTS = "INDEX|IMAGE..."
 NAMED = (Named("net", "FILE|NAME", "A net of train-*, of train-text its CLIP's embedding; or a network as "
                "[timm:|torchvision:|wsss:]NAME."),
          Named("weights", "FILE|TAG", "With a NAME: its weights.", required=False))
-EXTRA = (OUTPUT, _INDEX, REPLACE, MAP, REFUSED)
+EXTRA = (OUTPUT, ROOT, REPLACE, MAP, REFUSED)
 
 
 def run(call: Call) -> Summary:

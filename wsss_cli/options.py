@@ -53,11 +53,14 @@ FILE = {"output": _option(str, ..., "-o", "--output", metavar="FILE", help="The 
 OPTIONAL_FILE = {"output": _option(str, "", "-o", "--output", metavar="FILE", help="The file to write.")}
 FOLDER = {"output": _option(str, ..., "-o", "--output", metavar="DIR", help="The folder to write to.")}
 JSON = {"json": _option(bool, False, "--json", help="Print JSON.")}
+ROOT = {
+    "root": _option(str, "", "--root", metavar="DIR", envvar="WSSS_ROOT",
+                    help="The folder of the images, where it has moved from where the index says."),
+}
 INDEX = {
     "index": _option(str, "", "--index", metavar="FILE|DIR",
                      help="The index, where it has moved from where the shard says."),
-    "root": _option(str, "", "--root", metavar="DIR", envvar="WSSS_ROOT",
-                    help="The folder of the images, where it has moved from where the index says."),
+    **ROOT,
 }
 DRY_RUN = {"dry_run": _option(bool, False, "-n", "--dry-run", help="Tell what would be done, and do nothing.")}
 REPLACE = {

@@ -21,7 +21,7 @@ TEXT = ("Rank prompt templates by their sharpness, from image tags alone. Reads 
         "otherwise, or JSON; ends with 65 where images could not be read. Holds one image at a time, and one vector "
         "per template and word.")
 NAMED = CLIP
-EXTRA = (options.INDEX, options.JSON)
+EXTRA = (options.ROOT, options.JSON)
 INPUTS = "INDEX..."
 
 

@@ -15,7 +15,7 @@ from stages.segment.config import (
     SclipConfig,
 )
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import CLIP, INDEX, MAP, OUTPUT, REFUSED, REPLACE, Named
+from wsss_cli.options import CLIP, MAP, OUTPUT, REFUSED, REPLACE, ROOT, Named
 
 app = group("segment", "Segment images with a trained network, or with CLIP and words alone.")
 
@@ -23,7 +23,7 @@ _SCORES = Named("scores", "RUN", "Also write the scores, as a cams run with back
 _WORDS = Named("words", "FILE|WORDS", 'The classes as phrases, "cat; dog; wet grass = grass, lawn", or a file of them '
                "(one a line, or FILE.toml).", required=False)
 _TEXT = (*CLIP, _WORDS, _SCORES)
-_EXTRA = (OUTPUT, INDEX, REPLACE, MAP, REFUSED)
+_EXTRA = (OUTPUT, ROOT, REPLACE, MAP, REFUSED)
 
 
 def _net(call: Call) -> Summary:

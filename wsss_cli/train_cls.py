@@ -16,7 +16,7 @@ from stages.train_cls.config import (
     SubcategoryConfig,
 )
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import COLLAPSE, FILE, INDEX, PREVIEW, REPLACE, TRAIN, Named, Variants
+from wsss_cli.options import COLLAPSE, FILE, PREVIEW, REPLACE, ROOT, TRAIN, Named, Variants
 
 app = group("train-cls", "Train a classifier from image tags.")
 WEIGHTS = Named("weights", "FILE|TAG", "Initial weights: .safetensors, .pth, .pt, or a tag that timm or torchvision "
@@ -44,7 +44,7 @@ def _add(method: str, config: type, example: str, text: str, *more: Named, net: 
         example=f"wsss train-cls {method} train.h5 {net}{example}-o {output}",
         text=f"{text} Reads labels and images of shards of kind index. Writes a net (.safetensors), which knows its "
              "classes, input mean and std, and stride.",
-        named=(*more, WEIGHTS), extra=(FILE, INDEX, REPLACE, TRAIN, COLLAPSE))
+        named=(*more, WEIGHTS), extra=(FILE, ROOT, REPLACE, TRAIN, COLLAPSE))
 
 
 _add("cam", CamConfig, "", "The plain multi-label classifier: global average pooling and a linear layer without bias.")
@@ -71,4 +71,4 @@ add(app, "csd", stage="train-cls csd", run=_csd, inputs="INDEX...",
     named=(Named("cooc", "FILE", "A shard of cooc; not read without --resampling cooc.", required=False),
            Named("masks", "RUN|truth", "A run of masks, which says where objects and background are; or truth: the "
                  "index's own, recorded as full supervision."), WEIGHTS),
-    extra=(FILE, INDEX, REPLACE, TRAIN, COLLAPSE, PREVIEW))
+    extra=(FILE, ROOT, REPLACE, TRAIN, COLLAPSE, PREVIEW))

@@ -7,7 +7,7 @@ from functools import partial
 from stages.flow.execution import Summary
 from stages.train_text.config import CodeConfig, TclConfig
 from wsss_cli.command import Call, add, group
-from wsss_cli.options import CLIP, FILE, INDEX, REPLACE, TRAIN, Named
+from wsss_cli.options import CLIP, FILE, REPLACE, ROOT, TRAIN, Named
 
 app = group("train-text", "Train a segmentation network on captions.")
 
@@ -25,7 +25,7 @@ def _add(method: str, config: type, text: str, *more: Named, costs: str = "") ->
              f"besides{costs}.",
         named=(*CLIP,
                *more),
-        extra=(FILE, INDEX, REPLACE, TRAIN))
+        extra=(FILE, ROOT, REPLACE, TRAIN))
 
 
 _add("tcl", TclConfig, "TCL: masks of whole captions, learnt on a frozen CLIP.")
