@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
     The bytes go to `<path>.tmp` under a lock, are synced, renamed, and the folder is synced. Raises Stopped
     when another process writes it at this moment, CannotCreate (also in the place of a device or a pipe), IoFailed.
     """
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+    if _is_special(path):
         raise CannotCreate("is a device or a pipe, which a file would replace", "name a file", where=str(path))
     temporary = temporary_path(path)
     descriptor = locked(temporary, path)
@@ -109,6 +110,14 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
         raise refused_write(error, path) from None
     finally:
         os.close(descriptor)
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def append_line(path: Path, line: bytes) -> None:
