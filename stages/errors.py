@@ -7,6 +7,7 @@ it as `wsss STAGE: WHERE: WHAT; WHAT TO DO` and ends with the class's code.
 from __future__ import annotations
 
 import errno
+import os
 
 
 class WsssError(Exception):
@@ -77,6 +78,19 @@ class Stopped(WsssError):
 
 _CANT_CREATE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
                 errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+
+
+# What the system refuses for reasons of its own, or of rights: it tells nothing of what is in a file.
+_NOT_THE_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
+                 errno.EHOSTDOWN, errno.EHOSTUNREACH}
+
+
+def refused_read(error: BaseException, path: object) -> IoFailed | None:
+    """Return the answer to a refused read where the file may be as good as ever (74), None where it is the file's."""
+    if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
+        return IoFailed(f"can't be read ({os.strerror(error.errno)})", "see to it and run the same command again; what "
+                        "is done is kept", where=str(path))
+    return None
 
 
 def refused_write(error: OSError, path: object) -> WsssError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,7 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from stages import STAGES, VERSION
-from wsss_cli.command import add
+from stages.errors import refused_write
+from wsss_cli.command import BROKEN_PIPE, add
 
 
 class _Stages(TyperGroup):
@@ -22,6 +24,9 @@ class _Stages(TyperGroup):
         """Run the command line, and end the process unless `standalone_mode` is off."""
         try:
             ended = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
+        except OSError as error:  # of a page of help, on a full disk: commands answer for themselves
+            ended = _unwritten(error)
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise
@@ -33,6 +38,16 @@ class _Stages(TyperGroup):
     def list_commands(self, ctx: object) -> list[str]:
         """Return the names in the order of the table of stages."""
         return [stage.name for stage in STAGES]
+
+
+def _unwritten(error: OSError) -> int:
+    """Answer where standard output can't be written to, into which nothing may be flushed at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    answer = refused_write(error, "standard output")
+    print(f"wsss: {answer}", file=sys.stderr)
+    return answer.code
 
 
 def _refused(error: Any) -> int:

@@ -26,7 +26,7 @@ def run(call: Call) -> Summary:
     """Call the stage, print a line per file and per fault."""
     from stages.check.stage import check
     codes = set()
-    for found in check(need_paths(call, "FILE"), call.report, repair=call.values["repair"],
+    for found in check(need_paths(call, "FILE"), call.report, stop=call.stop, repair=call.values["repair"],
                        dry_run=call.output.dry_run):
         print(f"{found.path}\t{found.verdict}", flush=True)
         for fault in found.faults:

@@ -21,7 +21,7 @@ from wsss_cli.options import Named, Variants
 from wsss_cli.report import TerminalReport
 
 _FAULT = 70
-_BROKEN_PIPE = 141
+BROKEN_PIPE = 141
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -
     except BrokenPipeError:
         # The reader of standard output went away; nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = _BROKEN_PIPE
+        code = BROKEN_PIPE
     except WsssError as error:
         code = _answer(stage, error, values)
     except KeyboardInterrupt:

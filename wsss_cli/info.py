@@ -24,7 +24,7 @@ INPUTS = "FILE..."
 def run(call: Call) -> Summary:
     """Call the stage and print what it says."""
     from stages.info.stage import describe
-    described = [one for path in need_paths(call, "FILE") for one in describe(path)]
+    described = [one for path in need_paths(call, "FILE") for one in describe(path, call.stop)]
     if call.values["json"]:
         json.dump(described, sys.stdout, indent=1, ensure_ascii=False)
         print()

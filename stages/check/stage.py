@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.errors import BadData, MissingInput, WsssError
-from stages.flow.execution import Output, Report
+from stages.errors import BadData, MissingInput, Stopped, WsssError
+from stages.flow.execution import Output, Report, Stop
 from stages.nets.files import read_net
 from stages.shards import (
     Shard,
@@ -34,17 +34,20 @@ class Checked:
     faults: list[WsssError]
 
 
-def check(paths: Iterable[str], report: Report, *, repair: bool = False, dry_run: bool = False) -> Iterator[Checked]:
+def check(paths: Iterable[str], report: Report, *, stop: Stop, repair: bool = False,
+          dry_run: bool = False) -> Iterator[Checked]:
     """Yield what is found of every file, of a net against the sha256 of its tensors; then the holes of a run.
 
     With `repair` what is sound of a damaged shard goes to its journal, and the shard out of the way; with `dry_run`
-    that is told only. Raises what `salvage` raises but BadData, which is told.
+    that is told only. Raises what `salvage` raises but BadData, which is told; Stopped.
     """
     runs: dict[tuple[Path, str, int], Shard] = {}
     for given in paths:
         files = [Path(given)] if given.endswith(".safetensors") else expand(given)
         for file in files:
-            faults = _faults(file)
+            if stop.requested:
+                raise Stopped("stopped", "run the same command again")
+            faults = _faults(file, stop)
             yield Checked(file, "damaged", faults) if faults else _in_its_run(file, runs)
             if faults and repair:
                 report.tell(_repaired(file, dry_run))
@@ -54,9 +57,9 @@ def check(paths: Iterable[str], report: Report, *, repair: bool = False, dry_run
             yield Checked(Path(given), "incomplete", [fault])
 
 
-def _faults(file: Path) -> list[WsssError]:
+def _faults(file: Path, stop: Stop) -> list[WsssError]:
     if file.suffix != ".safetensors":
-        return list(check_shard(file))
+        return list(check_shard(file, lambda: stop.requested))
     try:
         read_net(file)
     except WsssError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.data.masks import decode_mask, ignore_id
 from stages.data.records import Record
+from stages.data.source import read_bytes
 from stages.errors import BadData, MissingInput
 
 # In order of preference where an id has several files.
@@ -116,11 +117,11 @@ def with_labels_of_masks(
         labels = None
         if record.mask_path is not None:
             try:
-                data = (root / record.mask_path).read_bytes()
+                data = read_bytes(root, record.mask_path)
                 mask = decode_mask(data, where=record.mask_path, n_classes=n_classes)
                 present = set(mask.ravel().tolist()) - {0, ignore_id(n_classes)}
                 labels = tuple(sorted(present))
-            except (BadData, OSError) as error:
+            except BadData as error:
                 notes.append(f"labels of {record.id} are unknown: {error}")
         labelled.append(replace(record, labels=labels))
     return tuple(labelled), tuple(notes)

@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.data.images import decode_image
 from stages.data.masks import decode_mask
-from stages.errors import BadData, MissingInput
+from stages.errors import BadData, MissingInput, refused_read
 from stages.shards import Item, Run, Shard
 
 _PACKED = ("image", "mask")
@@ -125,6 +125,7 @@ def root_of(index: Run) -> Path:
 def read_bytes(root: Path, path: str, span: tuple[int, int] | None = None) -> bytes:
     """Return a file's bytes; BadData when it is not there, can't be read or lies outside `root`.
 
+    IoFailed where the system refuses for reasons that say nothing of the file.
     With `span` (offset, size) the path leads into a tar archive, and these bytes of that are meant.
     """
     place = root / (path[:path.index(ARCHIVE) + len(ARCHIVE) - 1] if span else path)
@@ -136,6 +137,8 @@ def read_bytes(root: Path, path: str, span: tuple[int, int] | None = None) -> by
             raise BadData("is not a regular file", "put the file there, or take it off the list", where=path)
         return _part(place, *span, path) if span else place.read_bytes()
     except OSError as error:
+        if refused := refused_read(error, path):
+            raise refused from None
         do = "bring the file, or take it off the list"
         raise BadData(f"can't be read ({error.strerror})", do, where=path) from None
 

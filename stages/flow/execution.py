@@ -73,6 +73,13 @@ class Output:
         return self.task is None or part % self.task[1] == self.task[0]
 
 
+def check_other_name(path: str | Path, what: str, option: str = "-o") -> None:
+    """Raise UsageError where a picture or a table is to be written under the name of a shard or a net."""
+    if Path(path).suffix in (".h5", ".safetensors"):
+        raise UsageError(f"{option} {path} is the name of a shard or a net, and {what} is to be written",
+                         "give another name")
+
+
 @dataclass
 class Summary:
     """What a run came to."""

@@ -16,7 +16,7 @@ import numpy as np
 from stages.errors import BadData, CannotCreate, Stopped, WsssError
 from stages.flow.execution import Output, Summary
 from stages.flow.finished import finished_shard
-from stages.flow.parts import Part
+from stages.flow.parts import Part, beside_alone
 from stages.flow.work import BESIDE, MapWork, PartWork, Worker
 from stages.shards import (
     KINDS,
@@ -25,7 +25,6 @@ from stages.shards import (
     Journal,
     Shard,
     made_otherwise,
-    numbered,
     part_path,
     write_shard,
 )
@@ -54,22 +53,17 @@ def up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
 
 
 def check_run(work: MapWork, part: Part, output: Output) -> None:
-    """Raise CannotCreate when a part is to be put beside shards of another number of parts, or with other settings.
+    """Raise CannotCreate when a part is to be put beside shards of another run, or with other settings.
 
-    Of those one is looked at. With `--force` many tasks replace a run shard by shard.
+    Of those of its own run one is looked at. With `--force` many tasks replace a run shard by shard.
     """
     second = work.second(part)
     if second is not None:
         check_run(*second, output)
-    if output.force or numbered(part.path) is None or not part.path.parent.is_dir():
+    beside = beside_alone(part.path)
+    if output.force:
         return
     entry = work.entry(Shard(part.source))
-    beside = {path: name for path in sorted(part.path.parent.glob(f"{work.kind}-*-of-*.h5"))
-              if (name := numbered(path)) is not None}
-    for path, (_, _, parts) in beside.items():
-        if parts != part.parts:
-            raise CannotCreate(f"would be put beside {path.name}, of a run of {parts} parts", "give another -o, or "
-                               "move those away", where=str(part.path))
     for path in beside:
         try:
             changed = made_otherwise(Shard(path).provenance, [*Shard(part.source).provenance, entry])
@@ -270,7 +264,7 @@ def _rows(kind: str, items: list[Item]) -> dict[str, np.ndarray]:
         good = next((item.datasets[array.name] for item in items if item.error is None), np.zeros(0))
         empty = np.zeros(good.shape, dtype=array.dtypes[0])
         rows = [item.datasets[array.name] if item.error is None else empty for item in items]
-        stacked[array.name] = np.stack(rows).astype(array.dtypes[0])
+        stacked[array.name] = (np.stack(rows) if rows else empty[None][:0]).astype(array.dtypes[0])
     return stacked
 
 
@@ -305,4 +299,5 @@ def write_log(output: Output, line: dict[str, Any]) -> None:
         user = ""
     stamp = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "user": user,
              "command": sys.argv}
-    append_line(output.log_path, json.dumps({**line, **stamp}, ensure_ascii=False).encode())
+    # Of a name that is no UTF-8 the bytes, which Python reads as lone surrogates, are escaped as JSON has them.
+    append_line(output.log_path, json.dumps({**line, **stamp}, ensure_ascii=False).encode(errors="backslashreplace"))

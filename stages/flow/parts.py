@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from stages.errors import BadData, MissingInput, UsageError
+from stages.errors import BadData, CannotCreate, MissingInput, UsageError
 from stages.flow.execution import Output
 from stages.shards import Shard, check_name, check_same_run, expand, missing_parts, numbered, shard_name
 
@@ -103,6 +103,22 @@ class Plan:
             raise UsageError(f"-o {self._output.path} is one file, but there are {self._total} parts",
                              f"give a folder, or --shard-size {images}")
         return self._output.path
+
+
+def beside_alone(path: Path) -> list[Path]:
+    """Return the shards that are in the folder of a part that is to be made; none for an output of one file.
+
+    Raises CannotCreate when there is one of another kind or another number of parts: a folder is read as one run.
+    """
+    own = numbered(path)
+    if own is None or not path.parent.is_dir():
+        return []
+    beside = {other: name for other in sorted(path.parent.iterdir()) if (name := numbered(other)) is not None}
+    for other, (kind, _, parts) in beside.items():
+        if (kind, parts) != (own[0], own[2]):
+            raise CannotCreate(f"would be put beside {other.name}, of a run of {parts} parts of {kind}",
+                               "give another -o, or move those away", where=str(path))
+    return list(beside)
 
 
 def find_index(source: Shard, given: str | None) -> Path:

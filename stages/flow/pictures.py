@@ -39,7 +39,7 @@ def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) 
     """Write an index of image files beside the output, and return its path. Ids are the names without suffix.
 
     None in a dry run where there is none yet. Raises MissingInput, BadData for two files of one name, UsageError for an
-    output that is no folder, CannotCreate when an index of other images is there.
+    output that is no folder or would replace the images, CannotCreate when an index of other images is there.
     """
     if output.is_file:
         raise UsageError(f"-o {output.path} is one file, but image files also get an index", "give a folder")
@@ -56,12 +56,25 @@ def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) 
     contents = Contents("index", classes, list(items.values()), provenance=[entry],
                         root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))})
     path = output.path / INDEX_NAME
+    _spares_pictures(items, files, path, output)
     _agrees(path, contents, output)
     if output.dry_run:
         return path if path.exists() and not output.force else None
     make_folder(output.path)
     write_shard(path, contents)
     return path
+
+
+def _spares_pictures(items: Iterable[str], files: list[Path], index: Path, output: Output) -> None:
+    """Leave pictures alone that are not ours: the images themselves, and those that are there before our index."""
+    own = {file.resolve() for file in files}
+    for name in items:
+        picture = output.path / f"{name}.png"
+        if picture.resolve() in own:
+            raise UsageError(f"{picture} is an image that its own picture would replace", "give another -o")
+        if picture.exists() and not index.exists() and not output.force:
+            raise CannotCreate("is there, and a picture would replace it", "give another -o, or --force",
+                               where=str(picture))
 
 
 def _agrees(path: Path, contents: Contents, output: Output) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.errors import UsageError
 from stages.flow.device import cores
 from stages.flow.parts import Part
 from stages.shards import Item, Shard, provenance_entry, request_of
@@ -69,11 +70,19 @@ class MapWork:
         return {**request_of(self.entry(source)), "part": f"{part.number}/{part.parts}"}
 
     def second(self, part: Part) -> tuple[MapWork, Part] | None:
-        """Return the second run's own work and part; None when there is none."""
+        """Return the second run's own work and part; None when there is none.
+
+        Raises UsageError where it would be the first run's shard, or one file for several parts.
+        """
         if self.beside is None:
             return None
         place = Path(self.beside.path)
+        if place.suffix == ".h5" and part.parts > 1:
+            raise UsageError(f"{place} is one file, but there are {part.parts} parts",
+                             "give a folder for the second run")
         path = place if place.suffix == ".h5" else place / part.path.name
+        if path.resolve() == part.path.resolve():
+            raise UsageError(f"{place} would be written twice, by -o and as the second run", "give two")
         return replace(self, plain=self.beside.plain, beside=None), replace(part, path=path)
 
     def start(self) -> Worker:

@@ -20,6 +20,7 @@ from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageErr
 from stages.flow.device import cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
+from stages.flow.parts import beside_alone
 from stages.index.config import IndexConfig, SplitConfig
 from stages.index.layouts import MANY, read_listing
 from stages.settings import as_plain
@@ -216,6 +217,8 @@ def _write(made: _Made, shard_size: int, output: Output, report: Report) -> Summ
     summary = Summary()
     for part in range(parts):
         path = output.path if output.is_file else output.path / shard_name("index", part, parts)
+        if part == 0:
+            beside_alone(path)
         folder = Path(os.path.abspath(path.parent))
         chosen = made.items[part * size:(part + 1) * size]
         root = os.path.relpath(os.path.abspath(made.root), folder)

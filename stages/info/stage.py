@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stages.errors import Stopped
 from stages.flow.cluster_table import cluster_table
+from stages.flow.execution import Stop
 from stages.nets.files import read_net
 from stages.shards import Shard, expand
 
 
-def describe(path: str) -> list[dict[str, Any]]:
-    """Return one description per file below `path`. Raises MissingInput, BadData."""
+def describe(path: str, stop: Stop) -> list[dict[str, Any]]:
+    """Return one description per file below `path`. Raises MissingInput, BadData, Stopped."""
     if path.endswith(".safetensors"):
         return [_net(Path(path))]
-    return [_shard(file) for file in expand(path)]
+    return [_shard(file, stop) for file in expand(path)]
 
 
-def _shard(path: Path) -> dict[str, Any]:
+def _shard(path: Path, stop: Stop) -> dict[str, Any]:
+    if stop.requested:
+        raise Stopped("stopped", "run the same command again")
     shard = Shard(path)
     described: dict[str, Any] = {
         "path": str(path), "kind": shard.kind, "part": f"{shard.part} of {shard.parts}", "images": len(shard.ids),

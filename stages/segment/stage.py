@@ -198,7 +198,7 @@ def _segmented(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[
 
 def _with_scores(work: MapWork, inputs: Inputs, output: Output, path: Path, stop: Stop, report: Report) -> Summary:
     """Write the scores first, then the masks from them: the same masks, one forward pass."""
-    if path == output.path:
+    if path.resolve() == output.path.resolve():
         raise UsageError("--scores and -o name one folder", "give two")
     written = _Collecting(report)
     run_map(replace(work, kind="cams"), inputs, replace(output, path=path), stop=stop, report=written)

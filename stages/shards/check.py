@@ -7,23 +7,28 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from stages.errors import BadData, WsssError
+from stages.errors import BadData, IoFailed, Stopped, WsssError
 from stages.shards.digest import digest_of
 from stages.shards.items import group_name
 from stages.shards.reader import Shard, answering
 from stages.shards.schema import COMMON_ROOT, KINDS
 
 
-def check_shard(path: Path) -> Iterator[WsssError]:
-    """Yield every fault of one shard; a good one yields none."""
+def check_shard(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[WsssError]:
+    """Yield every fault of one shard; a good one yields none.
+
+    Raises Stopped as soon as `stopped` says so, IoFailed where the system won't let it be read: that is no fault of it.
+    """
     try:
         shard = Shard(path)
-        yield from _faults(shard)
+        yield from _faults(shard, stopped)
+    except (IoFailed, Stopped):
+        raise
     except WsssError as error:
         yield error
 
 
-def _faults(shard: Shard) -> Iterator[WsssError]:
+def _faults(shard: Shard, stopped: Callable[[], bool]) -> Iterator[WsssError]:
     kind = KINDS[shard.kind]
     located = yield from _refusals(partial(shard.root, array.name) for array in (*COMMON_ROOT, *kind.root)
                                    if array.required)
@@ -41,7 +46,7 @@ def _faults(shard: Shard) -> Iterator[WsssError]:
         if count > 1:
             yield BadData(f"the id {item_id} is there {count} times", "make the shard again", where=str(shard.path))
     if kind.item:
-        located += yield from _refusals(partial(shard.item, item_id) for item_id in shard.ids)
+        located += yield from _refusals(_until(stopped, (partial(shard.item, item_id) for item_id in shard.ids)))
         known = {group_name(item_id) for item_id in shard.ids}
         with answering(shard.path):
             for name in sorted(set(shard.file["items"]) - known):
@@ -59,7 +64,16 @@ def _refusals(reads: Iterable[Callable[[], object]]) -> Generator[WsssError, Non
     for read in reads:
         try:
             read()
+        except IoFailed:
+            raise
         except WsssError as error:
             count += 1
             yield error
     return count
+
+
+def _until(stopped: Callable[[], bool], reads: Iterable[Callable[[], object]]) -> Iterator[Callable[[], object]]:
+    for read in reads:
+        if stopped():
+            raise Stopped("stopped", "run the same command again")
+        yield read

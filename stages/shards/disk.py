@@ -10,10 +10,11 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from pathlib import Path
 
-from stages.errors import Stopped, refused_write
+from stages.errors import CannotCreate, Stopped, refused_write
 
 _CANT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP}  # what CIFS and FUSE answer where there is nothing to sync
 
@@ -92,8 +93,10 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Put `data` under `path`: readers see the old file or the whole new one, never a part of it.
 
     The bytes go to `<path>.tmp` under a lock, are synced, renamed, and the folder is synced. Raises Stopped
-    when another process writes it at this moment, CannotCreate, IoFailed.
+    when another process writes it at this moment, CannotCreate (also in the place of a device or a pipe), IoFailed.
     """
+    if _is_special(path):
+        raise CannotCreate("is a device or a pipe, which a file would replace", "name a file", where=str(path))
     temporary = temporary_path(path)
     descriptor = locked(temporary, path)
     try:
@@ -107,6 +110,14 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
         raise refused_write(error, path) from None
     finally:
         os.close(descriptor)
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def append_line(path: Path, line: bytes) -> None:

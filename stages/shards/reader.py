@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g
 
-from stages.errors import BadData, MissingInput, WsssError
+from stages.errors import BadData, MissingInput, WsssError, refused_read
 from stages.shards.items import Item, group_name
 from stages.shards.request import request_of
 from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, MAX_PIXELS, Array
@@ -36,12 +36,17 @@ _REMAKE = "make it again, or see wsss check"
 
 @contextmanager
 def answering(path: Path | str, item: str = "") -> Iterator[None]:
-    """Turn any exception of h5py met inside into BadData that names the file and the item."""
+    """Turn any exception of h5py met inside into BadData that names the file and the item.
+
+    IoFailed where the system refuses for reasons that say nothing of the file.
+    """
     try:
         yield
-    except WsssError:
+    except (WsssError, MemoryError):
         raise
     except Exception as error:
+        if refused := refused_read(error, path):
+            raise refused from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadData(f"can't be read ({reason[:160]})", f"the file is damaged: {_REMAKE}",
                       where=_where(path, item)) from None
@@ -106,6 +111,11 @@ class Shard:
                 _bound_cache(opened)
                 self._files[process] = opened
             except Exception as error:
+                if refused := refused_read(error, self.path):
+                    raise refused from None
+                if isinstance(error, PermissionError):
+                    raise BadData("can't be read (permission denied)", "see to its rights",
+                                  where=str(self.path)) from None
                 raise BadData(self._not_hdf5(error), _REMAKE, where=str(self.path)) from None
         _keep_few_open(self)
         return opened

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.errors import BadData, WsssError, refused_write
+from stages.errors import BadData, IoFailed, WsssError, refused_write
 from stages.shards.disk import sync_folder
 from stages.shards.items import Item
 from stages.shards.journal import Journal, part_path, taken_over
@@ -36,9 +36,13 @@ def salvage(path: Path, *, dry_run: bool = False) -> Salvage:
     CannotCreate when its journal holds other work, IoFailed.
     """
     sound, total = {}, 0
+    if not os.access(path, os.R_OK):
+        raise BadData("can't be repaired: it may not be read", "see to its rights", where=str(path))
     try:
         shard = Shard(path)
         ids, request = shard.ids, shard.request
+    except IoFailed:
+        raise
     except WsssError as error:
         if numbered(path) is None:
             raise BadData(f"can't be repaired: {error.what}", "remove it, and make it again", where=str(path)) from None
@@ -68,6 +72,8 @@ def _sound(shard: Shard) -> dict[int, Item]:
         try:
             error = errors.get(item_id)
             sound[position] = shard.stored(item_id) if error is None else Item(item_id, error=error)
+        except IoFailed:
+            raise
         except WsssError:
             located = True
     twice = max(Counter(shard.ids).values(), default=1) > 1

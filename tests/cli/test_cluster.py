@@ -46,6 +46,15 @@ def test_features_are_the_mean_of_the_last_map(tiny_index, tiny_net, tiny_folder
     np.testing.assert_allclose(rows[3], maps.mean((2, 3))[0], rtol=1e-3, atol=1e-4)
 
 
+def test_an_index_without_an_image_has_no_features_and_is_no_fault(tiny_index, tiny_net, tmp_path):
+    whole = Shard(tiny_index)
+    write_shard(tmp_path / "none.h5", Contents("index", whole.classes, provenance=whole.provenance,
+                                               root_attrs={"root": "."}))
+    [made] = good("features", tmp_path / "none.h5", "--net", tiny_net, "-o", tmp_path / "out", *CPU)
+    assert Shard(made).root("features").shape == (0, 0)
+    assert good("check", tmp_path / "out") == [f"{made}\tgood"]
+
+
 def test_features_of_a_layer_squashed_and_of_a_timm_network(tiny_index, tiny_net, features, tmp_path):
     import timm
 

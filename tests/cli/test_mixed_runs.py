@@ -127,3 +127,20 @@ def test_how_histories_differ():
                         (first[:2], "refine again: ")):
         assert told in made_otherwise(first, other)
     assert "refine" in made_otherwise([], [entry("refine")])
+
+
+def test_no_run_is_put_beside_another_one_in_its_folder(made, tiny_folder, tiny_index, tiny_net, tmp_path):
+    """A folder is read as one run: with two of them no command can read it."""
+    maps, index = copy_run(made / "one", tmp_path), tmp_path / "index"
+    assert index_table(tiny_folder.root, index, "--shard-size", "6").code == 0
+    before = {path: path.read_bytes() for folder in (maps, index) for path in folder.iterdir()}
+    for command, first in (
+            (("pseudo", maps, "-o", maps, "--index", tiny_index), FIRST),
+            (("pseudo", maps, "-o", maps, "--index", tiny_index, "--force"), FIRST),
+            ((*mapping(tiny_index, tiny_net, maps, "--scales", "1"), "--force", "--shard-size", "4"), FIRST),
+            (("index", "split", tiny_index, "--single", "--shard-size", "3", "-o", index), "index-00000-of-00002.h5"),
+            (("merge", made / "one", "--index", tiny_index, "-o", index), "index-00000-of-00002.h5")):
+        refused(run(*command), 73, f"would be put beside {first}, of a run of 2 parts")
+    done = index_table(tiny_folder.root, index, "--shard-size", "4", "-n")
+    refused(done, 73, "would be put beside index-00000-of-00002.h5")
+    assert before == {path: path.read_bytes() for folder in (maps, index) for path in folder.iterdir()}

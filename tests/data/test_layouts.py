@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.data.folders import with_labels_of_masks
 from stages.data.layout_coco import list_coco
 from stages.data.layout_folder import list_folder
 from stages.data.layout_table import list_table
 from stages.data.layout_voc import VOC_CLASSES, list_voc
 from stages.data.masks import encode_mask
+from stages.data.records import Record
 from stages.errors import BadData, MissingInput
 
 ANNOTATION = """<annotation><object><name>person</name><part><name>head</name></part></object>
@@ -94,6 +96,15 @@ def test_voc_labels_of_masks_only_when_asked_for(voc):
     put(voc, {"SegmentationClass/b.png": b"broken"})
     listing = list_voc(voc, split="train", labels_from_masks=True)
     assert listing.records[1].labels is None and "labels of b are unknown" in listing.notes[0]
+
+
+def test_labels_of_masks_outside_of_the_root_are_not_read(tmp_path):
+    outside, inside = (encode_mask(np.full((2, 2), label, np.uint8)) for label in (1, 2))
+    put(tmp_path, {"x.png": outside, "set/x.png": inside})
+    records = [Record(name, "a.jpg", None, mask_path=path) for name, path in (("a", "../x.png"), ("b", "x.png"))]
+    labelled, notes = with_labels_of_masks(records, tmp_path / "set", 2)
+    assert [one.labels for one in labelled] == [None, (2,)]
+    assert len(notes) == 1 and "labels of a are unknown: ../x.png: lies outside the root" in notes[0]
 
 
 def test_voc_own_classes_and_captions(voc):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from flow.workers import Bench, Told
 from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
 from stages.flow.device import cores
-from stages.flow.execution import Output, Summary, parse_task
-from stages.flow.work import MapWork
+from stages.flow.execution import Inputs, Output, Summary, parse_task
+from stages.flow.map_loop import run_map
+from stages.flow.work import Beside, MapWork
 from stages.shards import Journal, Shard, part_path
 
 IDS = ("a1", "b1", "a2", "a3", "b2", "a4", "a5", "b3", "a6", "b4")
@@ -158,6 +160,19 @@ def test_a_run_of_another_number_of_parts_is_not_put_beside(bench: Bench) -> Non
     with pytest.raises(CannotCreate, match=r"masks-00000-of-00003\.h5, of a run of 3 parts"):
         bench.run(shard_size=5)
     assert bench.files() == before
+
+
+def test_a_second_run_has_a_place_of_its_own_for_every_part(bench: Bench) -> None:
+    config = {"value": 7, "batch_size": 2, "shard_size": 4}
+    work = MapWork("pseudo", "", "masks", ("index",), "flow.workers:make", config, config, shard_size=4,
+                   beside=Beside(str(bench.folder / "out"), config))
+    (bench.folder / "link").symlink_to(bench.folder / "out")
+    for place, told in (("out", "written twice"), ("link", "written twice"), ("all.h5", "there are 3 parts")):
+        there = replace(work, beside=Beside(str(bench.folder / place), config))
+        with pytest.raises(UsageError, match=told):
+            run_map(there, Inputs([str(bench.index)]), Output(bench.folder / "out", jobs=1), stop=Told().stop,
+                    report=Told())
+    assert not (bench.folder / "out").exists() and not (bench.folder / "all.h5").exists()
 
 
 def test_a_run_with_holes_is_worked_and_then_missed(bench: Bench) -> None:

@@ -92,6 +92,14 @@ def test_places_where_nothing_can_be(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.h5"]
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(CannotCreate, match="pipe: is a device or a pipe"):
+        replace_file(pipe, b"data")
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
 def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     descriptor = locked(tmp_path / "x.h5.tmp", path)
