@@ -34,6 +34,10 @@ _ONE_PIXEL = (1, 1)
 _REMAKE = "make it again, or see wsss check"
 
 
+class NewerFormat(BadData):
+    """A shard of a version that is not known here: what it holds may be as good as ever."""
+
+
 @contextmanager
 def answering(path: Path | str, item: str = "") -> Iterator[None]:
     """Turn any exception of h5py met inside into BadData that names the file and the item.
@@ -135,8 +139,8 @@ class Shard:
                 raise BadData("is an HDF5 file but not a shard of wsss", "give a shard", where=str(self.path))
             version = str(attributes["format_version"])
             if _version(version) > _version(FORMAT_VERSION):
-                raise BadData(f"has format {version}; this wsss reads up to {FORMAT_VERSION}",
-                              "install a newer wsss", where=str(self.path))
+                raise NewerFormat(f"has format {version}; this wsss reads up to {FORMAT_VERSION}",
+                                  "install a newer wsss", where=str(self.path))
             kind = attributes["kind"]
             if kind not in KINDS:
                 raise BadData(f"has the unknown kind {kind!r}", _REMAKE, where=str(self.path))

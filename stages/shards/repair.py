@@ -11,7 +11,7 @@ from stages.errors import BadData, IoFailed, WsssError, refused_write
 from stages.shards.disk import sync_folder
 from stages.shards.items import Item
 from stages.shards.journal import Journal, part_path, taken_over
-from stages.shards.reader import Shard
+from stages.shards.reader import NewerFormat, Shard
 from stages.shards.run import numbered
 from stages.shards.schema import COMMON_ROOT, KINDS
 
@@ -32,8 +32,8 @@ def salvage(path: Path, *, dry_run: bool = False) -> Salvage:
 
     An item is sound when all its checksums hold. Nothing is kept of a shard in which no checksum fails (its digest
     alone tells that something was changed), of kinds without items, and of an index, which has no journal.
-    Raises BadData for a file of which can't be told that it is a shard, Stopped when a process is at work on it,
-    CannotCreate when its journal holds other work, IoFailed.
+    Raises BadData for a file of which can't be told that it is a shard, or that has a newer format, Stopped when a
+    process is at work on it, CannotCreate when its journal holds other work, IoFailed.
     """
     sound, total = {}, 0
     if not os.access(path, os.R_OK):
@@ -41,7 +41,7 @@ def salvage(path: Path, *, dry_run: bool = False) -> Salvage:
     try:
         shard = Shard(path)
         ids, request = shard.ids, shard.request
-    except IoFailed:
+    except (IoFailed, NewerFormat):
         raise
     except WsssError as error:
         if numbered(path) is None:

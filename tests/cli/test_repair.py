@@ -121,6 +121,16 @@ def test_damage_outside_of_the_items_keeps_them_all(made):
     assert (cams / NAME).read_bytes() == before
 
 
+def test_a_shard_of_a_newer_format_stays_where_it_is(made):
+    _, cams, _ = made
+    with h5py.File(cams / NAME, "r+") as file:
+        file.attrs["format_version"] = b"2.0"
+    before = state(cams)
+    done = run("check", cams, "--repair")
+    assert done.code == 65 and "install a newer wsss" in done.err
+    assert state(cams) == before
+
+
 def test_damage_of_the_names_keeps_nothing(made):
     _, cams, command = made
     before = (cams / NAME).read_bytes()
