@@ -85,6 +85,7 @@ def _carry_out(stage: str, values: dict[str, Any], config: type | Variants, name
         allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
         workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
         **{name: values.get(name, False) for name in ("force", "retry", "strict", "dry_run", "keep_going")})
+    output.check_apart(inputs)
     Summary().exceeds(output.allow_errors)  # a bad --allow-errors is told before the work, not after it
     with report:
         summary = run(Call(settings, inputs, output, stop, report, values)) or Summary()

@@ -68,6 +68,12 @@ class Output:
         if self.path.is_dir():
             raise CannotCreate("is a folder, a file is to be written", "name a file", where=str(self.path))
 
+    def check_apart(self, inputs: Inputs) -> None:
+        """Raise UsageError where the file that is to be written is an input."""
+        given = [*(inputs.paths if isinstance(inputs.paths, list) else []), *inputs.named.values(), inputs.index]
+        if self.path.is_file() and any(path and Path(path).is_file() and self.path.samefile(path) for path in given):
+            raise UsageError(f"-o {self.path} is an input too, which it would replace", "give another -o")
+
     def mine(self, part: int) -> bool:
         """Say whether this task handles a part: `part % N == I`."""
         return self.task is None or part % self.task[1] == self.task[0]

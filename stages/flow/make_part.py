@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.errors import BadData, CannotCreate, Stopped, WsssError
+from stages.errors import BadData, CannotCreate, Stopped, UsageError, WsssError
 from stages.flow.execution import Output, Summary
 from stages.flow.finished import finished_shard
 from stages.flow.parts import Part, beside_alone
@@ -55,12 +55,15 @@ def up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
 def check_run(work: MapWork, part: Part, output: Output) -> None:
     """Raise CannotCreate when a part is to be put beside shards of another run, or with other settings.
 
-    Of those of its own run one is looked at. With `--force` many tasks replace a run shard by shard.
+    Of those of its own run one is looked at. With `--force` many tasks replace a run shard by shard, but not the run
+    that it is made from: UsageError.
     """
     second = work.second(part)
     if second is not None:
         check_run(*second, output)
     beside = beside_alone(part.path)
+    if part.path.resolve() == part.source.resolve():
+        raise UsageError(f"{part.path} is what it is to be made from", "give another -o")
     if output.force:
         return
     entry = work.entry(Shard(part.source))

@@ -42,3 +42,24 @@ def test_photographs_are_not_replaced_by_their_pictures(tiny_folder: Folder, tin
     good(*other)
     assert (photos / f"{tiny_folder.ids[0]}.png").read_bytes() != before[photos / f"{tiny_folder.ids[0]}.png"]
     good(*words, tmp_path / "masks")
+
+
+@pytest.mark.parametrize("words", [("cooc",), ("merge",), ("index", "split", "--single"), ("cams", "cnn"),
+                                   ("train-cls", "cam")])
+def test_an_input_is_not_replaced_by_what_is_made_of_it(words, tiny_index, tiny_net, tmp_path):
+    index, net = (Path(shutil.copy(there, tmp_path)) for there in (tiny_index, tiny_net))
+    before = {path: path.read_bytes() for path in (index, net)}
+    more = {"cams": ("--net", net, *SMALL), "train-cls": ("--weights", net, *TRAINING)}.get(words[0], ())
+    place = net if words[0] == "train-cls" else index
+    told = refused(run(*words, index, *more, "--force", "-o", place), 2, f"-o {place} is an input too")
+    assert told.endswith("give another -o")
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_run_is_not_replaced_by_what_is_made_of_it(tiny_index, tiny_net, tmp_path):
+    good("cams", "cnn", tiny_index, "--net", tiny_net, *SMALL, "-o", tmp_path / "cams")
+    before = (tmp_path / "cams" / "cams-00000-of-00001.h5").read_bytes()
+    words = ("refine", "pamr", tmp_path / "cams", "-o", tmp_path / "cams")
+    refused(run(*words), 73, "exists with other settings")
+    refused(run(*words, "--force"), 2, "is what it is to be made from")
+    assert (tmp_path / "cams" / "cams-00000-of-00001.h5").read_bytes() == before
