@@ -34,7 +34,8 @@ class Ended:
     @cached_property
     def calls(self) -> list[dict[str, Any]]:
         """The calls that change the disk, in their order."""
-        return [note for note in self.notes if "number" in note]
+        # Two processes may get their numbers in one order, and note them in the other.
+        return sorted((note for note in self.notes if "number" in note), key=lambda call: call["number"])
 
     @cached_property
     def computed(self) -> list[list[Any]]:
