@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.eval.config import EvalConfig
-from stages.flow.execution import Summary, check_other_name
+from stages.flow.execution import Summary, check_table
 from wsss_cli import options
 from wsss_cli.command import Call, need_paths
 from wsss_cli.tables import print_rows
@@ -26,7 +26,8 @@ INPUTS = "RUN..."
 def run(call: Call) -> Summary:
     """Call the stage and print its result."""
     from stages.eval.stage import evaluate, plan, save
-    check_other_name(call.values["output"] or "", "a table")
+    if call.values["output"]:
+        check_table(call.values["output"])
     inputs = dataclasses.replace(call.inputs, paths=need_paths(call, "RUN"))
     if call.output.dry_run:
         call.report.tell(f"would {plan(inputs)}, and write {call.values['output'] or 'to standard output'}")

@@ -14,7 +14,7 @@ from stages.data.sheet import contact_sheet
 from stages.data.source import ImageSource
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.cluster_table import cluster_table
-from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_other_name
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture
 from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
 from stages.flow.parts import find_index
 from stages.settings import as_plain
@@ -53,7 +53,8 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     """Write the clusters of every class. Raises UsageError, MissingInput, BadData, CannotCreate."""
     check_one_file(output)
     _check(config)
-    check_other_name(inputs.named.get("sheet") or "", "a picture", "--sheet")
+    if sheet := inputs.named.get("sheet"):
+        check_picture(sheet, "--sheet")
     features = Run(inputs.paths, "features")
     entry = provenance_entry("cluster", method, as_plain(config), {"features": features.digest})
     summary = shard_before(output.path, entry, output)

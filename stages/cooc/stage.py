@@ -12,8 +12,8 @@ from stages.cooc.config import CoocConfig
 from stages.cooc.matrix import counts_of, probability_of
 from stages.data.heat_table import heat_table
 from stages.data.images import encode_png
-from stages.errors import BadData, Stopped, UsageError
-from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.errors import BadData, Stopped
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture
 from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
 from stages.settings import as_plain
 from stages.shards import Contents, Run, Shard, provenance_entry
@@ -37,8 +37,8 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
     """
     check_one_file(output)
     plot = inputs.named.get("plot")
-    if plot and Path(plot).suffix != ".png":
-        raise UsageError(f"--plot {plot} is to be a picture", "give FILE.png")
+    if plot:
+        check_picture(plot, "--plot")
     index = Run(inputs.paths, "index")
     entry = provenance_entry("cooc", "", as_plain(config), {"index": index.digest})
     summary = shard_before(output.path, entry, output)

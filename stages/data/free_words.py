@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.data.class_words import ClassWords, class_words, read_words, words_alone
 from stages.data.noun_rules import is_latin
-from stages.data.tables import read_text
+from stages.data.tables import written_lines
 from stages.errors import BadData, MissingInput, UsageError
 
 MOST = 65534
@@ -67,8 +67,7 @@ def _entries(told: str) -> tuple[str, list[str]]:
     """Return what to call the place, and its entries."""
     # A path can't be as long as a list of words; asking the system for one that long is an error.
     if len(told.encode()) < 255 and "\0" not in told and Path(told).is_file():
-        lines = (line.strip() for line in re.split(r"\r\n|\n|\r", read_text(Path(told))))
-        return told, [line for line in lines if line and not line.startswith("#")]
+        return told, [line for _, line in written_lines(Path(told)) if not line.startswith("#")]
     if re.search(r"\.(txt|csv|tsv|names|json)$", told.strip(), re.IGNORECASE):
         raise MissingInput("no such file of words", "check the path", where=told)
     separator = next((one for one in (";", "|", "\n") if one in told), "," if "=" not in told else ";")

@@ -46,10 +46,15 @@ def read_text(path: Path) -> str:
         raise MissingInput("is a folder, a file is needed", where=str(path)) from error
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return (line number, text) of the lines that aren't blank, stripped. Raises MissingInput when none is."""
+def written_lines(path: Path) -> list[tuple[int, str]]:
+    """Return (line number, text) of the lines that aren't blank, stripped."""
     lines = re.split(r"\r\n|\n|\r", read_text(path))
-    kept = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the written lines of a list of ids. Raises MissingInput when there is none."""
+    kept = written_lines(path)
     if not kept:
         raise MissingInput("empty list", "give one id a line", where=str(path))
     return kept
@@ -154,9 +159,9 @@ def read_class_names(path: Path) -> tuple[tuple[str, ...], bool]:
     One name a line. A first line `background`, `_background_` or `void` is position 0 (`void`: the set has no
     background), else a background is added. Raises BadData for a name that stands twice.
     """
-    lines = read_lines(path)
+    lines = written_lines(path)
     has_background = True
-    if lines[0][1].lower() in BACKGROUND_NAMES:
+    if lines and lines[0][1].lower() in BACKGROUND_NAMES:
         has_background = lines[0][1].lower() != "void"
         lines = lines[1:]
     first: dict[str, int] = {}

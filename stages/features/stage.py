@@ -37,7 +37,7 @@ def run(config: FeaturesConfig, inputs: Inputs, output: Output, *, stop: Stop, r
     settings = replace(config, device=resolve_device(config.device))
     paths, files = image_files(inputs.paths)
     if files:
-        index = index_of_files(files, ("background",), output)
+        index = index_of_files(files, ("background",), output, painted=False)
         if index is None:
             report.tell(f"would make features of {len(files)} image files")
             return Summary()

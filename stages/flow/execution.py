@@ -9,6 +9,7 @@ import re
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os.path import realpath
 from pathlib import Path
 from typing import Protocol
 
@@ -71,7 +72,8 @@ class Output:
     def check_apart(self, inputs: Inputs) -> None:
         """Raise UsageError where the file that is to be written is an input."""
         given = [*(inputs.paths if isinstance(inputs.paths, list) else []), *inputs.named.values(), inputs.index]
-        if self.path.is_file() and any(path and Path(path).is_file() and self.path.samefile(path) for path in given):
+        # An input may be a list of words, longer than any path: realpath takes it, where `is_file` is an OSError.
+        if self.path.is_file() and any(path and realpath(path) == realpath(self.path) for path in given):
             raise UsageError(f"-o {self.path} is an input too, which it would replace", "give another -o")
 
     def mine(self, part: int) -> bool:
@@ -79,10 +81,16 @@ class Output:
         return self.task is None or part % self.task[1] == self.task[0]
 
 
-def check_other_name(path: str | Path, what: str, option: str = "-o") -> None:
-    """Raise UsageError where a picture or a table is to be written under the name of a shard or a net."""
+def check_picture(path: str | Path, option: str = "-o") -> None:
+    """Raise UsageError where a picture is to be written under a name that is none of a PNG."""
+    if Path(path).suffix.lower() != ".png":
+        raise UsageError(f"{option} {path} is to be a picture", f"give {option} FILE.png")
+
+
+def check_table(path: str | Path) -> None:
+    """Raise UsageError where a table is to be written under the name of a shard or a net."""
     if Path(path).suffix in (".h5", ".safetensors"):
-        raise UsageError(f"{option} {path} is the name of a shard or a net, and {what} is to be written",
+        raise UsageError(f"-o {path} is the name of a shard or a net, and a table is to be written",
                          "give another name")
 
 

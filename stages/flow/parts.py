@@ -105,6 +105,11 @@ class Plan:
         return self._output.path
 
 
+def place_of(output: Output, kind: str, part: int, parts: int) -> Path:
+    """Return where a part goes: the one file that is the output, or its name in the folder."""
+    return output.path if output.is_file else output.path / shard_name(kind, part, parts)
+
+
 def beside_alone(path: Path) -> list[Path]:
     """Return the shards that are in the folder of a part that is to be made; none for an output of one file.
 

@@ -35,9 +35,10 @@ def image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
     return [], files
 
 
-def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) -> Path | None:
+def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output, *, painted: bool = True) -> Path | None:
     """Write an index of image files beside the output, and return its path. Ids are the names without suffix.
 
+    `painted` tells that `write_pictures` will put a picture of each beside it.
     None in a dry run where there is none yet. Raises MissingInput, BadData for two files of one name, UsageError for an
     output that is no folder or would replace the images, CannotCreate when an index of other images is there.
     """
@@ -56,7 +57,8 @@ def index_of_files(files: list[Path], classes: tuple[str, ...], output: Output) 
     contents = Contents("index", classes, list(items.values()), provenance=[entry],
                         root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))})
     path = output.path / INDEX_NAME
-    _spares_pictures(items, files, path, output)
+    if painted:
+        _spares_pictures(items, files, path, output)
     _agrees(path, contents, output)
     if output.dry_run:
         return path if path.exists() and not output.force else None

@@ -20,7 +20,7 @@ from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageErr
 from stages.flow.device import cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
-from stages.flow.parts import beside_alone
+from stages.flow.parts import beside_alone, place_of
 from stages.index.config import IndexConfig, SplitConfig
 from stages.index.layouts import MANY, read_listing
 from stages.settings import as_plain
@@ -32,7 +32,6 @@ from stages.shards import (
     checked_id,
     differences,
     provenance_entry,
-    shard_name,
     strings,
     write_shard,
 )
@@ -214,11 +213,10 @@ def _write(made: _Made, shard_size: int, output: Output, report: Report) -> Summ
     if output.is_file and parts > 1:
         raise CannotCreate(f"is one file, but --shard-size {size} makes {parts} parts", "give a folder",
                            where=str(output.path))
+    beside_alone(place_of(output, "index", 0, parts))
     summary = Summary()
     for part in range(parts):
-        path = output.path if output.is_file else output.path / shard_name("index", part, parts)
-        if part == 0:
-            beside_alone(path)
+        path = place_of(output, "index", part, parts)
         folder = Path(os.path.abspath(path.parent))
         chosen = made.items[part * size:(part + 1) * size]
         root = os.path.relpath(os.path.abspath(made.root), folder)

@@ -15,7 +15,7 @@ from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
 from stages.flow.one_shard import shard_before
-from stages.flow.parts import beside_alone, find_index
+from stages.flow.parts import beside_alone, find_index, place_of
 from stages.merge.config import MergeConfig
 from stages.settings import as_plain
 from stages.shards import (
@@ -27,7 +27,6 @@ from stages.shards import (
     joined_digest,
     joined_history,
     provenance_entry,
-    shard_name,
     write_shard,
 )
 from stages.shards.disk import make_folder
@@ -94,8 +93,7 @@ def _plan(whole: Run, parts: int, output: Output) -> list[_Joined]:
     elif any(shard.path.parent.resolve() == output.path.resolve() for shard in shards):
         raise UsageError(f"-o {output.path} is the folder of the run itself", "give another folder")
     cuts = [part * len(shards) // parts for part in range(parts + 1)]
-    paths = [output.path if output.is_file else output.path / shard_name(whole.kind, part, parts)
-             for part in range(parts)]
+    paths = [place_of(output, whole.kind, part, parts) for part in range(parts)]
     beside_alone(paths[0])
     return [_Joined(paths[part], part, parts, shards[cuts[part]:cuts[part + 1]]) for part in range(parts)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,7 +38,6 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = IMAGENET_STD
         self.block_prefixes: dict[str, tuple[str, ...]] = {}
         self.frozen_prefixes: tuple[str, ...] = ()
-        self._passed: tuple[str, ...] | None = None
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Return the maps of images (B, 3, H, W), fine to coarse, at `level_strides`; the last is the final map."""
@@ -84,17 +84,13 @@ class Backbone(nn.Module):
         modules = dict(self.named_modules())
         return modules[[prefix for prefix in self.block_prefixes[block] if prefix in modules][-1]]
 
+    @cached_property
+    @torch.no_grad()
     def passed_blocks(self) -> tuple[str, ...]:
-        """Return the blocks that every image passes once and that hand on one tensor, by a pass of a black picture.
+        """The blocks that every image passes once and that hand on one tensor, by a pass of a black picture.
 
         Others lie behind the final map (timm's heads), or hand on maps of several sizes (HRNet).
         """
-        if self._passed is None:
-            self._passed = self._find_passed()
-        return self._passed
-
-    @torch.no_grad()
-    def _find_passed(self) -> tuple[str, ...]:
         seen: dict[str, list[Any]] = {block: [] for block in self.blocks}
         handles = [self.last_module(block).register_forward_hook(
             lambda _module, _inputs, output, block=block: seen[block].append(output)) for block in self.blocks]

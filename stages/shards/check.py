@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from stages.errors import BadData, IoFailed, Stopped, WsssError
+from stages.errors import BadData, MissingInput, Stopped, WsssError
 from stages.shards.digest import digest_of
 from stages.shards.items import group_name
 from stages.shards.reader import Shard, answering
@@ -22,9 +22,7 @@ def check_shard(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iter
     try:
         shard = Shard(path)
         yield from _faults(shard, stopped)
-    except (IoFailed, Stopped):
-        raise
-    except WsssError as error:
+    except (BadData, MissingInput) as error:
         yield error
 
 
@@ -35,7 +33,7 @@ def _faults(shard: Shard, stopped: Callable[[], bool]) -> Iterator[WsssError]:
     if located:
         try:
             _ = shard.ids, shard.errors
-        except WsssError:
+        except (BadData, MissingInput):
             return  # told above, and without them nothing is known of the items
     if not shard.provenance:
         yield BadData("its provenance is empty", "make the shard again", where=str(shard.path))
@@ -64,9 +62,7 @@ def _refusals(reads: Iterable[Callable[[], object]]) -> Generator[WsssError, Non
     for read in reads:
         try:
             read()
-        except IoFailed:
-            raise
-        except WsssError as error:
+        except (BadData, MissingInput) as error:
             count += 1
             yield error
     return count

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.errors import BadData, IoFailed, WsssError, refused_write
+from stages.errors import BadData, MissingInput, refused_write
 from stages.shards.disk import sync_folder
 from stages.shards.items import Item
 from stages.shards.journal import Journal, part_path, taken_over
@@ -41,9 +41,9 @@ def salvage(path: Path, *, dry_run: bool = False) -> Salvage:
     try:
         shard = Shard(path)
         ids, request = shard.ids, shard.request
-    except (IoFailed, NewerFormat):
+    except NewerFormat:
         raise
-    except WsssError as error:
+    except (BadData, MissingInput) as error:
         if numbered(path) is None:
             raise BadData(f"can't be repaired: {error.what}", "remove it, and make it again", where=str(path)) from None
     else:
@@ -65,16 +65,14 @@ def _sound(shard: Shard) -> dict[int, Item]:
     errors, located = {}, not _root_is_sound(shard)
     try:
         errors = shard.errors
-    except WsssError:
+    except (BadData, MissingInput):
         located = True
     sound: dict[int, Item] = {}
     for position, item_id in enumerate(shard.ids):
         try:
             error = errors.get(item_id)
             sound[position] = shard.stored(item_id) if error is None else Item(item_id, error=error)
-        except IoFailed:
-            raise
-        except WsssError:
+        except (BadData, MissingInput):
             located = True
     twice = max(Counter(shard.ids).values(), default=1) > 1
     return sound if located and not twice else {}
@@ -85,7 +83,7 @@ def _root_is_sound(shard: Shard) -> bool:
         for array in (*COMMON_ROOT, *KINDS[shard.kind].root):
             if array.required:
                 shard.root(array.name)
-    except WsssError:
+    except (BadData, MissingInput):
         return False
     return True
 

@@ -16,7 +16,7 @@ from stages.data.sheet import contact_sheet
 from stages.data.source import ImageSource
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.background import resolve_background
-from stages.flow.execution import Inputs, Output, Report, Summary, check_other_name
+from stages.flow.execution import Inputs, Output, Report, Summary, check_picture
 from stages.flow.maps import full_size, includes_background
 from stages.flow.parts import find_index
 from stages.kernels.background import mask_of_maps, mask_of_rows
@@ -58,7 +58,7 @@ def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, outpu
     """
     if output.path == Path() or config.terminal or config.truth or config.background:
         raise UsageError("--net draws captions to -o FILE.png", "leave --terminal, --truth and --background out")
-    check_other_name(output.path, "a picture")
+    check_picture(output.path)
     path = inputs.require("net")
     net, description = load_net(path)
     if not isinstance(net, CoDe):
@@ -151,7 +151,8 @@ def _opened(config: ShowConfig, paths: Sequence[str], inputs: Inputs,
     """Return the runs, where their images are, and the ids that are to be drawn."""
     if not output and not config.terminal:
         raise UsageError("-o is missing", "give -o FILE.png, or --terminal")
-    check_other_name(output, "a picture")
+    if output:
+        check_picture(output)
     runs = [Run([path], ("index", "cams", "masks"), whole=False) for path in paths]
     sources = _sources(runs[0], inputs)
     return runs, sources, _chosen(config, runs[0], sources)

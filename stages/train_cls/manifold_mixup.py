@@ -32,7 +32,7 @@ def stages_to_mix(net: nn.Module, config: Any) -> tuple[str, ...]:
     Blocks that hand on no single map, or that images don't pass on their way to the final one, are none. Raises
     UsageError naming the blocks.
     """
-    blocks = net.backbone.passed_blocks()
+    blocks = net.backbone.passed_blocks
     known = (INPUT, *blocks[:-1])
     places = tuple(one.strip() for one in config.mix_at.split(",") if one.strip()) or known
     unknown = [place for place in places if place not in (INPUT, *blocks)]

@@ -13,8 +13,8 @@ from torch import nn
 from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, ClassificationView, classification_view
 from stages.data.images import encode_png
 from stages.data.source import sources_of
-from stages.errors import BadData, UsageError
-from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.errors import BadData
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture
 from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.files import describe_net
@@ -81,8 +81,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
 
 def preview(config: Any, inputs: Inputs, output: Output, count: int, *, report: Report) -> Summary:
     """Write a picture of `count` pairs as `csd` pastes them, and train nothing. Raises as `run` does."""
-    if output.path.suffix != ".png":
-        raise UsageError(f"-o {output.path} is to be a picture with --preview", "give FILE.png")
+    check_picture(output.path)
     output.check_file()
     index, further = Run(inputs.paths, "index"), _further("csd", config, inputs)
     mean = config.mean or IMAGENET_MEAN

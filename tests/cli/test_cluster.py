@@ -46,6 +46,16 @@ def test_features_are_the_mean_of_the_last_map(tiny_index, tiny_net, tiny_folder
     np.testing.assert_allclose(rows[3], maps.mean((2, 3))[0], rtol=1e-3, atol=1e-4)
 
 
+def test_features_of_a_png_go_beside_it(tiny_index, tiny_net, tiny_folder, features, tmp_path):
+    name = tiny_folder.ids[3]
+    with Image.open(tiny_folder.root / "JPEGImages" / f"{name}.jpg") as opened:
+        opened.save(tmp_path / "photo.png")
+    good("features", tmp_path / "photo.png", "--net", tiny_net, "-o", tmp_path, *CPU)
+    row = Run([features], "features").first
+    np.testing.assert_allclose(Run([tmp_path], "features").first.root("features")[0],
+                               row.root("features")[row.ids.index(name)], rtol=1e-3, atol=1e-4)
+
+
 def test_an_index_without_an_image_has_no_features_and_is_no_fault(tiny_index, tiny_net, tmp_path):
     whole = Shard(tiny_index)
     write_shard(tmp_path / "none.h5", Contents("index", whole.classes, provenance=whole.provenance,

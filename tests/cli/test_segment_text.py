@@ -183,6 +183,16 @@ def test_four_hundred_words(clip, photo, tmp_path):
     assert mask.dtype == np.uint16 and mask.max() <= 400
 
 
+def test_words_longer_than_a_path_for_a_file_that_is_there(tiny_index, clip, tmp_path):
+    words = "; ".join(f"thing number {place}" for place in range(400))
+    asked = ("segment", "naclip", tiny_index, *clip, "--words", words, "-o", tmp_path / "masks.h5")
+    good(*asked)
+    before = (tmp_path / "masks.h5").read_bytes()
+    good(*asked)
+    good(*asked, "--force")
+    assert (tmp_path / "masks.h5").read_bytes() == before
+
+
 def test_words_that_can_not_be_meant(tiny_index, clip, photo, tmp_path):
     out = ("-o", tmp_path / "out")
     refused(run("segment", "naclip", photo, *clip, *out), 2, "no classes", "--words")

@@ -20,7 +20,8 @@ def test_a_shard_and_a_net_are_not_replaced_by_something_else(command: str, tiny
         before = place.read_bytes()
         option = ("-o", tmp_path / "c.h5", "--sheet") if "cluster" in command else ("-o",)
         done = run(*command.split(), tiny_index, *option, place)
-        refused(done, 2, f"{option[-1]} {place} is the name of a shard or a net")
+        told = "is the name of a shard or a net" if command.startswith("eval") else "is to be a picture"
+        refused(done, 2, f"{option[-1]} {place} {told}")
         assert place.read_bytes() == before
 
 

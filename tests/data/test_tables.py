@@ -53,6 +53,12 @@ def test_bad_lists(write, tmp_path):
     assert "d.txt:2" in refused(BadData, _read_list, write("d.txt", "a\n../b\n"))
 
 
+def test_lists_of_classes_without_one(write):
+    for text in ("\n \n", "background\n", "void\n\n"):
+        told = refused(MissingInput, read_class_names, write("classes.txt", text))
+        assert "classes.txt: no class names" in told
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "a\tb", "a\0b", "a\nb", "x" * 201, "..", ".", "/etc/x", "a/../b", "a//b", "a/", "\udc80"],
