@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 
 class WsssError(Exception):
@@ -70,6 +71,12 @@ class IoFailed(WsssError):
     code = 74
 
 
+class OutOfMemory(WsssError):
+    """The system gave no more memory, the GPU's too, or ended a process for it; the work so far is kept."""
+
+    code = 74
+
+
 class Stopped(WsssError):
     """Stopped by a signal, or another process holds the output: run the same command again."""
 
@@ -91,6 +98,20 @@ def refused_read(error: BaseException, path: object) -> IoFailed | None:
         return IoFailed(f"can't be read ({os.strerror(error.errno)})", "see to it and run the same command again; what "
                         "is done is kept", where=str(path))
     return None
+
+
+# Where torch is refused memory it raises a RuntimeError: of the CPU, of a GPU, of the GPU's libraries.
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|_ALLOC_FAILED")
+
+
+def refused_memory(error: BaseException, do: str) -> OutOfMemory | None:
+    """Return the answer where memory ran out, None where `error` is something else."""
+    told = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
+    if not (told or isinstance(error, MemoryError)):
+        return None
+    whose = " of the GPU" if told and told[0] != "DefaultCPUAllocator" else ""
+    asked = re.search(r"allocate (\d+(?:\.\d+)?)\.? (\w+)", str(error))
+    return OutOfMemory(f"out of memory{whose}" + (f" ({asked[1]} {asked[2]} were asked for)" if asked else ""), do)
 
 
 def refused_write(error: OSError, path: object) -> WsssError:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.errors import BadData, MissingInput, UsageError, WsssError, refused_write
+from stages.errors import BadData, MissingInput, UsageError, WsssError, refused_memory, refused_write
 from stages.flow.execution import Inputs, Output, Stop, Summary, parse_task
 from stages.flow.stream import LivePaths
 from stages.settings import checked
@@ -149,14 +149,20 @@ def _guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -
         code = _answer(stage, error, values)
     except KeyboardInterrupt:
         code = 130
-    except MemoryError:
-        code = _answer(stage, WsssError("out of memory", "try a smaller --batch-size or -j"), values)
     except OSError as error:
         code = _answer(stage, _os_answer(error), values)
     except Exception as error:
-        told = f"internal error ({type(error).__name__}: {error})"
-        code = _answer(stage, WsssError(told, "this is a fault of wsss: --debug shows where"), values)
+        fault = WsssError(f"internal error ({type(error).__name__}: {error})",
+                          "this is a fault of wsss: --debug shows where")
+        code = _answer(stage, refused_memory(error, _less(values)) or fault, values)
     raise typer.Exit(code)
+
+
+def _less(values: Mapping[str, Any]) -> str:
+    """Return what to do where memory ran out: the options of the command on which its need depends."""
+    options_of_size = {"batch_size": "--batch-size", "crop_size": "--crop-size", "jobs": "-j"}
+    smaller = [option for name, option in options_of_size.items() if name in values]
+    return f"what is done is kept; give a smaller {' or '.join(smaller)}" if smaller else "it needs a larger machine"
 
 
 def _os_answer(error: OSError) -> WsssError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from stages.errors import Unavailable, UsageError
@@ -11,19 +12,20 @@ from stages.errors import Unavailable, UsageError
 def resolve_device(name: str) -> str:
     """Return `cpu` or `cuda` for `auto|cpu|cuda[:N]`: the device type, which enters the provenance.
 
-    Raises Unavailable when a GPU was asked for and there is none, UsageError for any other name.
+    Raises Unavailable when a GPU was asked for that is not here, UsageError for any other name.
     """
-    kind, _, ordinal = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (ordinal and not ordinal.isdecimal()):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):
         raise UsageError(f"--device {name} is not auto, cpu, cuda or cuda:N")
+    kind, _, ordinal = name.partition(":")
     if kind == "cpu" or (kind == "auto" and not _may_have_cuda()):
         return "cpu"
     import torch
-    if torch.cuda.is_available():
-        return "cuda"
-    if kind == "cuda":
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and not count:
         raise Unavailable("no CUDA device is available here", "give --device cpu, or run where there is a GPU")
-    return "cpu"
+    if int(ordinal or 0) >= max(count, 1):
+        raise Unavailable(f"--device {name} is not here", f"the last of the {count} is cuda:{count - 1}")
+    return "cuda" if count else "cpu"
 
 
 def _may_have_cuda() -> bool:

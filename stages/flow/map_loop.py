@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Any
 
-from stages.errors import MissingInput, Stopped
+from stages.errors import MissingInput, OutOfMemory, Stopped
 from stages.flow.device import cores, use_threads
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import check_run, make_part, up_to_date
@@ -129,8 +129,8 @@ def _run_in_processes(work: MapWork, parts: Iterator[Part | None], output: Outpu
             raise Stopped("stopped", "run the same command again to go on")
     except BrokenProcessPool:
         end_workers()
-        raise Stopped("a worker process was ended (by the system, for its memory?)",
-                      "run the same command again, with a smaller -j") from None
+        raise OutOfMemory("a worker process was ended (by the system, for its memory?)",
+                          "what is done is kept; run the same command again, with a smaller -j") from None
     finally:
         flag.set()
         pool.shutdown(wait=True, cancel_futures=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.errors import BadData, Stopped
+from stages.errors import BadData, OutOfMemory, Stopped
 from stages.flow.execution import Output, Report, Stop
 from stages.flow.workers import end_workers, tied_to_parent
 from stages.shards import Item, Journal, differences
@@ -128,8 +128,8 @@ def _made_in_processes(work: Preparation, chunks: list[list[int]], jobs: int,
                 raise Stopped("stopped while labels were made", "run the same command again to go on")
     except BrokenProcessPool:
         end_workers()
-        raise Stopped("a worker process was ended (by the system, for its memory?)", "run the same command again, "
-                      "with fewer --threads") from None
+        raise OutOfMemory("a worker process was ended (by the system, for its memory?)",
+                          "what is done is kept; run the same command again, with fewer --threads") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

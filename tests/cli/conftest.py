@@ -43,6 +43,15 @@ def maps(tiny_index: Path, tiny_net: Path) -> Path:
     return _made(tiny_index.parent, tiny_index.parent / "cams", "cams", "cnn", tiny_index, "--net", tiny_net, *SMALL)
 
 
+@pytest.fixture(scope="session")
+def every_input(tiny_folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with everything that `COMMANDS` name. Not to be changed but below what their OUT becomes."""
+    from cli.every_command import make_place
+    folder = tmp_path_factory.mktemp("every")
+    make_place(folder, tiny_folder)
+    return folder
+
+
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     """Return an image file of 40 x 60 pixels."""

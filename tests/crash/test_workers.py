@@ -48,7 +48,7 @@ def test_one_worker_killed_is_told_and_the_command_can_be_run_again(server: Serv
     one = whole(name)
     for number in sample(one.ended.calls, every)[:-1]:
         killed = _run(server, one, forks, "kill-process", number)
-        refused(killed, 75, "a worker process was ended", "run the same command again")
+        refused(killed, 74, "a worker process was ended", "run the same command again")
         only_whole_files(server, one)
         goes_on(server, one, killed, workers=2, all_counted=forks)
 
@@ -82,7 +82,7 @@ def test_a_worker_killed_while_it_waits_for_work_does_not_hold_up_the_others(ser
     helper.start()
     killed = _run(server, one, True, "pause", last)
     helper.join(_PATIENCE)
-    refused(killed, 75, "a worker process was ended")
+    refused(killed, 74, "a worker process was ended")
     goes_on(server, one, killed, workers=2)
 
 

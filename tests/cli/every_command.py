@@ -1,0 +1,110 @@
+"""The words of every command that writes, and a folder with everything that they name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cli.conftest import TRAINING
+from cli.runner import SMALL, good
+from cli.test_mctformer import SMALL as MCTFORMER
+from cli.test_segment_text import QUICK
+from cli.test_train_text import CAPTIONS, SHORT, archive_of
+from data.test_benchmarks import PLACES, save
+from data.test_webdataset import archive, picture
+from pictures import Folder
+from seeded_clip import Recipe
+
+TINY = " ".join(TRAINING)
+SEEDED = "--clip seeded.json --weights seeded.pt --device cpu"
+CLIP = f"{SEEDED} --template {{}} {' '.join(QUICK[2:])}"
+# The words of each command, in the folder of `place`.
+COMMANDS = {
+    "index voc": "set --split train --labels set/labels.csv --class-names set/classes.txt -o OUT.h5",
+    "index table": "set/labels.csv --images set/JPEGImages -o OUT.h5",
+    "index coco": "coco.json --images set/JPEGImages -o OUT.h5",
+    "index folder": "folders -o OUT",
+    "index webdataset": "captions.tar -o OUT.h5",
+    **{f"index {name}": f"{name} -o OUT.h5" for name in PLACES},
+    "index split": "train.h5 --single -o OUT.h5",
+    "cooc": "train.h5 -o OUT.h5 --plot OUT.png",
+    "features": "train.h5 --net net.safetensors --device cpu -o OUT",
+    "cluster finch": "features -o OUT.h5 --sheet OUT.png",
+    "cluster kmeans": "features --clusters 2 -o OUT.h5",
+    **{f"train-cls {name}": f"train.h5 {TINY} -o OUT.safetensors" for name in ("cam", "mixup", "fmix")},
+    "train-cls manifold-mixup": f"train.h5 --mix-at input {TINY} -o OUT.safetensors",
+    "train-cls subcategory": f"train.h5 --clusters clusters.h5 {TINY} -o OUT.safetensors",
+    "train-cls mctformer": f"train.h5 {' '.join(MCTFORMER)} -o OUT.safetensors",
+    "train-cls csd": f"train.h5 --base cam --cooc cooc.h5 --masks masks {TINY} -o OUT.safetensors",
+    "cams cnn": "train.h5 --net net.safetensors --device cpu --shard-size 5 -j 1 -o OUT",
+    "cams clip-es": f"train.h5 {SEEDED} -o OUT --save-raw OUT-raw",
+    "cams mctformer": "train.h5 --net mctformer.safetensors --device cpu -o OUT",
+    "cams gradcam": "train.h5 --net net.safetensors --layer backbone.layer2 --device cpu -o OUT",
+    "train-aff psa": f"train.h5 --cams cams --radius 2 {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
+    "train-aff irn": f"train.h5 --cams cams --radius 4 {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
+    "refine crf": "cams -o OUT",
+    "refine psa": "cams --net psa.safetensors --device cpu -o OUT",
+    "refine irn": "cams --net irn.safetensors --device cpu -o OUT",
+    "refine pamr": "cams --device cpu -o OUT",
+    "pseudo": "cams -o OUT",
+    "train-seg": f"train.h5 --masks masks {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
+    **{f"train-text {name}": f"captions.h5 --clip seeded.json --weights seeded.pt {' '.join(SHORT)} -o OUT.safetensors"
+       for name in ("tcl", "code")},
+    "segment net": "train.h5 --net seg.safetensors --device cpu -o OUT --scores OUT-scores",
+    **{f"segment {name}": f"train.h5 {CLIP} -o OUT --scores OUT-scores"
+       for name in ("naclip", "sclip", "clearclip", "maskclip")},
+    **{f"segment {name}": f"train.h5 --net {name}.safetensors --device cpu --template {{}} --iterations 1 "
+                          f"{' '.join(QUICK[2:])} -o OUT"
+       for name in ("tcl", "code")},
+    "merge": "parts -o OUT.h5",
+    "segment proxyclip": f"train.h5 {CLIP} --proxy wsss:tiny --proxy-weights random -o OUT",
+    "eval": "cams -o OUT.json",
+    "show": "cams masks -o OUT.png",
+    "export png": "masks -o OUT",
+    "export voc": "masks -o OUT",
+    "setup nltk": "--from tagger.zip -o OUT",
+}
+
+
+def make_place(folder: Path, tiny_folder: Folder) -> None:
+    """Put everything that COMMANDS name into a folder."""
+    shutil.copytree(tiny_folder.root, folder / "set")
+    shutil.copytree(tiny_folder.root / "JPEGImages", folder / "folders" / "cat")
+    for name, (image, mask, values, _) in PLACES.items():
+        save(folder / name / image.format("bonn/bonn_0"), np.array([values], np.uint8), image=True)
+        save(folder / name / mask.format("bonn/bonn_0"), np.array([values], np.uint8))
+    (folder / "coco.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": f"{tiny_folder.ids[0]}.jpg"}], "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"image_id": 1, "category_id": 1}]}))
+    archive(folder / "captions.tar", k1__png=picture(10), k1__txt=b"A red cat")
+    archive_of(folder)
+    (folder / "templates.txt").write_text("a {}\na photo of a {}\n")
+    Recipe(99, 64, 3, 1, 64, 64, 2, 1).write(folder)
+    (folder / "captions.csv").write_text("\n".join(("id,caption", *CAPTIONS)))
+    for number in range(6):
+        save(folder / f"images/p{number}.png", np.zeros((40, 50)), image=True)
+    for words in (
+            "index table set/labels.csv --images set/JPEGImages --masks set/SegmentationClass -o train.h5",
+            "index table captions.csv --images images -o captions.h5", "cooc train.h5 -o cooc.h5",
+            f"train-cls cam train.h5 {TINY} -o net.safetensors",
+            f"cams cnn train.h5 --net net.safetensors {' '.join(SMALL)} -o cams", "pseudo cams -o masks",
+            "features train.h5 --net net.safetensors --device cpu -o features",
+            "cluster finch features -o clusters.h5",
+            f"cams cnn train.h5 --net net.safetensors {' '.join(SMALL)} --shard-size 4 -j 1 -o parts",
+            *(f"train-text {name} {COMMANDS[f'train-text {name}'].replace('OUT', name)}" for name in ("tcl", "code")),
+            f"train-cls mctformer {COMMANDS['train-cls mctformer'].replace('OUT', 'mctformer')}",
+            f"train-seg {COMMANDS['train-seg'].replace('OUT', 'seg')}",
+            *(f"train-aff {name} {COMMANDS[f'train-aff {name}'].replace('OUT', name)}" for name in ("psa", "irn"))):
+        good(*words.split(), "-q", cwd=folder)
+
+
+def commands_of(command: Any, words: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return every command by its words."""
+    if not hasattr(command, "commands"):
+        return {" ".join(words): command}
+    return {name: one for word, below in command.commands.items() for name, one in
+            commands_of(below, (*words, word)).items()}
