@@ -143,6 +143,8 @@ def stand_in(*, autocast: bool = False) -> Iterator[None]:
         # Views of such tensors can't be made in torch's inference mode, and cuDNN has operators of its own.
         stack.enter_context(mock.patch.multiple(torch.inference_mode, __enter__=enter, __exit__=leave))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(),
+                       warn_only=torch.is_deterministic_algorithms_warn_only_enabled())
         stack.callback(torch._C._set_only_lift_cpu_tensors, lifted)
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapped)
         torch._C._set_only_lift_cpu_tensors(True)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -119,9 +120,10 @@ def train(job: Job, config: LoopConfig, output: Output, *, ordinal: str, stop: S
 def _device(kind: str, ordinal: str, world: World) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
-    # Deterministic kernels where CUDA has them; bilinear upsampling's gradient has none, and is let through.
+    # Deterministic kernels where CUDA has them; bilinear upsampling's gradient has none, and is let through silently.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", ".* does not have a deterministic implementation")
     torch.backends.cudnn.benchmark = False
     device = torch.device(ordinal if ":" in ordinal else f"cuda:{world.local_rank}")
     torch.cuda.set_device(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,21 @@ def test_scaled_gradients(every_input: Path, tmp_path: Path) -> None:
     words = f"{WORDS['train-cls cam']} --precision fp16".replace("--device cpu", "--device cuda")
     with stand_in():
         assert made("train-cls cam", words, every_input, tmp_path / "gpu")
+
+
+def test_kernels_that_are_not_deterministic_are_let_through_in_silence(every_input: Path, tmp_path: Path) -> None:
+    words = WORDS["train-cls cam"].replace("--device cpu", "--device cuda")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with stand_in():
+            made("train-cls cam", words, every_input, tmp_path / "gpu")
+            assert torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            torch.zeros(3).put_(torch.tensor([0, 1]), torch.ones(2))
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert not [str(one.message) for one in told if "deterministic" in str(one.message)]
 
 
 def test_a_gpu_that_is_not_here(every_input: Path) -> None:
