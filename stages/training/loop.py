@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.errors import BadData, CannotCreate, Stopped
+from stages.errors import BadData, CannotCreate, Stopped, Unavailable, UsageError
 from stages.flow.device import cores, resolve_device, use_threads
 from stages.flow.execution import Output, Report, Stop, Summary
 from stages.nets.files import net_bytes, read_net
@@ -62,13 +62,29 @@ class Job:
 
 
 def resolved(config: Any) -> Any:
-    """Return the settings with device, precision and threads resolved: what enters the provenance."""
+    """Return the settings with device, precision and threads resolved: what enters the provenance.
+
+    Raises Unavailable where torchrun started more processes than there are GPUs, UsageError for one GPU named to them
+    all, and as `resolve_device`.
+    """
     device = resolve_device(config.device)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cuda" and local > 1:
+        _check_gpus(config.device, local)
     precision = config.precision
     if precision == "auto":
         precision = "fp32" if device == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return replace(config, device=device, precision=precision, threads=config.threads or max(1, cores() // local))
+
+
+def _check_gpus(ordinal: str, processes_here: int) -> None:
+    if ":" in ordinal:
+        raise UsageError(f"--device {ordinal} is one GPU, and torchrun started {processes_here} processes here",
+                         "give --device cuda: each takes its own")
+    count = torch.cuda.device_count()
+    if processes_here > count:
+        raise Unavailable(f"torchrun started {processes_here} processes here, and there are {count} GPUs",
+                          f"give torchrun --nproc-per-node={count}")
 
 
 def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:

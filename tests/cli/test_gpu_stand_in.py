@@ -101,6 +101,14 @@ def test_a_gpu_that_is_not_here(every_input: Path) -> None:
         refused(run(*asked, "cuda:3", cwd=every_input), 69, "cuda:3 is not here", "the last of the 1 is cuda:0")
 
 
+def test_more_processes_than_gpus(every_input: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    words = ("train-cls", "cam", *WORDS["train-cls cam"].replace("--device cpu", "--device cuda").split())
+    with stand_in():
+        refused(run(*words, cwd=every_input), 69, "torchrun started 2 processes here, and there are 1 GPUs")
+        refused(run(*words, "--device", "cuda:0", cwd=every_input), 2, "--device cuda:0 is one GPU", "--device cuda")
+
+
 def test_tensors_of_both_devices_are_refused() -> None:
     with stand_in():
         there, here = torch.ones(3, device="cuda"), torch.ones(3)

@@ -153,11 +153,14 @@ def test_two_tasks_at_work_on_one_part(site: Site, whole: bytes) -> None:
 
 
 def test_the_time_limit_comes_and_the_task_is_back_in_the_queue_before_it(site: Site) -> None:
-    """The signal is SLURM's own, of a limit of one minute (SLURM looks every 30 s); the work would take many."""
+    """The signal is SLURM's own, of a limit of two minutes; the work would take more.
+
+    SLURM looks every 30 s, and sends it up to 30 s early: 35 to 65 s after the start.
+    """
     pictures = make_folder(site.folder / "many", n=400)
     assert index_table(pictures.root, site.folder / "many.h5").code == 0
     path = site.folder / "limit" / "slow" / "cams-00000-of-00001.h5.part"
-    job = submit(site, "limit/slow", "--time=1", "--signal=B:USR1@55", index="many.h5",
+    job = submit(site, "limit/slow", "--time=2", "--signal=B:USR1@55", index="many.h5",
                  maps=("--scales", "8,8,8,8", "--batch-size", "1", "--shard-size", "400", "--device", "cpu"))
     try:
         until(lambda: task_of(site.cluster, job).restarts == 1 and not site.cluster.processes(job), 150)
