@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
 .PHONY: help install lint types layers docs unit test test-slurm test-crash test-damage test-fuzz demo voc920 msrc
-.PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help
+.PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -98,6 +98,9 @@ msrc: $(STAMP) ## the same on MSRC photographs (DATA=FOLDER WEIGHTS=FILE)
 
 bench-clip-es: $(STAMP) ## what CLIP-ES costs beyond the bare image tower (CPU seconds, one thread)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/clip_es.py
+
+bench-cooc: $(STAMP) ## what wsss cooc costs on 10,582 images, beside an interpreter with h5py
+	@$(RUN) benchmarks/cooc.py
 
 bench-help: $(STAMP) ## what wsss --help costs, beside a bare interpreter
 	@$(RUN) benchmarks/help.py

@@ -10,8 +10,6 @@ import numpy as np
 
 from stages.cooc.config import CoocConfig
 from stages.cooc.matrix import counts_of, probability_of
-from stages.data.heat_table import heat_table
-from stages.data.images import encode_png
 from stages.errors import BadData, Stopped
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture
 from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
@@ -139,6 +137,9 @@ def _draw(shard_path: Path, path: Path, diagonal: str) -> None:
     values, names = shard.root("probability"), shard.classes[1:]
     values[values.sum(axis=1) == 0] = np.nan
     title = f"How likely the column's class is where the row's class is, in % (diagonal: {diagonal})"
+    # Pillow takes a tenth of a second, and few ask for a picture.
+    from stages.data.heat_table import heat_table
+    from stages.data.images import encode_png
     picture = heat_table(values, names, title=title)
     make_folder(path.absolute().parent)
     replace_file(path, encode_png(picture))

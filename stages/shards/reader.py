@@ -12,11 +12,11 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -28,6 +28,7 @@ from stages.shards.request import request_of
 from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, MAX_PIXELS, Array
 from stages.shards.values import attributes_of, members_of, value_of
 
+_Read = TypeVar("_Read")
 MOST_OPEN = 64  # shards of a process
 _CACHE = 2 << 20  # bytes, as HDF5 counts them; it takes about ten times as much
 _ONE_PIXEL = (1, 1)
@@ -282,20 +283,16 @@ class Shard:
         In the order of `ids`. Raises BadData when a dataset is not as the kind has it.
         """
         described = next(array for array in KINDS[self.kind].item if array.name == name)
-        for item_id, node in self._nodes(name):
-            with answering(self.path, item_id):
-                found = None if node is None else self._bounded(node, name.encode(), item_id)
+        for item_id, found in self._of_each(name, partial(self._bounded, name=name.encode())):
             _check_array(described, found, self.path, item_id)
             yield item_id, found
 
     def shapes(self, name: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
         """Yield what `each` does with the shape instead of the dataset, which is not read."""
-        for item_id, node in self._nodes(name):
-            with answering(self.path, item_id):
-                shape = None if node is None else node.shape
-            yield item_id, shape
+        return self._of_each(name, lambda node, item_id: node.shape)
 
-    def _nodes(self, name: str) -> Iterator[tuple[str, h5d.DatasetID | None]]:
+    def _of_each(self, name: str, read: Callable[..., _Read]) -> Iterator[tuple[str, _Read | None]]:
+        """Yield (id, `read(node, item_id=id)` of the dataset) as `each` does."""
         with answering(self.path):
             file = self.file
             items = h5g.open(file.id, b"items")
@@ -303,7 +300,8 @@ class Shard:
             if item_id not in self.errors:
                 with answering(self.path, item_id):
                     node = _member(items, group_name(item_id).encode(), name.encode())
-                yield item_id, node
+                    found = None if node is None else read(node, item_id=item_id)
+                yield item_id, found
 
     def _check_item(self, item_id: str, datasets: dict[str, np.ndarray], attrs: dict[str, Any]) -> None:
         kind = KINDS[self.kind]
