@@ -154,15 +154,17 @@ def _guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -
     except Exception as error:
         fault = WsssError(f"internal error ({type(error).__name__}: {error})",
                           "this is a fault of wsss: --debug shows where")
-        code = _answer(stage, refused_memory(error, _less(values)) or fault, values)
+        code = _answer(stage, refused_memory(error, _with_less(values)) or fault, values)
     raise typer.Exit(code)
 
 
-def _less(values: Mapping[str, Any]) -> str:
-    """Return what to do where memory ran out: the options of the command on which its need depends."""
-    options_of_size = {"batch_size": "--batch-size", "crop_size": "--crop-size", "jobs": "-j"}
-    smaller = [option for name, option in options_of_size.items() if name in values]
-    return f"what is done is kept; give a smaller {' or '.join(smaller)}" if smaller else "it needs a larger machine"
+def _with_less(values: Mapping[str, Any]) -> str:
+    """Return what to do where memory ran out. The size of a batch is a setting: with another one nothing goes on."""
+    jobs = ", or with a smaller -j" if "jobs" in values else ""
+    settings = {"batch_size": "--batch-size", "crop_size": "--crop-size"}
+    sizes = [option for name, option in settings.items() if name in values]
+    anew = f"; with a smaller {' or '.join(sizes)} it begins anew" if sizes else ""
+    return f"run the same command where there is more memory{jobs}{anew}"
 
 
 def _os_answer(error: OSError) -> WsssError:

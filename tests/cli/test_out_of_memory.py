@@ -49,9 +49,10 @@ def test_a_batch_for_which_there_is_no_memory_costs_that_batch(tiny_index: Path,
         return real(*args, **more)
 
     monkeypatch.setattr(cnn, "class_maps", starved)
-    refused(run(*asked, tmp_path / "cut"), 74, "out of memory (", "what is done is kept",
-            "give a smaller --batch-size or -j")
+    refused(run(*asked, tmp_path / "cut"), 74, "out of memory (", "run the same command where there is more memory",
+            "or with a smaller -j; with a smaller --batch-size it begins anew")
     assert len(list((tmp_path / "cut").glob("*.part"))) == 1
+    refused(run(*asked, tmp_path / "cut", "--batch-size", "2"), 73, "batch_size")
     good(*asked, tmp_path / "cut")
     assert next(calls) == 4, "three batches, and the second once more"
     [whole], [cut] = ((tmp_path / name).glob("*.h5") for name in ("whole", "cut"))
@@ -64,4 +65,4 @@ def test_a_command_without_options_of_size_asks_for_a_larger_machine(tiny_index:
         bytearray(TOO_MUCH)
 
     monkeypatch.setattr("stages.cooc.stage.counts_of", starved)
-    refused(run("cooc", tiny_index, "-o", tmp_path / "c.h5"), 74, "out of memory; it needs a larger machine")
+    refused(run("cooc", tiny_index, "-o", tmp_path / "c.h5"), 74, "out of memory; run the same command where there is")
