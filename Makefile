@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test test-slurm test-crash test-damage test-fuzz demo voc920 msrc
+.PHONY: help install lint types layers docs unit test test-processors test-slurm test-crash test-damage test-fuzz demo voc920 msrc
 .PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
@@ -24,7 +24,7 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_inf
 
 help: ## this list
 	@echo 'make TARGET [PYTHON=python3.12] [JOBS=2] [OUT=FOLDER]'
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP) ## make .venv and install wsss into it (CONSTRAINTS=/dev/null: newest versions)
 
@@ -64,6 +64,9 @@ unit: $(STAMP) ## all other tests
 	  --ignore=tests/slurm
 
 test: lint types layers docs unit ## all of the five above
+
+test-processors: $(STAMP) ## the numerical tests with the instruction sets of older processors (minutes for each)
+	@$(RUN) tests/processors.py --jobs $(JOBS)
 
 test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is installed if root can (Debian)
 	timeout --kill-after=30 14m env $(PYTEST) -q --durations=5 --install-slurm tests/slurm

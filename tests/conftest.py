@@ -21,6 +21,8 @@ ROOT = TESTS.parent
 # The project first, so that `stages` is the package and not the folder of tests of that name.
 sys.path[:0] = [str(ROOT), str(TESTS)]
 
+from waiting import PATIENCE  # noqa: E402
+
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 for _name, _value in ONE_THREAD.items():
     os.environ.setdefault(_name, _value)
@@ -99,7 +101,7 @@ class CommandLine:
     started: list[subprocess.Popen] = field(default_factory=list)
 
     def __call__(self, *args: object, input: str | None = None, env: Mapping[str, str] | None = None,
-                 timeout: float = 120) -> Result:
+                 timeout: float = PATIENCE) -> Result:
         """Run `wsss ARGS` to its end; `input` is its standard input, nothing when None."""
         fed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
         done = subprocess.run(self._words(args), cwd=self.cwd, env=self._environment(env), capture_output=True,
@@ -125,7 +127,7 @@ class CommandLine:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE)
 
     @staticmethod
     def _words(args: tuple[object, ...]) -> list[str]:

@@ -28,6 +28,10 @@ INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_p
 WITHOUT_NUMBERS = {"aten::cat", "aten::stack"}
 # Of the fused attentions each device has its own; the plain one is the same.
 MATH_ATTENTION = 0
+# Operators that autocast runs in half precision.
+PRODUCTS = {"aten::convolution", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear",
+            "aten::matmul"}
+_product_dtypes: set[torch.dtype] = set()
 
 
 class Elsewhere(torch.Tensor):
@@ -102,11 +106,28 @@ def _computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu': {name}")
     inner_args, inner_kwargs = tree_map_only(Elsewhere, lambda one: one.inner, (args, kwargs))
     inner_kwargs.pop("pin_memory", None)
-    found = func(*inner_args, **inner_kwargs | ({} if device is None else {"device": torch.device("cpu")}))
+    inner_kwargs |= {} if device is None else {"device": torch.device("cpu")}
+    if wanted and name in PRODUCTS:
+        found = _compute_product(func, inner_args, inner_kwargs)
+    else:
+        found = func(*inner_args, **inner_kwargs)
     if not wanted:
         return args[0] if name == "aten::copy_" else found
     found = tree_map_only(torch.Tensor, Elsewhere, found)
     return return_and_correct_aliasing(func, args, kwargs, found) if there and name != "aten::_to_copy" else found
+
+
+def _compute_product(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """Computes a product of half precision as a GPU does: summed in float32 and then rounded, on every processor.
+
+    A CPU without instructions for bf16 would take minutes for a small network.
+    """
+    dtype = next(one.dtype for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor))
+    _product_dtypes.add(dtype)
+    if dtype not in (torch.bfloat16, torch.float16):
+        return func(*args, **kwargs)
+    args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.float, (args, kwargs))
+    return func(*args, **kwargs).to(dtype)
 
 
 def _check_together(func: Any, name: str, args: Sequence[Any], tensors: Sequence[torch.Tensor]) -> None:
@@ -125,8 +146,11 @@ def _check_together(func: Any, name: str, args: Sequence[Any], tensors: Sequence
 
 
 @contextmanager
-def stand_in(*, autocast: bool = False) -> Iterator[None]:
-    """Let there be a GPU `cuda:0`; with `autocast` half precision is what it would be there, without gradients."""
+def stand_in(*, autocast: bool = False) -> Iterator[set[torch.dtype]]:
+    """Lets there be a GPU `cuda:0`; with `autocast` half precision is what it would be there, without gradients.
+
+    Yields the types in which convolutions and matrix products have been computed so far.
+    """
     def enter(self: Any) -> None:
         self.guard = torch.no_grad()
         self.guard.__enter__()
@@ -151,4 +175,5 @@ def stand_in(*, autocast: bool = False) -> Iterator[None]:
         torch.__future__.set_swap_module_params_on_conversion(True)
         torch._C._ensureCUDADeviceGuardSet()
         stack.enter_context(_Everywhere())
-        yield
+        _product_dtypes.clear()
+        yield _product_dtypes

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.runner import run
 from stages import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,12 +73,12 @@ def test_readme_names_the_stage(stage):
 
 
 @pytest.mark.parametrize("stage", PRESENT, ids=lambda stage: stage.name)
-def test_help_leads_with_an_example_and_names_what_is_read_and_written(stage, wsss):
-    overview = wsss(stage.name, "--help")
+def test_help_leads_with_an_example_and_names_what_is_read_and_written(stage):
+    overview = run(stage.name, "--help")
     assert overview.code == 0, overview.err
     methods = methods_in(overview.out)
     for words in [(stage.name, method) for method in methods] or [(stage.name,)]:
-        told = wsss(*words, "--help")
+        told = run(*words, "--help")
         assert told.code == 0, told.err
         assert "Example" in told.out, f"wsss {' '.join(words)} --help has no example"
         named = set(re.findall(r"[a-z]+", told.out.lower()))
@@ -85,8 +86,8 @@ def test_help_leads_with_an_example_and_names_what_is_read_and_written(stage, ws
         assert missing <= named, f"wsss {' '.join(words)} --help does not name {sorted(missing - named)}"
 
 
-def test_help_lists_the_stages_in_the_order_of_the_work(wsss):
-    told = wsss("--help")
+def test_help_lists_the_stages_in_the_order_of_the_work():
+    told = run("--help")
     assert told.code == 0, told.err
     listed = [name for name in methods_in(told.out) if name in {stage.name for stage in PRESENT}]
     assert listed == [stage.name for stage in PRESENT]

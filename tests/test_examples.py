@@ -12,7 +12,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from stages.flow.maps import full_size
 from stages.shards import KINDS, Contents, Item, Shard, write_shard
 from stages.shards.items import group_name
 from stages.shards.journal import frame
+from waiting import PATIENCE, wait_until
 from wsss_cli.app import app
 from wsss_cli.recipe import section
 
@@ -118,11 +118,10 @@ def script(name: str, tmp_path: Path, *args: str, command: str = "wsss", body: s
     return subprocess.Popen(["bash", str(EXAMPLES / "slurm" / name), *args], cwd=tmp_path, env=environment)
 
 
-def words(tmp_path: Path, program: str, seconds: float = 10.0) -> list[str]:
+def words(tmp_path: Path, program: str) -> list[str]:
     """Return what a program on PATH was called with, waiting for it."""
-    place, end = tmp_path / f"{program}.words", time.monotonic() + seconds
-    while not (place.exists() and place.read_text().endswith("\n")) and time.monotonic() < end:
-        time.sleep(0.01)
+    place = tmp_path / f"{program}.words"
+    wait_until(lambda: place.exists() and place.read_text().endswith("\n"))
     return place.read_text().splitlines()
 
 
@@ -139,14 +138,14 @@ def test_job_scripts_are_bash(path):
 
 @pytest.mark.parametrize(("more", "jobs"), [({}, "2"), ({"SLURM_GPUS_ON_NODE": "1"}, "1")], ids=["cores", "GPU"])
 def test_the_maps_of_a_task(tmp_path, more, jobs):
-    assert script("map.sbatch", tmp_path, *MAPS, **more).wait(timeout=20) == 0
+    assert script("map.sbatch", tmp_path, *MAPS, **more).wait(timeout=PATIENCE) == 0
     assert words(tmp_path, "wsss") == [*MAPS, "--task", "3/16", "--jobs", jobs]
     assert not (tmp_path / "scontrol.words").exists()
 
 
 @pytest.mark.parametrize("code", [65, 73])
 def test_a_failed_task_says_so_and_is_not_queued_again(tmp_path, code):
-    assert script("map.sbatch", tmp_path, *MAPS, body=f"exit {code}").wait(timeout=20) == code
+    assert script("map.sbatch", tmp_path, *MAPS, body=f"exit {code}").wait(timeout=PATIENCE) == code
     assert not (tmp_path / "scontrol.words").exists()
 
 
@@ -154,11 +153,9 @@ def stopped(tmp_path: Path, name: str, number: signal.Signals, command: str, bod
     """Send a signal to a job script when its command is ready, and return its exit code."""
     job = script(name, tmp_path, *MAPS, command=command, body=f"{body}\ntouch ready\nwhile :; do sleep 0.05; done")
     try:
-        end = time.monotonic() + 60
-        while not (tmp_path / "ready").exists() and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until((tmp_path / "ready").exists, job)
         job.send_signal(number)
-        return job.wait(timeout=60)
+        return job.wait(timeout=PATIENCE)
     finally:
         job.kill()
 
@@ -226,7 +223,7 @@ def test_every_target_of_a_papers_makefile_can_be_planned(tmp_path, folder, sett
     assert len(targets) >= 6
     command = ["make", "-n", "-C", EXAMPLES / folder, f"OUT={tmp_path / 'out'}", "WSSS=wsss", "WEIGHTS=w.pth",
                f"SETTINGS={settings}", *targets]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr and done.stdout.count("wsss") >= len(targets)
 
@@ -238,7 +235,7 @@ def test_every_row_of_mixing_is_of_the_networks_that_it_names(tmp_path, settings
     whole = typer.main.get_command(app)
     done = subprocess.run(["make", "-n", "-C", EXAMPLES / "mixing", f"OUT={tmp_path / 'out'}", "WSSS=wsss",
                            "WEIGHTS=w.pth", f"SETTINGS={settings}", f"TRAIN={train}", "table1", "table2"],
-                          capture_output=True, text=True, check=False, timeout=60)
+                          capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     trained: dict[str, list[str]] = {}
     for words in commands_of(done.stdout):
@@ -272,7 +269,8 @@ def test_every_row_of_csd_can_be_planned(tmp_path, settings, rows):
     single = [f"table1-{row}" for row in rows]
     for target in (*single, "table1", "val", "table2", "figure6", "pairs"):
         done = subprocess.run(["make", "-n", "-C", EXAMPLES / "csd", f"OUT={tmp_path / 'out'}", "WSSS=wsss",
-                               f"SETTINGS={settings}", target], capture_output=True, text=True, check=False, timeout=60)
+                               f"SETTINGS={settings}", target], capture_output=True, text=True, check=False,
+                              timeout=PATIENCE)
         assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
         pasting = [line for line in done.stdout.replace("\\\n", " ").splitlines() if "train-cls csd" in line]
         wanted = {"table2": 2, "figure6": 20, "pairs": 1, "table1": len(rows) // 2, "val": len(rows) // 2}
@@ -304,7 +302,7 @@ def planned(tmp_path):
     def plan(target: str, *more: str) -> list[list[str]]:
         done = subprocess.run(["make", "-n", "-C", EXAMPLES / "image-text", f"OUT={tmp_path / 'out'}", "WSSS=wsss",
                                f"CAPTIONS={tmp_path / 'c.h5'}", *more, target], capture_output=True, text=True,
-                              check=False, timeout=60)
+                              check=False, timeout=PATIENCE)
         assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
         calls = commands_of(done.stdout)
         for call in calls:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import PATIENCE
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 RESULT = {"miou": 0.5, "images": 2, "background": {"rule": "constant", "value": 0.3, "chosen_on": "given"}}
 STAND_IN = """#!/bin/bash
@@ -53,7 +55,7 @@ class Example:
         done = subprocess.run(
             ["make", "-j", "4", "-C", EXAMPLES / self.name, f"OUT={self.root / 'out'}", f"WSSS={self.root / 'wsss'}",
              f"PYTHON={sys.executable}", f"DATA={self.root / 'out' / 'pictures'}", "WEIGHTS=w.pth", "SETTINGS=small",
-             *words], capture_output=True, text=True, check=False, timeout=120)
+             *words], capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning" not in done.stderr and "jobserver" not in done.stderr, done.stderr
         return log.read_text().splitlines()

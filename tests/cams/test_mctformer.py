@@ -26,8 +26,9 @@ def nets() -> dict[str, MCTformer]:
     for version in VERSIONS:
         torch.manual_seed(0)
         found[version] = MCTformer(ClassTokenBackbone("timm:vit_tiny_patch16_224", 4), version).eval()
-        for parameter in found[version].parameters():
-            torch.nn.init.normal_(parameter, std=0.08)
+        # Small queries and keys make every attention nearly even, and maps that are flat to 0.05 %.
+        for name, parameter in found[version].named_parameters():
+            torch.nn.init.normal_(parameter, std=0.4 if "qkv.weight" in name else 0.08)
     return found
 
 
@@ -42,6 +43,17 @@ def image() -> np.ndarray:
 def views_of(*images: np.ndarray, scales=(1.0,), rounding: str = "down") -> list[torch.Tensor]:
     each = [patch_views(one, scales, 16, (0.5,) * 3, (0.5,) * 3, rounding) for one in images]
     return [torch.from_numpy(np.stack(of_scale)) for of_scale in zip(*each, strict=True)]
+
+
+def tolerance_after_stretching(raw: torch.Tensor) -> float:
+    """Returns how far maps may be apart that were stretched to [0, 1] from float32 maps like `raw` (C, h, w).
+
+    Twelve layers in float32 are right to 5e-6 of the largest value (40 roundings; 1e-7 to 4e-7 were measured against
+    float64). Stretching divides that by the range of the map, which is small where the attention is nearly even.
+    """
+    tolerance = 5e-6 * float(raw.abs().max() / (raw.amax((1, 2)) - raw.amin((1, 2))).min())
+    assert tolerance < 0.05, "the maps are too flat to be compared"
+    return tolerance
 
 
 def every(_place: int, _scores: np.ndarray) -> np.ndarray:
@@ -75,8 +87,7 @@ def test_without_scales_and_flip_it_is_the_nets_own_map(nets, image, version, af
             attention = net.attention(view).mean(2).sum(0)[0, 4:, 4:]
             wanted = (wanted.flatten(1) @ attention.T).unflatten(1, (3, 5))
         torch.testing.assert_close(torch.from_numpy(scores), net(view)[0].sigmoid(), rtol=1e-4, atol=1e-5)
-    # Refined maps of random weights are nearly flat: stretching them makes the last bits of fp32 visible.
-    torch.testing.assert_close(cam, unit_range(wanted), rtol=0, atol=2e-3 if affinity else 1e-4)
+    torch.testing.assert_close(cam, unit_range(wanted), rtol=0, atol=tolerance_after_stretching(wanted))
     assert ids.tolist() == [1, 2, 3, 4]
     torch.testing.assert_close(cam.amax((1, 2)), torch.ones(4), rtol=0, atol=1e-4)
     assert not cam.amin((1, 2)).any()
@@ -105,7 +116,7 @@ def test_views_are_summed_on_the_finest_grid(nets, image):
                 total += F.interpolate(maps, (4, 7), mode="bilinear", align_corners=False)[0]
     (_, cam, _), = batch_maps(net, views, config, every)
     assert cam.shape == (4, 4, 7)
-    torch.testing.assert_close(cam, unit_range(total), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(cam, unit_range(total), rtol=0, atol=tolerance_after_stretching(total))
 
 
 def test_the_sum_takes_the_largest_grid_wherever_it_stands():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from cli.runner import good, refused, run
 from stages.nets.files import read_net
 from stages.shards import Run
+from waiting import PATIENCE, wait_until
 
 pytest.importorskip("pydensecrf")
 # At stride 8 the pictures have 6 x 8 cells, a crop 5 x 5: just as many as a pair closer than 3 needs across.
@@ -94,12 +94,9 @@ def test_stopped_while_labels_are_made_it_goes_on(tiny_index, maps, affinity, ws
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 75)):
         before = kept.stat().st_size if kept.exists() else 0
         process = wsss.start(*command)
-        deadline = time.monotonic() + 60
-        while (not kept.exists() or kept.stat().st_size <= before + 400) and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        wait_until(lambda before=before: kept.exists() and kept.stat().st_size > before + 400, process)
         os.kill(process.pid, number)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=PATIENCE)
         assert process.returncode == code, told
     done = wsss(*command)
     assert done.code == 0, done.err

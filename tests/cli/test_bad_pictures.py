@@ -103,7 +103,7 @@ def test_a_missing_picture_and_a_folder_in_its_place(root, tmp_path):
 def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(wsss, root):
     picture(root).unlink()
     os.mkfifo(picture(root))
-    done = wsss("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "-o", "i.h5", timeout=60)
+    done = wsss("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "-o", "i.h5")
     assert done.code == 65
     assert f"{NAME}.jpg: " in done.err
     assert "regular file" in done.err

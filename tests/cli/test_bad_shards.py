@@ -16,6 +16,7 @@ import pytest
 from cli.runner import SMALL, TRAINING, good, refused, run
 from conftest import ROOT
 from stages.shards import Contents, Item, Run, Shard, write_shard
+from waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def test_a_shard_that_a_writer_has_open_is_read_without_a_lock(bad, tmp_path):
     with h5py.File(bad, "r+"):
         script = f"import sys; sys.argv = ['wsss', 'info', {str(bad)!r}]; from wsss_cli.__main__ import main; main()"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
-                              env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120)
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=PATIENCE)
     assert done.returncode in (0, 65), done.stderr
     assert "Traceback" not in done.stderr and "lock" not in done.stderr
 

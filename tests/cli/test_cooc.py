@@ -13,6 +13,7 @@ from PIL import Image
 
 from cli.runner import good, refused, run
 from stages.shards import Contents, Item, Shard, check_shard, write_shard
+from waiting import PATIENCE
 
 CLASSES = ("background", "cat", "dog", "sofa")
 TAGS = "id,tags\na,cat\nb,cat;dog\nc,\nd,cat;dog;sofa\ne,dog\nf,cat\n"
@@ -82,7 +83,7 @@ def test_on_a_terminal(wsss, index, tmp_path, piped):
     with os.fdopen(theirs, "w") as terminal:
         done = subprocess.run(wsss._words(("cooc", index, "-o", tmp_path / "cooc.h5")), env=wsss._environment(None),
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if piped else terminal, stderr=terminal,
-                              check=False, timeout=120)
+                              check=False, timeout=PATIENCE)
     shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
     assert done.returncode == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from cli.runner import good, refused, run
 from stages.nets.files import read_net
 from stages.shards import Contents, Item, Run, write_shard
 from training.test_command import _torchrun
+from waiting import PATIENCE, wait_until
 
 SMALL = ("--base", "cam", *TRAINING)
 
@@ -278,12 +278,10 @@ def test_stopped_it_goes_on_to_the_same_net(given, wsss):
     train = ("train-cls", "csd", *given, *SMALL, "--epochs", "12", "--placement", "random")
     good(*train, "-o", wsss.cwd / "whole.safetensors")
     process = wsss.start(*train, "-o", "cut.safetensors")
-    log, end = wsss.cwd / "cut.log.jsonl", time.monotonic() + 60
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
-        time.sleep(0.002)
+    log = wsss.cwd / "cut.log.jsonl"
+    assert wait_until(lambda: log.exists() and len(log.read_text().splitlines()) >= 3, process), process.communicate()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 75
     done = run(*train, "-o", wsss.cwd / "cut.safetensors")
     assert done.code == 0 and "goes on after step" in done.err
@@ -297,7 +295,7 @@ def test_two_processes_of_which_one_may_have_no_pair(given, wsss):
     """A batch of one image each: with `own` most steps have a pair in one process, or in none."""
     both = _torchrun(wsss, "train-cls", "csd", *given, *SMALL, "--batch-size", "1", "--targets", "own", "-o",
                      "two.safetensors")
-    out, err = both.communicate(timeout=120)
+    out, err = both.communicate(timeout=PATIENCE)
     assert (both.returncode, out) == (0, "two.safetensors\n"), err
     assert logged(wsss.cwd / "two.safetensors")[-1]["pairs"] == 4
     assert err.count("4 pairs: ") == 1

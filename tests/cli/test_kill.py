@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CommandLine
+from waiting import PATIENCE, wait_until
 
 # Large scales and batches of one make an image slow enough to be killed in.
 _SLOW = ("--shard-size", 6, "--batch-size", 1, "--scales", "1,4,8", "--device", "cpu")
@@ -42,14 +43,6 @@ def _progress(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.glob("*.h5*")} if folder.exists() else {}
 
 
-def _wait(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
-    """Wait until something has happened, or the process has ended."""
-    deadline = time.monotonic() + 60
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 def _works(folder: Path) -> Callable[[], bool]:
     """Return a question: has an image been added since now? (The head of a journal has about 700 bytes.)"""
     before = sum(_progress(folder).values())
@@ -65,7 +58,7 @@ def test_killed_at_ten_moments_it_ends_as_if_it_had_not_been(tiny_index: Path, t
             break
         process, works = wsss.start(*command), _works(cams)
         if attempt % 5:  # else also before the first image, while it starts
-            _wait(process, works)
+            wait_until(works, process)
         time.sleep(moments.uniform(0, 0.25 if attempt % 5 else 1.5))
         process.kill()
         _, err = process.communicate()
@@ -105,16 +98,13 @@ def test_workers_die_with_their_parent_and_the_rerun_ends_the_same(
     command, cams = _command(tiny_index, tiny_net, jobs=2), wsss.cwd / "cams"
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 75)):
         process = wsss.start(*command)
-        _wait(process, _works(cams))
+        wait_until(_works(cams), process)
         workers = _children(process)
         assert len(workers) >= 2
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == code, err
-        deadline = time.monotonic() + 5
-        while any(map(_runs, workers)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not any(map(_runs, workers))
+        wait_until(lambda workers=workers: not any(map(_runs, workers)))
     done = wsss(*command)
     assert (done.code, sorted(done.out.split())) == (0, [f"cams/{name}" for name in _NAMES]), done.err
     assert _shards(cams) == whole
@@ -126,9 +116,9 @@ def test_a_signal_ends_with_75_and_loses_nothing(tiny_index: Path, tiny_net: Pat
     sizes = [0]
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         process = wsss.start(*command)
-        _wait(process, _works(cams))
+        wait_until(_works(cams), process)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 75, err
         assert "run the same command again" in err.splitlines()[-1] and "Traceback" not in err
         assert all(line.startswith("cams/") for line in out.splitlines())
@@ -142,13 +132,13 @@ def test_two_at_once_on_one_output(tiny_index: Path, tiny_net: Path, wsss: Comma
                                    whole: dict[str, bytes]) -> None:
     command, cams = _command(tiny_index, tiny_net), wsss.cwd / "cams"
     first = wsss.start(*command)
-    _wait(first, lambda: bool(list(cams.glob("*.part"))))
+    wait_until(lambda: bool(list(cams.glob("*.part"))), first)
     os.kill(first.pid, signal.SIGSTOP)
     second = wsss(*command)
     os.kill(first.pid, signal.SIGCONT)
     assert second.code == 75 and "another process is at work on it" in second.err
     assert len(second.err.splitlines()) == 1
-    out, err = first.communicate(timeout=60)
+    out, err = first.communicate(timeout=PATIENCE)
     assert (first.returncode, len(out.splitlines())) == (0, 2), err
     assert _shards(cams) == whole
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from conftest import ROOT
 from stages.shards import Contents, Item, provenance_entry, shard_name, write_shard
+from waiting import PATIENCE
 
 CLASSES = ("background", "cat", "dog")
 SIDE = 320
@@ -59,7 +60,7 @@ def peak(folder: Path, *words: object) -> int:
     """Run a command of wsss, which must end with 0, and return its memory at most, in bytes."""
     command = [sys.executable, "-c", BETWEEN, sys.executable, "-m", "wsss_cli", *map(str, words)]
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                          capture_output=True, text=True, timeout=120)
+                          capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 

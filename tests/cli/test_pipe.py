@@ -7,12 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from conftest import CommandLine
+from waiting import PATIENCE, wait_until
 
 _PARTS = 4
 
@@ -34,13 +34,6 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.h5")) if folder.exists() else []
 
 
-def _until(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.002)
-
-
 @pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="refine crf needs pydensecrf")
 def test_three_commands_are_at_work_at_once(tiny_index: Path, tiny_net: Path, made: CommandLine,
                                             wsss: CommandLine) -> None:
@@ -49,16 +42,16 @@ def test_three_commands_are_at_work_at_once(tiny_index: Path, tiny_net: Path, ma
     cams = wsss.start(*_cams(tiny_index, tiny_net), **pipes)
     crf = wsss.start("refine", "crf", "-", "-o", "crf", "-j", 2, stdin=cams.stdout, **pipes)
     pseudo = wsss.start("pseudo", "-", "-o", "masks", "-j", 2, stdin=crf.stdout, **pipes)
-    _until(wsss.cwd / "cams" / f"cams-00001-of-0000{_PARTS}.h5.part")
+    assert wait_until((wsss.cwd / "cams" / f"cams-00001-of-0000{_PARTS}.h5.part").exists, cams)
     os.kill(cams.pid, signal.SIGSTOP)
-    _until(wsss.cwd / "masks" / f"masks-00000-of-0000{_PARTS}.h5")
+    assert wait_until((wsss.cwd / "masks" / f"masks-00000-of-0000{_PARTS}.h5").exists, pseudo)
     assert len(_names(wsss.cwd / "cams")) < _PARTS
     assert cams.poll() is crf.poll() is pseudo.poll() is None
     os.kill(cams.pid, signal.SIGCONT)
     cams.stdout.close()
     crf.stdout.close()
-    out, err = pseudo.communicate(timeout=90)
-    assert (pseudo.returncode, crf.wait(30), cams.wait(30)) == (0, 0, 0), err
+    out, err = pseudo.communicate(timeout=PATIENCE)
+    assert (pseudo.returncode, crf.wait(PATIENCE), cams.wait(PATIENCE)) == (0, 0, 0), err
     assert out.splitlines() == [f"masks/masks-0000{part}-of-0000{_PARTS}.h5" for part in range(_PARTS)]
     # One after the other the commands make the same shards.
     assert made("refine", "crf", "cams", "-o", "crf", "-j", 1).code == 0

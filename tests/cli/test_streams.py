@@ -13,6 +13,7 @@ import pytest
 from cli.runner import SMALL, good, refused, run
 from conftest import CommandLine, Result
 from stages.shards import Shard
+from waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def shell(line: CommandLine, redirected: str, *args: object) -> Result:
     """Run `wsss ARGS` by a shell that redirects its streams."""
     words = subprocess.list2cmdline(line._words(args))
     done = subprocess.run(["bash", "-c", f"{words} {redirected}"], cwd=line.cwd, env=line._environment(None),
-                          capture_output=True, text=True, check=False, timeout=120)
+                          capture_output=True, text=True, check=False, timeout=PATIENCE)
     return Result(done.returncode, done.stdout, done.stderr)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from flow.workers import Bench, Told
 from stages.errors import MissingInput, Stopped
 from stages.flow.pictures import image_files
 from stages.flow.stream import LivePaths, arriving
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -73,9 +73,7 @@ def test_the_first_shard_is_done_before_the_second_path_comes(tmp_path: Path, pi
     def feed() -> None:
         for part in parts:
             os.write(pipe[1], f"{part}\n".encode())
-            deadline = time.monotonic() + 30
-            while len(told.paths) <= len(seen) and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_until(lambda: len(told.paths) > len(seen))
             seen.append(list(told.paths))
         os.close(pipe[1])
 

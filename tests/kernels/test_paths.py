@@ -47,7 +47,8 @@ def test_maxima_are_those_on_the_path_and_so_is_their_gradient():
     found = path_maxima(boundary, 4)
     assert found.shape == (2, 22, 5, 5)
     torch.testing.assert_close(found.flatten(2), brute_force(boundary, 4), rtol=0, atol=0)
-    assert torch.autograd.gradcheck(lambda given: path_affinities(given, 4), boundary.requires_grad_())
+    small = boundary[:1, :6, :9].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: path_affinities(given, 4), small)
 
 
 def test_of_equal_values_one_has_the_gradient():

@@ -15,6 +15,7 @@ from shards.flips import everything
 from shards.samples import IDS, SMALL_FILES, contents
 from stages.errors import BadData, MissingInput, WsssError
 from stages.shards import Shard, check_shard, write_shard
+from waiting import PATIENCE
 
 _FLIPS = Path(__file__).with_name("flips.py")
 
@@ -45,7 +46,7 @@ def _sweep(path: Path, mask: int, steps: list[tuple[int, int]]) -> list[tuple[in
     started = [subprocess.Popen([sys.executable, _FLIPS, path, str(first), str(stride), str(mask)],
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                for first, stride in steps]
-    ended = [(*process.communicate(timeout=120), process.returncode) for process in started]
+    ended = [(*process.communicate(timeout=PATIENCE), process.returncode) for process in started]
     for out, progress, code in ended:
         assert code == 0, f"ended {code} at byte {progress.split()[-1:]}: {out}"
     return [tuple(map(int, out.split())) for out, _, _ in ended]  # type: ignore[misc]

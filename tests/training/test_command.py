@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import CommandLine
+from waiting import PATIENCE, wait_until
 
 EPOCHS = 24
 _ARGS = ("--net", "wsss:tiny", "--crop-size", "32", "--long-side", "32,48", "--batch-size", "4", "--threads", "1",
@@ -34,11 +34,7 @@ def _lines(folder: Path, name: str = "cam") -> int:
 
 def _after(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
     """Wait until something has happened; fail when the process ends before."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    assert wait_until(condition, process), process.communicate()
 
 
 def test_ended_by_signals_and_by_kill_it_goes_on_to_the_same_net(tiny_index: Path, whole: bytes,
@@ -49,7 +45,7 @@ def test_ended_by_signals_and_by_kill_it_goes_on_to_the_same_net(tiny_index: Pat
         before = _lines(wsss.cwd)
         _after(process, lambda before=before: _lines(wsss.cwd) >= before + 3)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out) == (code, ""), err
         assert (wsss.cwd / "cam.safetensors.part").exists() and not (wsss.cwd / "cam.safetensors").exists()
         if code == 75:
@@ -78,7 +74,7 @@ def _torchrun(wsss: CommandLine, *args: object) -> subprocess.Popen:
 def test_two_processes_train_one_net_and_go_on_with_it(tiny_index: Path, whole: bytes, wsss: CommandLine) -> None:
     command = ("train-cls", "cam", tiny_index, *_ARGS, "--batch-size", "2")
     first = _torchrun(wsss, *command, "-o", "two.safetensors")
-    out, err = first.communicate(timeout=120)
+    out, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0, err
     assert out.splitlines() == ["two.safetensors"]
     two = (wsss.cwd / "two.safetensors").read_bytes()
@@ -86,12 +82,12 @@ def test_two_processes_train_one_net_and_go_on_with_it(tiny_index: Path, whole: 
     cut = _torchrun(wsss, *command, "-o", "cut.safetensors")
     _after(cut, lambda: _lines(wsss.cwd, "cut") >= 3)
     cut.send_signal(signal.SIGTERM)
-    cut.communicate(timeout=120)
+    cut.communicate(timeout=PATIENCE)
     assert cut.returncode != 0 and (wsss.cwd / "cut.safetensors.part").exists()
     alone = wsss(*command, "-o", "cut.safetensors")
     assert alone.code == 73 and "processes: 2 -> 1" in alone.err
     rest = _torchrun(wsss, *command, "-o", "cut.safetensors")
-    out, err = rest.communicate(timeout=120)
+    out, err = rest.communicate(timeout=PATIENCE)
     assert (rest.returncode, out) == (0, "cut.safetensors\n"), err
     assert "goes on after step" in err
     assert (wsss.cwd / "cut.safetensors").read_bytes() == two
