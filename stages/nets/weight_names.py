@@ -37,7 +37,8 @@ def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]
 
     Known are: IRN (`resnet50.*`, `classifier`, `fc_edge*` and `fc_dp*`, everything else there a second
     registration of the same weights: facts of the released code), PSA and SC-CAM (`fc8`, `fc8_20`; `f8_*`, `f9`),
-    MCTformer's segmentation network (`fc8_seg_conv1`, `fc8_seg_conv2`), DeepLab-v2 wrapped for several scales (`base.`, `scale.`), torchvision's old DenseNets.
+    MCTformer's segmentation network (`fc8_seg_conv1`, `fc8_seg_conv2`), DeepLab-v2 wrapped for several scales (`base.`,
+    `scale.`), torchvision's old DenseNets.
     """
     kept, original, copies = {}, {}, []
     irn = any(key.startswith("resnet50.") for key in state)
