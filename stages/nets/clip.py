@@ -266,11 +266,10 @@ def _gelu_of(file: Path) -> str:
 def _unknown_architecture(clip: str, state: dict[str, Tensor]) -> UsageError:
     """Return the error for a file of --clip whose tensors fit more than one architecture."""
     names = names_of_sizes(state)
-    fitting = f"; its sizes are those of {', '.join(names)}" if names else ""
-    give = f"--clip {names[0]}" if names else "--clip NAME or CONFIG.json"
+    give = f"--clip {' or '.join(names)}, as it was trained," if names else "--clip NAME or CONFIG.json"
     return UsageError(f"--clip {clip} does not tell its architecture: tensors alone show neither which GELU (exact or "
-                      f"quick) they were trained with nor how wide an attention head is{fitting}",
-                      f"give {give} --weights {clip}")
+                      "quick) they were trained with nor how wide an attention head is",
+                      f"give {give} with --weights {clip}")
 
 
 def _below_text(name: str) -> str:

@@ -126,6 +126,8 @@ def names_of_sizes(state: Mapping[str, Tensor]) -> list[str]:
     names = []
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
+        if "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]:
+            continue
         vision, text = ({**defaults, **config[part]} for part, defaults in _DEFAULTS.items())
         if all(config["embed_dim"] == sizes["embed_dim"] and values.get(key) == size
                for values, part in ((vision, "vision_cfg"), (text, "text_cfg")) for key, size in sizes[part].items()):

@@ -131,7 +131,7 @@ def test_an_archive_runs_with_the_gelu_that_it_tells(tmp_path, files, kind, stat
 
 def test_tensors_alone_do_not_tell_the_architecture(tmp_path, files):
     """LAION's ViT-B-16 has the exact GELU and OpenAI's the quick one: their tensors have the same names and shapes."""
-    with pytest.raises(UsageError, match=r"exact or quick.*give --clip NAME or CONFIG.json --weights"):
+    with pytest.raises(UsageError, match=r"exact or quick.*give --clip NAME or CONFIG.json with --weights"):
         find_clip(str(files[1]), None)
     with torch.device("meta"):
         state = empty_model(config_by_name("ViT-B-16")).state_dict()
