@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ from stages.nets.clip_text import TextTower
 from stages.nets.clip_vision import VisionTower, is_ordinary
 from stages.nets.clip_watched import WatchedTower
 from stages.nets.fetch import QUICK, fetch_clip_weights
+from stages.nets.finite import EARLIER
 from stages.nets.torchscript import gelu_of_code, is_torchscript, read_torchscript
-from stages.nets.weights import names_a_file, read_state_dict
+from stages.nets.weights import COUNTER, names_a_file, read_state_dict
 
 DEFAULT_CLIP, DEFAULT_WEIGHTS = "ViT-B-16", "openai"
 _FILES = (".pt", ".pth", ".bin", ".safetensors")
@@ -149,8 +151,12 @@ def load_clip(source: ClipSource, *, device: torch.device, dtype: torch.dtype = 
     if words < needed:
         raise BadData(f"its vocab_size {words} is below the {needed} of its tokenizer",
                       "give a model config of open_clip", where=source.name)
-    return Clip(_tower(model.visual, dtype, round_positions, positions), TextTower(model, tokenizer),
-                float(model.logit_scale.exp()), source.mean, source.std)
+    scale = float(model.logit_scale.exp())
+    if not math.isfinite(scale):
+        raise BadData(f"its logit_scale {float(model.logit_scale):g} gives a scale of cosines that is not finite",
+                      EARLIER, where=str(source.weights or source.name))
+    return Clip(_tower(model.visual, dtype, round_positions, positions), TextTower(model, tokenizer), scale,
+                source.mean, source.std)
 
 
 def in_pieces(source: ClipSource, words: Sequence[str]) -> list[str]:
@@ -165,9 +171,11 @@ def in_pieces(source: ClipSource, words: Sequence[str]) -> list[str]:
 def open_model(source: ClipSource) -> tuple[Any, dict[str, Any]]:
     """Return the model of open_clip itself in float32, with its config: what a training builds upon.
 
-    Raises BadData for weights of another network.
+    Raises BadData for weights of another network, UsageError for a ResNet.
     """
     model, _ = _built(source)
+    if source.is_resnet:
+        raise UsageError("the image tower is a ResNet", "give --clip a ViT such as ViT-B-16")
     return model.float(), source.architecture or config_of_openai(model.state_dict())
 
 
@@ -210,14 +218,7 @@ def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
     from open_clip import model as models
 
     state = None if source.weights is None else _read(source.weights)
-    if source.architecture is None:
-        try:
-            model = models.build_model_from_openai_state_dict(dict(state or {}))
-        except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-            raise BadData(f"holds no weights of OpenAI's CLIP ({str(error).splitlines()[0][:80]})",
-                          "give --clip NAME or CONFIG.json with --weights", where=str(source.weights)) from None
-        return model, {"context_length": len((state or {})["positional_embedding"])}
-    settings = copy.deepcopy(source.architecture)
+    settings = copy.deepcopy(source.architecture) or _openai_config(state or {}, source)
     custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
     family = models.CustomTextCLIP if custom else models.CLIP
     if "multimodal_cfg" in settings:
@@ -236,6 +237,14 @@ def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
     return model, settings["text_cfg"]
 
 
+def _openai_config(state: Mapping[str, Tensor], source: ClipSource) -> dict[str, Any]:
+    try:
+        return config_of_openai(state)
+    except (KeyError, IndexError) as error:
+        raise BadData(f"holds no weights of OpenAI's CLIP ({error} is not there)",
+                      "give --clip NAME or CONFIG.json with --weights", where=str(source.weights)) from None
+
+
 def _load(model: Any, state: dict[str, Tensor], source: ClipSource) -> None:
     state = {name: tensor for name, tensor in state.items() if name not in OPENAI_ONLY}
     target = model.state_dict()
@@ -245,7 +254,9 @@ def _load(model: Any, state: dict[str, Tensor], source: ClipSource) -> None:
         state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
     for name in sorted(set(state) | set(target)):
         ours, theirs = target.get(name), state.get(name)
-        if ours is not None and theirs is not None and not theirs.is_floating_point():
+        if theirs is None and name.endswith(COUNTER):
+            continue
+        if ours is not None and theirs is not None and ours.is_floating_point() and not theirs.is_floating_point():
             raise BadData(f"{name} holds {str(theirs.dtype).removeprefix('torch.')} numbers where {source.name} has "
                           "floating-point ones", "give weights that are not quantised", where=str(source.weights))
         if ours is None or theirs is None or ours.shape != theirs.shape:
@@ -253,7 +264,8 @@ def _load(model: Any, state: dict[str, Tensor], source: ClipSource) -> None:
             here = "has no such weight" if ours is None else f"has shape {tuple(ours.shape)}"
             raise BadData(f"weights of another network: {name} is {there}, {source.name} {here}",
                           "give --clip and --weights that fit", where=str(source.weights))
-    model.load_state_dict(state)
+    # All that may be missing are counters of batches, which only a training reads.
+    model.load_state_dict(state, strict=False)
 
 
 def _gelu_of(file: Path) -> str:

@@ -88,30 +88,36 @@ def is_openais(state: Mapping[str, Tensor]) -> bool:
 
 
 def config_of_openai(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the model config of the ViT of OpenAI's release that has the weights `state`.
+    """Return the model config of the CLIP of OpenAI's release, a ViT or a ResNet, that has the weights `state`.
 
-    Raises UsageError for a ResNet.
+    Raises KeyError naming a tensor that is not there.
     """
-    if "visual.layer1.0.conv1.weight" in state:
-        raise UsageError("the image tower is a ResNet", "give --clip a ViT such as ViT-B-16")
-    sizes = _sizes_of_weights(state)
-    text = {**sizes["text_cfg"], "heads": sizes["text_cfg"]["width"] // 64}
-    return {"embed_dim": sizes["embed_dim"], "quick_gelu": True, "vision_cfg": sizes["vision_cfg"], "text_cfg": text}
+    text = _text_sizes(state)
+    vision = _resnet_sizes(state) if "visual.layer1.0.conv1.weight" in state else _vit_sizes(state)
+    return {"embed_dim": state["text_projection"].shape[1], "quick_gelu": True, "vision_cfg": vision,
+            "text_cfg": {**text, "heads": text["width"] // 64}}
 
 
-def _sizes_of_weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return what the tensors of an ordinary CLIP with a ViT tell of its config. Raises KeyError for anything else."""
-    def count_blocks(prefix: str) -> int:
-        return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
+def _text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"context_length": len(state["positional_embedding"]), "vocab_size": len(state["token_embedding.weight"]),
+            "width": len(state["ln_final.weight"]), "layers": _count_blocks(state, "transformer.resblocks.")}
 
+
+def _vit_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     patch = state["visual.conv1.weight"].shape
     cells = len(state["visual.positional_embedding"]) - 1
-    return {"embed_dim": state["text_projection"].shape[1],
-            "vision_cfg": {"image_size": round(cells**0.5) * patch[-1], "width": patch[0], "patch_size": patch[-1],
-                           "layers": count_blocks("visual.transformer.resblocks.")},
-            "text_cfg": {"context_length": len(state["positional_embedding"]), "width": len(state["ln_final.weight"]),
-                         "vocab_size": len(state["token_embedding.weight"]),
-                         "layers": count_blocks("transformer.resblocks.")}}
+    return {"image_size": round(cells**0.5) * patch[-1], "width": patch[0], "patch_size": patch[-1],
+            "layers": _count_blocks(state, "visual.transformer.resblocks.")}
+
+
+def _resnet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    cells = len(state["visual.attnpool.positional_embedding"]) - 1
+    return {"image_size": 32 * round(cells**0.5), "width": state["visual.layer1.0.conv1.weight"].shape[0],
+            "patch_size": None, "layers": [_count_blocks(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]}
+
+
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
 
 
 def names_of_sizes(state: Mapping[str, Tensor]) -> list[str]:
@@ -120,7 +126,8 @@ def names_of_sizes(state: Mapping[str, Tensor]) -> list[str]:
 
     plain = {name.removeprefix("text."): tensor for name, tensor in state.items()}
     try:
-        sizes = _sizes_of_weights(plain)
+        sizes = {"vision_cfg": _vit_sizes(plain), "text_cfg": _text_sizes(plain)}
+        embedding = plain["text_projection"].shape[1]
     except (KeyError, IndexError):
         return []
     names = []
@@ -128,9 +135,9 @@ def names_of_sizes(state: Mapping[str, Tensor]) -> list[str]:
         config = open_clip.get_model_config(name)
         if "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]:
             continue
-        vision, text = ({**defaults, **config[part]} for part, defaults in _DEFAULTS.items())
-        if all(config["embed_dim"] == sizes["embed_dim"] and values.get(key) == size
-               for values, part in ((vision, "vision_cfg"), (text, "text_cfg")) for key, size in sizes[part].items()):
+        values = {part: {**defaults, **config[part]} for part, defaults in _DEFAULTS.items()}
+        if config["embed_dim"] == embedding and all(
+                values[part].get(key) == size for part in sizes for key, size in sizes[part].items()):
             names.append(name)
     return names
 

@@ -347,4 +347,39 @@ def test_the_config_of_an_archive_of_openai_builds_the_same_model(tmp_path):
     again = empty_model(told)
     again.load_state_dict(model.state_dict())
     tokens = text_tokenizer(told)(["a dog"])
-    torch.testing.assert_close(again.encode_text(tokens), model.encode_text(tokens), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(again.encode_text(tokens), model.encode_text(tokens))
+
+
+def test_weights_of_openais_names_are_not_rounded(tmp_path):
+    """A state dict of OpenAI's names that was trained on in float32 keeps its values."""
+    recipe = Recipe(5, 64, 2, 1, 32, 64, 1, 1)
+    state = {name: tensor * 1.0001 for name, tensor in recipe.state().items()}
+    torch.save({**state, **RELEASED}, tmp_path / "w.pt")
+    model, _ = open_model(find_clip(str(tmp_path / "w.pt"), None))
+    weights = model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("counters", [True, False])
+def test_a_resnet_of_openais_release(tmp_path, counters):
+    config = {"embed_dim": 64, "quick_gelu": True, "text_cfg": {**SMALL["text_cfg"], "width": 64, "heads": 1},
+              "vision_cfg": {"image_size": 96, "layers": [1, 2, 1, 1], "width": 16, "patch_size": None}}
+    model = empty_model(config)
+    state = {name: tensor for name, tensor in model.state_dict().items()
+             if counters or not name.endswith("num_batches_tracked")}
+    torch.save({**state, **RELEASED}, tmp_path / "rn.pt")
+    source = find_clip(str(tmp_path / "rn.pt"), None)
+    assert source.is_resnet
+    clip = load_clip(source, device=CPU)
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model.eval().visual(images)
+        torch.testing.assert_close(clip.vision.embed(images).embedding, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="image tower is a ResNet"):
+        open_model(source)
+
+
+def test_a_scale_that_is_not_finite(files, tmp_path):
+    torch.save({**RECIPE.state(), "logit_scale": torch.tensor(1000.0)}, tmp_path / "w.pt")
+    with pytest.raises(BadData, match=r"w\.pt: its logit_scale 1000 gives a scale of cosines that is not finite"):
+        load_clip(find_clip(str(files[0]), str(tmp_path / "w.pt")), device=CPU)
