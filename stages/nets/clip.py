@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from torch import Tensor
 from stages.errors import BadData, Unavailable, UsageError
 from stages.nets.clip_config import (
     OPENAI_MEAN,
+    OPENAI_ONLY,
     OPENAI_STD,
     config_by_name,
     config_from_json,
+    config_of_openai,
     existing,
     has_quick_twin,
+    is_openais,
+    names_of_sizes,
     or_tags,
 )
 from stages.nets.clip_resnet import ResNetTower
@@ -29,10 +34,10 @@ from stages.nets.clip_text import TextTower
 from stages.nets.clip_vision import VisionTower, is_ordinary
 from stages.nets.clip_watched import WatchedTower
 from stages.nets.fetch import QUICK, fetch_clip_weights
-from stages.nets.torchscript import is_torchscript, read_torchscript
-from stages.nets.weights import names_a_file, read_state_dict
+from stages.nets.finite import EARLIER
+from stages.nets.torchscript import gelu_of_code, is_torchscript, read_torchscript
+from stages.nets.weights import COUNTER, names_a_file, read_state_dict
 
-_OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 DEFAULT_CLIP, DEFAULT_WEIGHTS = "ViT-B-16", "openai"
 _FILES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -44,7 +49,8 @@ Tower = VisionTower | ResNetTower | WatchedTower
 class ClipSource:
     """Which CLIP: its name, its architecture as open_clip's configs have it, and the file of its weights.
 
-    `architecture` is None where the weights themselves tell it (OpenAI's); `weights` is None for seeded random ones.
+    `architecture` is None where the weights themselves tell it (OpenAI's release); `weights` is None for seeded random
+    ones.
     """
 
     name: str
@@ -89,14 +95,19 @@ def find_clip(clip: str | None, weights: str | None) -> ClipSource:
 
     Without a `clip` it is the ViT-B/16 that all the papers use, with OpenAI's weights unless others are given.
     `weights` "random" is seeded random weights, for trying things out. Raises UsageError naming close names and
-    tags, MissingInput, BadData for a config that is none, Unavailable when a tag can't be fetched.
+    tags and for a file whose tensors alone do not tell the architecture, MissingInput, BadData for a config that is
+    none or for weights that are not finite, Unavailable when a tag can't be fetched.
     """
     if clip is None:
         clip, weights = DEFAULT_CLIP, weights or DEFAULT_WEIGHTS
     if clip.endswith(_FILES):
         if weights is not None:
             raise UsageError(f"--clip {clip} holds its weights", "leave --weights out, or give --clip CONFIG.json")
-        return ClipSource("openai", None, existing(clip), notes=(f"the architecture is as {clip} has it",))
+        file = existing(clip)
+        state = _read(file)
+        if not is_openais(state):
+            raise _unknown_architecture(clip, state)
+        return ClipSource("openai", None, file, notes=(f"the architecture is as {clip} has it",))
     is_file = clip.endswith(".json")
     name = Path(clip).stem if is_file else clip.replace("/", "-")
     architecture, preprocess = config_from_json(Path(clip)) if is_file else (config_by_name(name), {})
@@ -108,8 +119,13 @@ def find_clip(clip: str | None, weights: str | None) -> ClipSource:
         return ClipSource(name, architecture, None, tuple(mean), tuple(std),
                           ("--weights random: the maps mean nothing",))
     if names_a_file(weights) or weights.endswith(_FILES):
-        file, quick = existing(weights), is_torchscript(Path(weights))
-        if not quick and not architecture.get("quick_gelu") and has_quick_twin(name):
+        file = existing(weights)
+        gelu = _gelu_of(file)
+        quick = gelu == "quick"
+        if gelu == "exact" and architecture.get("quick_gelu"):
+            architecture = {**architecture, "quick_gelu": False}
+            notes = (f"{name} runs with the exact GELU that the code of {weights} computes",)
+        if not gelu and not architecture.get("quick_gelu") and has_quick_twin(name):
             notes = (f"{name} runs with the exact GELU; weights that OpenAI trained need --clip {name}{QUICK}",)
     else:
         file, described = fetch_clip_weights(name, weights)
@@ -135,8 +151,12 @@ def load_clip(source: ClipSource, *, device: torch.device, dtype: torch.dtype = 
     if words < needed:
         raise BadData(f"its vocab_size {words} is below the {needed} of its tokenizer",
                       "give a model config of open_clip", where=source.name)
-    return Clip(_tower(model.visual, dtype, round_positions, positions), TextTower(model, tokenizer),
-                float(model.logit_scale.exp()), source.mean, source.std)
+    scale = float(model.logit_scale.exp())
+    if not math.isfinite(scale):
+        raise BadData(f"its logit_scale {float(model.logit_scale):g} gives a scale of cosines that is not finite",
+                      EARLIER, where=str(source.weights or source.name))
+    return Clip(_tower(model.visual, dtype, round_positions, positions), TextTower(model, tokenizer), scale,
+                source.mean, source.std)
 
 
 def in_pieces(source: ClipSource, words: Sequence[str]) -> list[str]:
@@ -151,10 +171,12 @@ def in_pieces(source: ClipSource, words: Sequence[str]) -> list[str]:
 def open_model(source: ClipSource) -> tuple[Any, dict[str, Any]]:
     """Return the model of open_clip itself in float32, with its config: what a training builds upon.
 
-    Raises BadData for weights of another network.
+    Raises BadData for weights of another network, UsageError for a ResNet.
     """
     model, _ = _built(source)
-    return model.float(), source.architecture or _openai_config(model.state_dict())
+    if source.is_resnet:
+        raise UsageError("the image tower is a ResNet", "give --clip a ViT such as ViT-B-16")
+    return model.float(), source.architecture or config_of_openai(model.state_dict())
 
 
 def empty_model(architecture: dict[str, Any]) -> Any:
@@ -165,24 +187,6 @@ def empty_model(architecture: dict[str, Any]) -> Any:
 def text_tokenizer(architecture: dict[str, Any]) -> Any:
     """Return the tokenizer of a model config: `tokenizer(texts)` gives ids (P, T). Raises Unavailable."""
     return _tokenizer(architecture["text_cfg"])
-
-
-def _openai_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the config of a ViT of OpenAI's release, whose weights tell all of it; heads are 64 channels wide."""
-    def layers(prefix: str) -> int:
-        return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
-
-    if "visual.layer1.0.conv1.weight" in state:
-        raise UsageError("the image tower is a ResNet", "give --clip a ViT such as ViT-B-16")
-    patch = state["visual.conv1.weight"].shape
-    cells = len(state["visual.positional_embedding"]) - 1
-    width, image_layers = len(state["ln_final.weight"]), layers("visual.transformer.resblocks.")
-    return {"embed_dim": state["text_projection"].shape[1], "quick_gelu": True,
-            "vision_cfg": {"image_size": round(cells**0.5) * patch[-1], "layers": image_layers,
-                           "width": patch[0], "patch_size": patch[-1]},
-            "text_cfg": {"context_length": len(state["positional_embedding"]), "width": width, "heads": width // 64,
-                         "vocab_size": len(state["token_embedding.weight"]),
-                         "layers": layers("transformer.resblocks.")}}
 
 
 def _tower(visual: Any, dtype: torch.dtype, round_positions: bool, positions: str) -> Tower:
@@ -214,14 +218,7 @@ def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
     from open_clip import model as models
 
     state = None if source.weights is None else _read(source.weights)
-    if source.architecture is None:
-        try:
-            model = models.build_model_from_openai_state_dict(dict(state or {}))
-        except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-            raise BadData(f"holds no weights of OpenAI's CLIP ({str(error).splitlines()[0][:80]})",
-                          "give --clip NAME or CONFIG.json with --weights", where=str(source.weights)) from None
-        return model, {"context_length": len((state or {})["positional_embedding"])}
-    settings = copy.deepcopy(source.architecture)
+    settings = copy.deepcopy(source.architecture) or _openai_config(state or {}, source)
     custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
     family = models.CustomTextCLIP if custom else models.CLIP
     if "multimodal_cfg" in settings:
@@ -240,8 +237,16 @@ def _built(source: ClipSource) -> tuple[Any, dict[str, Any]]:
     return model, settings["text_cfg"]
 
 
+def _openai_config(state: Mapping[str, Tensor], source: ClipSource) -> dict[str, Any]:
+    try:
+        return config_of_openai(state)
+    except (KeyError, IndexError) as error:
+        raise BadData(f"holds no weights of OpenAI's CLIP ({error} is not there)",
+                      "give --clip NAME or CONFIG.json with --weights", where=str(source.weights)) from None
+
+
 def _load(model: Any, state: dict[str, Tensor], source: ClipSource) -> None:
-    state = {name: tensor for name, tensor in state.items() if name not in _OPENAI_ONLY}
+    state = {name: tensor for name, tensor in state.items() if name not in OPENAI_ONLY}
     target = model.state_dict()
     if "text.positional_embedding" in target and "positional_embedding" in state:
         state = {_below_text(name): tensor for name, tensor in state.items()}
@@ -249,12 +254,34 @@ def _load(model: Any, state: dict[str, Tensor], source: ClipSource) -> None:
         state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
     for name in sorted(set(state) | set(target)):
         ours, theirs = target.get(name), state.get(name)
+        if theirs is None and name.endswith(COUNTER):
+            continue
+        if ours is not None and theirs is not None and ours.is_floating_point() and not theirs.is_floating_point():
+            raise BadData(f"{name} holds {str(theirs.dtype).removeprefix('torch.')} numbers where {source.name} has "
+                          "floating-point ones", "give weights that are not quantised", where=str(source.weights))
         if ours is None or theirs is None or ours.shape != theirs.shape:
             there = "not there" if theirs is None else f"of shape {tuple(theirs.shape)}"
             here = "has no such weight" if ours is None else f"has shape {tuple(ours.shape)}"
             raise BadData(f"weights of another network: {name} is {there}, {source.name} {here}",
                           "give --clip and --weights that fit", where=str(source.weights))
-    model.load_state_dict(state)
+    # All that may be missing are counters of batches, which only a training reads.
+    model.load_state_dict(state, strict=False)
+
+
+def _gelu_of(file: Path) -> str:
+    """Return which GELU the file of weights tells, "quick" or "exact"; an empty text where it tells none."""
+    if is_torchscript(file) and (gelu := gelu_of_code(file)):
+        return gelu
+    return "quick" if is_openais(_read(file)) else ""
+
+
+def _unknown_architecture(clip: str, state: dict[str, Tensor]) -> UsageError:
+    """Return the error for a file of --clip whose tensors fit more than one architecture."""
+    names = names_of_sizes(state)
+    give = f"--clip {' or '.join(names)}, as it was trained," if names else "--clip NAME or CONFIG.json"
+    return UsageError(f"--clip {clip} does not tell its architecture: tensors alone show neither which GELU (exact or "
+                      "quick) they were trained with nor how wide an attention head is",
+                      f"give {give} with --weights {clip}")
 
 
 def _below_text(name: str) -> str:

@@ -13,6 +13,7 @@ from urllib.request import getproxies
 from torch import Tensor, hub
 
 from stages.errors import Unavailable, UsageError
+from stages.nets.finite import check_finite
 from stages.nets.registry import resolve
 
 # Our networks whose initial weights are another library's.
@@ -27,13 +28,15 @@ def fetch_weights(name: str, tag: str) -> dict[str, Tensor]:
 
     Raises UsageError naming the tags when there is no such tag, and Unavailable naming the file to bring when
     it can't be had: offline this takes seconds, since the connection is tried once before the library does.
+    BadData for weights that are not finite.
     """
     source, short = resolve(name)
     source, short = INITIAL.get(short, (source, short)) if source == "wsss" else (source, short)
-    if source == "torchvision":
-        return _from_torchvision(short, tag)
-    if source == "timm":
-        return _from_timm(short, tag)
+    loaders = {"torchvision": _from_torchvision, "timm": _from_timm}
+    if source in loaders:
+        state = loaders[source](short, tag)
+        check_finite(state, f"{name} {tag}", "remove its file from the cache of its library and run this again")
+        return state
     raise UsageError(f"--weights {tag}: {name} has no weights known by a tag", "give a file: --weights FILE")
 
 

@@ -23,6 +23,7 @@ from stages.errors import BadData, MissingInput, UsageError
 from stages.nets.affinity import AffinityNet
 from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, SubcategoryClassifier
+from stages.nets.finite import check_finite
 from stages.nets.irn import IRNet
 from stages.nets.mctformer import MCTFORMERS, MCTformer
 from stages.nets.registry import build_backbone
@@ -75,7 +76,8 @@ def is_net(path: str | PathLike[str]) -> bool:
 def read_net(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return (tensors by name, description) of a net file, verified.
 
-    Raises MissingInput; BadData when it is no net of ours, of a newer version, cut short or damaged.
+    Raises MissingInput; BadData when it is no net of ours, of a newer version, cut short or damaged, or when a weight
+    is not finite.
     """
     if not Path(path).is_file():
         raise MissingInput("no such file", "give a net written by wsss train-*", where=str(path))
@@ -88,6 +90,7 @@ def read_net(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
     description = _described(text, str(path))
     if tensors_sha256(tensors) != description["sha256"]:
         raise BadData("damaged: its tensors don't match their sha256", "copy it again", where=str(path))
+    check_finite(tensors, str(path), "train it again")
     return tensors, description
 
 
@@ -174,8 +177,11 @@ def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
     tensors, description = read_net(path)
     try:
         net = build_from_description(description)
+        if hasattr(net, "check_tensors"):
+            net.check_tensors(tensors)
         net.load_state_dict(tensors)
     except (BadData, RuntimeError) as error:
         what = error.what if isinstance(error, BadData) else "its weights don't fit its architecture"
-        raise BadData(what, "use the version that wrote it", where=str(path)) from error
+        do = error.do if isinstance(error, BadData) else "use the version that wrote it"
+        raise BadData(what, do, where=str(path)) from error
     return net.eval(), description

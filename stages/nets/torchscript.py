@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import BadData
+from stages.nets.finite import check_finite
 
 _DTYPES = {f"torch {name}Storage": dtype for name, dtype in {
     "Half": torch.float16, "BFloat16": torch.bfloat16, "Float": torch.float32, "Double": torch.float64,
@@ -68,16 +69,34 @@ def is_torchscript(file: Path) -> bool:
 def read_torchscript(file: Path) -> dict[str, Tensor]:
     """Return parameters and buffers by name, on the CPU: what `torch.jit.load(file).state_dict()` gives.
 
-    Raises BadData for a file that is cut short or damaged, and for one that needs more than tensors to be put back.
+    Raises BadData for a file that is cut short or damaged, for one that needs more than tensors to be put back, and
+    for values that are not finite.
     """
     try:
         with zipfile.ZipFile(file) as opened:
             archive = _Archive(opened, file.stat().st_size)
-            return archive.tensors(_Machine(archive.storage).run(archive.bytes("data.pkl")))
+            tensors = archive.tensors(_Machine(archive.storage).run(archive.bytes("data.pkl")))
     except Exception as error:
         why = error.args[0] if isinstance(error, _TELLING) else f"its contents make no sense: {type(error).__name__}"
         raise BadData(f"no TorchScript file that can be read ({str(why)[:120]})", "fetch or copy it again",
                       where=str(file)) from None
+    check_finite(tensors, str(file))
+    return tensors
+
+
+def gelu_of_code(file: Path) -> str:
+    """Return which GELU the code of an archive computes, "quick" (x sigmoid(1.702 x)) or "exact"; else an empty text.
+
+    The code is searched as text. A CLIP has no other sigmoid.
+    """
+    try:
+        with zipfile.ZipFile(file) as opened:
+            archive = _Archive(opened, file.stat().st_size)
+            texts = [archive.bytes(name) for name in archive.code_names()]
+    except Exception:
+        return ""
+    exact, quick = (any(re.search(pattern, text) for text in texts) for pattern in (rb"\bgelu\(", rb"\bsigmoid\("))
+    return "" if exact == quick else "exact" if exact else "quick"
 
 
 _TELLING = (_Refused, zipfile.BadZipFile)
@@ -103,6 +122,12 @@ class _Archive:
         if len(data) > _LONGEST:
             raise _Refused(f"{name} is longer than {_LONGEST} bytes")
         return data
+
+    def code_names(self) -> list[str]:
+        """Return the members that hold code."""
+        prefix = f"{self._top}/"
+        return [name.removeprefix(prefix) for name in self._opened.namelist()
+                if name.startswith(f"{prefix}code/") and name.endswith(".py")]
 
     def _told(self, name: str) -> zipfile.ZipInfo:
         try:

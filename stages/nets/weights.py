@@ -14,14 +14,20 @@ from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput
 from stages.nets.fetch import fetch_weights
+from stages.nets.finite import check_finite
 from stages.nets.weight_names import HEADS, bare, is_head, renamed
 
 __all__ = ["ImportReport", "fetch_weights", "import_weights", "names_a_file", "read_state_dict",
            "weights_digest"]
 
-WRAPPERS = ("state_dict", "model")
+# What trainings save their network under, beside an optimiser and counters; the first that holds tensors is taken.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+_DEEPEST = 8
+# What torch.nn.DataParallel and torch.compile put before names; the latter also inside, around a part of a network.
+_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
 _ARCHIVE = b"PK\x03\x04"
 COUNTER = "num_batches_tracked"
+_MOST_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,25 @@ class ImportReport:
 
     def __str__(self) -> str:
         line = f"{len(self.loaded)} tensors loaded, {len(self.dropped_head)} of the head dropped"
-        return f"{line}, {len(self.unused)} not used" if self.unused else line
+        line += _listed(self.dropped_head)
+        if self.renamed:
+            line += f", {len(self.renamed)} go by other names here"
+        return f"{line}, {len(self.unused)} not used{_listed(self.unused)}" if self.unused else line
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
+    return f" ({shown})" if names else ""
 
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors by name in a .safetensors, .pth or .pt file, on the CPU.
 
-    `{"state_dict": ...}` and `{"model": ...}` are unwrapped, a leading `module.` is cut. Pickles are read with
-    `weights_only`: one that would run code is refused. The checksums of a .pth are looked at, which `torch.load` does
-    not; a .safetensors of others has none. Raises MissingInput and BadData (one line).
+    Dictionaries below `state_dict`, `model_state_dict`, `model` and `net` are unwrapped, also nested ones, and the
+    prefixes `module.` and `_orig_mod.` removed. Averages beside them (`model_ema`) and optimisers are not read. Pickles
+    are read with `weights_only`: one that would run code is refused. The checksums of a .pth are looked at, which
+    `torch.load` does not; a .safetensors of others has none. Raises MissingInput and BadData (one line), the latter
+    also for values that are not finite.
     """
     file = Path(path)
     if not file.is_file():
@@ -52,7 +68,20 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
         state = _read_safetensors(file)
     else:
         state = _tensors(_read_pickle(file), file)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = _without_prefixes(state, file)
+    check_finite(state, str(file))
+    return state
+
+
+def _without_prefixes(state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    plain: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        bare_name = _PREFIXES.sub("", name)
+        if bare_name in plain:
+            raise BadData(f"two of its tensors are named {bare_name} without the prefixes module. and _orig_mod.",
+                          "save the state_dict of the network alone", where=str(file))
+        plain[bare_name] = tensor
+    return plain
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -114,14 +143,22 @@ def _fits(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bool:
 
 
 def _tensors(content: object, file: Path) -> dict[str, Tensor]:
+    if tensors := _unwrap(content):
+        return tensors
+    entries = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else type(content).__name__
+    raise BadData(f"it holds no tensors by name (but {entries or 'an empty dictionary'})",
+                  f"save the network's state_dict, by itself or below {', '.join(WRAPPERS)}", where=str(file))
+
+
+def _unwrap(content: object, depth: int = 0) -> dict[str, Tensor]:
+    """Return the tensors by name of a dictionary, or of the first wrapper in it that holds any; else an empty one."""
+    # A pickled dictionary may hold itself.
+    if not isinstance(content, dict) or depth > _DEEPEST:
+        return {}
     for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if isinstance(content, dict):
-        found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if found:
-            return found
-    raise BadData("it holds no tensors by name", "give a file with a network's state_dict", where=str(file))
+        if tensors := _unwrap(content.get(wrapper), depth + 1):
+            return tensors
+    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
 def names_a_file(weights: str) -> bool:
@@ -154,10 +191,14 @@ def import_weights(
     target = net.state_dict()
     ours = {bare(key): key for key in target}
     weights, original, unused = renamed(state)
+    if repeated := sorted(set(state) - {*original.values(), *unused}):
+        raise BadData(f"{repeated[0]} is there a second time under another name", "save the network's state_dict alone",
+                      where=where)
     loaded, dropped = {}, []
     for name, tensor in weights.items():
         key = ours.get(bare(name))
         if key is not None and target[key].shape == tensor.shape:
+            _check_numbers(original[name], tensor, target[key], where)
             loaded[key] = name
         elif is_head(bare(name), (*heads, *HEADS)) and (key is None or is_head(bare(key), heads)):
             dropped.append(original[name])
@@ -165,10 +206,28 @@ def import_weights(
             unused.append(original[name])
         else:
             raise _mismatch(original[name], tensor, None if key is None else target[key], where)
+    dropped += [original[name] for name in _drop_partial_layers(loaded, target, heads)]
     _check_complete(target, loaded, heads, where)
     net.load_state_dict({key: weights[name] for key, name in loaded.items()}, strict=False)
-    changed = tuple(key for key, name in loaded.items() if key != original[name])
+    changed = tuple(key for key, name in loaded.items() if bare(key) != bare(original[name]))
     return ImportReport(tuple(loaded), tuple(dropped), changed, tuple(unused))
+
+
+def _check_numbers(name: str, tensor: Tensor, target: Tensor, where: str) -> None:
+    """Raise BadData for whole or complex numbers in the place of real ones: quantised weights, say."""
+    if target.is_floating_point() and not tensor.is_floating_point():
+        raise BadData(f"{name} holds {str(tensor.dtype).removeprefix('torch.')} numbers where the network has "
+                      "floating-point ones", "give weights that are not quantised", where=where)
+
+
+def _drop_partial_layers(loaded: dict[str, str], target: dict[str, Tensor], heads: tuple[str, ...]) -> list[str]:
+    """Take the rest of a head's layer out of `loaded` where one of its tensors is not loaded; return the rest's names.
+
+    Half a layer of the file and half a new one are neither of the two.
+    """
+    missing = {key.rpartition(".")[0] for key in target
+               if key not in loaded and is_head(bare(key), heads) and not key.endswith(COUNTER)} - {""}
+    return [loaded.pop(key) for key in list(loaded) if key.rpartition(".")[0] in missing]
 
 
 def _belongs(name: str, ours: dict[str, str]) -> bool:

@@ -17,6 +17,7 @@ from torch import nn
 
 from stages.errors import BadData, CannotCreate, WsssError
 from stages.nets.files import tensors_sha256
+from stages.nets.finite import check_finite
 from stages.shards import differences, part_path
 from stages.shards.disk import locked, make_folder, replace_file, temporary_path
 from stages.shards.request import sha256_of
@@ -107,7 +108,10 @@ class Checkpoint:
             return False
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return the tensors and the head of the state on disk. Raises BadData when it is none, or is damaged."""
+        """Return the tensors and the head of the state on disk.
+
+        Raises BadData when it is none, is damaged, or holds values that are not finite.
+        """
         try:
             with safe_open(self.path, "pt") as file:
                 head = json.loads(file.metadata()[_KEY])
@@ -120,6 +124,8 @@ class Checkpoint:
             raise self._unusable("has no checksum: it was damaged, or written by an older version")
         if head.pop("digest") != sha256_of(head) or head.get("sha256") != tensors_sha256(tensors):
             raise self._unusable("damaged: its contents don't match their checksum")
+        # A step can spoil the weights after its own loss was finite.
+        check_finite(tensors, str(self.path), "remove it, and train anew with a smaller --lr or a longer --warmup")
         return tensors, head
 
     def _unusable(self, what: str) -> BadData:

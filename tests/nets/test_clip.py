@@ -7,17 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from seeded_clip import Recipe
 from stages.errors import BadData, MissingInput, Unavailable, UsageError
 from stages.nets.clip import empty_model, find_clip, load_clip, open_model, text_tokenizer
+from stages.nets.clip_config import config_by_name, names_of_sizes
 from stages.nets.clip_text import TextTower
 from stages.nets.clip_watched import WatchedTower
 from stages.nets.prompts import class_features, templates_of, variant_shares, word_features
 
 RECIPE = Recipe(seed=5, width=32, layers=2, heads=4, embed=12, text_width=64, text_layers=2, text_heads=1)
 CPU = torch.device("cpu")
+# What OpenAI's archives, and the state dicts made of them, hold besides the weights.
+RELEASED = {name: torch.tensor(number) for name, number in
+            (("input_resolution", 224), ("context_length", 77), ("vocab_size", 49408))}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def test_weights_of_a_custom_text_model_are_the_same_model(files, tmp_path, clip
 
 def test_an_openai_state_dict_tells_its_own_architecture(tmp_path):
     recipe = Recipe(seed=5, width=64, layers=2, heads=1, embed=12, text_width=64, text_layers=1, text_heads=1)
-    torch.save(recipe.state(), tmp_path / "openai.pt")
+    torch.save({**recipe.state(), **RELEASED}, tmp_path / "openai.pt")
     own = load_clip(find_clip(str(tmp_path / "openai.pt"), None), device=CPU)
     config, weights = recipe.write(tmp_path / "both")
     named = load_clip(find_clip(str(config), str(weights)), device=CPU)
@@ -79,25 +84,62 @@ def test_an_openai_state_dict_tells_its_own_architecture(tmp_path):
         torch.testing.assert_close(own.vision.embed(images).embedding, named.vision.embed(images).embedding)
 
 
-def test_torchscript_archives_are_openais_and_run_with_the_quick_gelu(tmp_path, files):
-    class Archive(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            for name, tensor in RECIPE.state().items():
-                _put(self, name, tensor)
+class Archive(torch.nn.Module):
+    """The tensors of a CLIP as an archive holds them, whose code computes nothing with them."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
+    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        for name, tensor in state.items():
+            _put(self, name, tensor)
 
-    torch.jit.script(Archive()).save(str(tmp_path / "archive.pt"))
-    slow = {**RECIPE.config(), "quick_gelu": False}
-    (tmp_path / "slow.json").write_text(json.dumps(slow))
-    source = find_clip(str(tmp_path / "slow.json"), str(tmp_path / "archive.pt"))
-    assert any("quick GELU" in note for note in source.notes)
-    other, plain = load_clip(source, device=CPU), load_clip(find_clip(*map(str, files)), device=CPU)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class QuickArchive(Archive):
+    """One whose code has the quick GELU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class ExactArchive(Archive):
+    """One whose code has the exact GELU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(x)
+
+
+@pytest.mark.parametrize(("kind", "state", "gelu"), [
+    (Archive, RELEASED, "quick"), (QuickArchive, {}, "quick"), (ExactArchive, {}, "exact"), (Archive, {}, "")])
+def test_an_archive_runs_with_the_gelu_that_it_tells(tmp_path, files, kind, state, gelu):
+    torch.jit.script(kind({**RECIPE.state(), **state})).save(str(tmp_path / "archive.pt"))
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        torch.testing.assert_close(other.vision.embed(images).embedding, plain.vision.embed(images).embedding)
+    for named in (False, True):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({**RECIPE.config(), "quick_gelu": named}))
+        source = find_clip(str(path), str(tmp_path / "archive.pt"))
+        wanted = {"quick": True, "exact": False, "": named}[gelu]
+        assert bool(source.architecture.get("quick_gelu")) == wanted
+        assert any(f"the {gelu} GELU" in note for note in source.notes) == (wanted != named)
+        path.write_text(json.dumps({**RECIPE.config(), "quick_gelu": wanted}))
+        plain = load_clip(find_clip(str(path), str(files[1])), device=CPU)
+        with torch.inference_mode():
+            torch.testing.assert_close(load_clip(source, device=CPU).vision.embed(images).embedding,
+                                       plain.vision.embed(images).embedding)
+
+
+def test_tensors_alone_do_not_tell_the_architecture(tmp_path, files):
+    """LAION's ViT-B-16 has the exact GELU and OpenAI's the quick one: their tensors have the same names and shapes."""
+    with pytest.raises(UsageError, match=r"exact or quick.*give --clip NAME or CONFIG.json with --weights"):
+        find_clip(str(files[1]), None)
+    with torch.device("meta"):
+        state = empty_model(config_by_name("ViT-B-16")).state_dict()
+    assert {"ViT-B-16", "ViT-B-16-quickgelu"} <= set(names_of_sizes(state))
+    assert not set(names_of_sizes(state)) & {"ViT-B-32", "ViT-B-16-plus-240", "ViT-L-14"}
+    custom = {name if name.startswith(("visual.", "logit_")) else f"text.{name}": state[name] for name in state}
+    assert names_of_sizes(custom) == names_of_sizes(state)
+    assert names_of_sizes({"conv1.weight": torch.zeros(1)}) == []
 
 
 def _put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -106,7 +148,10 @@ def _put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
         if not hasattr(module, folder):
             module.add_module(folder, torch.nn.Module())
         module = getattr(module, folder)
-    module.register_parameter(last, torch.nn.Parameter(tensor, requires_grad=False))
+    if tensor.is_floating_point():
+        module.register_parameter(last, torch.nn.Parameter(tensor, requires_grad=False))
+    else:
+        module.register_buffer(last, tensor)
 
 
 def test_half_precision_stays_close(files):
@@ -150,7 +195,7 @@ def test_a_file_for_the_gelu_of_its_model_needs_no_other_name(monkeypatch, tmp_p
 
 
 def test_a_file_says_nothing_of_its_gelu_and_that_is_told(tmp_path):
-    (tmp_path / "w.safetensors").touch()
+    save_file({"logit_scale": torch.ones(())}, tmp_path / "w.safetensors")
     source = find_clip("ViT-B/16", str(tmp_path / "w.safetensors"))
     assert not source.architecture.get("quick_gelu") and source.name == "ViT-B-16"
     assert source.notes == (
@@ -293,6 +338,7 @@ def test_fusions(clip):
 def test_the_config_of_an_archive_of_openai_builds_the_same_model(tmp_path):
     recipe = Recipe(5, 64, 3, 1, 32, 64, 2, 1)
     config, weights = recipe.write(tmp_path)
+    torch.save({**torch.load(weights), **RELEASED}, weights)
     model, told = open_model(find_clip(str(weights), None))
     wanted = json.loads(config.read_text())
     # A width of one head need not be told where it is CLIP's.
@@ -301,4 +347,39 @@ def test_the_config_of_an_archive_of_openai_builds_the_same_model(tmp_path):
     again = empty_model(told)
     again.load_state_dict(model.state_dict())
     tokens = text_tokenizer(told)(["a dog"])
-    torch.testing.assert_close(again.encode_text(tokens), model.encode_text(tokens), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(again.encode_text(tokens), model.encode_text(tokens))
+
+
+def test_weights_of_openais_names_are_not_rounded(tmp_path):
+    """A state dict of OpenAI's names that was trained on in float32 keeps its values."""
+    recipe = Recipe(5, 64, 2, 1, 32, 64, 1, 1)
+    state = {name: tensor * 1.0001 for name, tensor in recipe.state().items()}
+    torch.save({**state, **RELEASED}, tmp_path / "w.pt")
+    model, _ = open_model(find_clip(str(tmp_path / "w.pt"), None))
+    weights = model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("counters", [True, False])
+def test_a_resnet_of_openais_release(tmp_path, counters):
+    config = {"embed_dim": 64, "quick_gelu": True, "text_cfg": {**SMALL["text_cfg"], "width": 64, "heads": 1},
+              "vision_cfg": {"image_size": 96, "layers": [1, 2, 1, 1], "width": 16, "patch_size": None}}
+    model = empty_model(config)
+    state = {name: tensor for name, tensor in model.state_dict().items()
+             if counters or not name.endswith("num_batches_tracked")}
+    torch.save({**state, **RELEASED}, tmp_path / "rn.pt")
+    source = find_clip(str(tmp_path / "rn.pt"), None)
+    assert source.is_resnet
+    clip = load_clip(source, device=CPU)
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model.eval().visual(images)
+        torch.testing.assert_close(clip.vision.embed(images).embedding, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="image tower is a ResNet"):
+        open_model(source)
+
+
+def test_a_scale_that_is_not_finite(files, tmp_path):
+    torch.save({**RECIPE.state(), "logit_scale": torch.tensor(1000.0)}, tmp_path / "w.pt")
+    with pytest.raises(BadData, match=r"w\.pt: its logit_scale 1000 gives a scale of cosines that is not finite"):
+        load_clip(find_clip(str(files[0]), str(tmp_path / "w.pt")), device=CPU)

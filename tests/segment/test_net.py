@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from stages.data.views import scaled_views
+from stages.data.views import corner_views, scaled_views
+from stages.kernels.dense_crf import DenseCrf
 from stages.kernels.resample import upsample
 from stages.segment.net import fused_scores, mask_of_scores
 
@@ -98,6 +99,33 @@ def test_crf_chooses_among_the_likely_classes():
     assert (plain[:, 9] == 3).all()
     np.testing.assert_array_equal(mask, np.where(np.arange(20) < 10, 0, 3)[None].repeat(16, 0))
     assert confidence.min() > 127
+
+
+def test_the_crf_of_mctformer_takes_the_maxima_as_they_are(monkeypatch):
+    """Maxima over scales sum to more than 1; the published code does not normalise them again."""
+    seen = []
+
+    def stand_in(image: np.ndarray, unary: np.ndarray, settings: DenseCrf) -> np.ndarray:
+        seen.append((unary, settings))
+        return np.exp(-unary)
+
+    monkeypatch.setattr("stages.segment.net.dense_crf", stand_in)
+    scores = np.random.default_rng(0).uniform(0.3, 0.9, (3, 6, 8)).astype(np.float32)
+    mask_of_scores(scores, (6, 8), image=np.zeros((6, 8, 3), np.uint8), crf="mctformer")
+    (unary, settings), = seen
+    np.testing.assert_allclose(unary, -np.log(scores), rtol=1e-5)
+    assert settings == DenseCrf(iterations=10, gaussian_sxy=4, gaussian_weight=3, bilateral_sxy=83, bilateral_srgb=5,
+                                bilateral_weight=3)
+
+
+def test_views_by_corners_keep_the_corner_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (11, 13, 3), dtype=np.uint8)
+    views = corner_views(image, (0.5, 1.0, 1.5), (0.0,) * 3, (1.0,) * 3)
+    assert [view.shape for view in views] == [(3, 5, 6), (3, 11, 13), (3, 16, 19)]
+    for view in views:
+        np.testing.assert_allclose(view[:, ::view.shape[1] - 1, ::view.shape[2] - 1] * 255,
+                                   image[::10, ::12].transpose(2, 0, 1), rtol=1e-5, atol=1e-4)
+    assert corner_views(image[:1, :1], (0.5,), (0.0,) * 3, (1.0,) * 3)[0].shape == (3, 1, 1)
 
 
 def test_views_are_normalised_and_resized():

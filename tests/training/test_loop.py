@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save
 
 from stages.errors import BadData, CannotCreate, IoFailed, Stopped
 from stages.flow.execution import Output
+from stages.nets.files import tensors_sha256
 from stages.shards import part_path
+from stages.shards.request import sha256_of
 from stages.training.checkpoint import Checkpoint
 from stages.training.loop import finished_before, train
 from training.small import CONFIG, Small, StopAfter, draw, job_of, loss, trained
@@ -233,6 +235,26 @@ def test_a_damaged_state_is_never_gone_on_with(tmp_path: Path) -> None:
     part_path(path).write_bytes(state)
     path.unlink()
     assert trained(path) == whole
+
+
+def test_a_state_that_is_not_finite_is_never_gone_on_with(tmp_path: Path) -> None:
+    """The last step before it was saved can have spoilt the weights, after its own loss was finite."""
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(Stopped):
+        trained(path, steps=2)
+    with safe_open(part_path(path), "pt") as file:
+        head = json.loads(file.metadata()["wsss-training"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["net.conv.weight"].view(-1)[:3] = float("nan")
+    head["sha256"] = tensors_sha256(tensors)
+    head["digest"] = sha256_of({key: value for key, value in head.items() if key != "digest"})
+    part_path(path).write_bytes(save(tensors, {"wsss-training": json.dumps(head, sort_keys=True)}))
+    with pytest.raises(BadData, match=r"net\.safetensors\.part: 3 of the 108 values of net\.conv\.weight are not finite"
+                       r".*smaller --lr"):
+        trained(path)
+    assert not path.exists()
+    trained(path, force=True)
+    assert path.exists()
 
 
 def test_a_state_of_an_older_version_has_no_checksum_and_is_refused(tmp_path: Path) -> None:
