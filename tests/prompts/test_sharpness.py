@@ -24,7 +24,7 @@ def sharpness_of(*images: list[list[float]]) -> list[float]:
 
 def test_it_is_equation_5_over_all_images():
     assert sharpness_of(*([scores] for scores in SCORES)) == [pytest.approx(BY_HAND, rel=1e-14)]
-    assert BY_HAND == pytest.approx(2 / 45, rel=1e-14)
+    assert pytest.approx(2 / 45, rel=1e-14) == BY_HAND
 
 
 def test_an_image_with_one_class_adds_to_the_denominator_alone():
