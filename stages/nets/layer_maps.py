@@ -36,9 +36,9 @@ class Layout(NamedTuple):
 def layout_of(base: Sequence[int], tall: Sequence[int], wide: Sequence[int], size: tuple[int, int]) -> Layout | None:
     """Return the layout of a layer by its output's shapes for one image of `size` (H, W), of (2H, W) and of (H, 2W).
 
-    None where the output is no map: it does not grow with the image, or its batch does (windows of an attention).
+    None where the output is no map: it does not grow with the image, or its batch is of parts of the image.
     """
-    if len({len(base), len(tall), len(wide)}) > 1:
+    if len({len(base), len(tall), len(wide)}) > 1 or base[0] != 1:
         return None
     rows = [axis for axis, (before, after) in enumerate(zip(base, tall, strict=True)) if before != after]
     columns = [axis for axis, (before, after) in enumerate(zip(base, wide, strict=True)) if before != after]

@@ -66,18 +66,18 @@ def as_maps(output: Any, net: nn.Module, size: tuple[int, int]) -> Tensor:
     Axes in the ratio of the image's sides are rows and columns; where several are, the network's own format counts.
     Tokens lose as many before the patches as the network says it has, else the fewest that leave a grid of that ratio.
     `layer_maps` knows better for networks that take images of several sizes. Raises UsageError for an output that is
-    no map.
+    no map, of which a single cell is none either: it is a class token, or is pooled.
     """
     inner = getattr(getattr(net, "backbone", net), "model", net)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if isinstance(output, Tensor) and output.ndim == 4:
+    if isinstance(output, Tensor) and output.ndim == 4 and max(sorted(output.shape[1:])[:2]) > 1:
         first, last = (output.shape[axis] * size[1] == output.shape[axis + 1] * size[0] for axis in (2, 1))
         is_last = last if first != last else getattr(inner, "output_fmt", "NCHW") == "NHWC"
         return output.permute(0, 3, 1, 2) if is_last else output
     if isinstance(output, Tensor) and output.ndim == 3:
         for prefix in (int(getattr(inner, "num_prefix_tokens", 1)), *range(_MOST_PREFIX_TOKENS)):
             cells = output.shape[1] - prefix
-            height = round((cells * size[0] / size[1]) ** 0.5) if cells > 0 else 0
+            height = round((cells * size[0] / size[1]) ** 0.5) if cells > 1 else 0
             if height and cells % height == 0 and height * size[1] == cells // height * size[0]:
                 return output[:, prefix:].transpose(1, 2).unflatten(2, (height, cells // height))
     raise no_map(shape)

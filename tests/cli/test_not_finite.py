@@ -66,8 +66,10 @@ def results(output: Path, kind: str) -> dict[str, Item | np.ndarray]:
     return {name: made.item(name).datasets[{"cams": "cam", "masks": "mask"}[kind]] for name in made.ids if name in made}
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
-@pytest.mark.parametrize("command", [*METHODS, *PREDICTED])
+@pytest.mark.parametrize(("command", "value"), [
+    *((command, torch.nan) for command in (*METHODS, *PREDICTED)),
+    *((command, value) for command in ("cams cnn", "cams gradcam", "cams mctformer predicted", "segment net", "features")
+      for value in (torch.inf, -torch.inf))])
 def test_only_the_affected_image_fails(command, value, white_index, every_input, broken_net, tmp_path):
     index, white = white_index
     kind = {"cams": "cams", "features": "features"}.get(command.split()[0], "masks")
