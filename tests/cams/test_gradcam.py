@@ -60,13 +60,15 @@ def test_at_an_inner_layer_it_is_the_formula(net):
 
 
 def test_flipping_the_image_flips_the_map(net):
-    one, other = (batch_maps(LayerMaps(net, net.second, 4), [images], flip=True, chosen=lambda place, scores: IDS[place])[0][1]
+    maps_of = LayerMaps(net, net.second, 4)
+    one, other = (batch_maps(maps_of, [images], flip=True, chosen=lambda place, scores: IDS[place])[0][1]
                   for images in (IMAGES, IMAGES.flip(-1)))
     np.testing.assert_allclose(one.flip(-1), other, atol=1e-6)
 
 
 def test_images_without_classes(net):
-    found = batch_maps(LayerMaps(net, net.second, 4), [IMAGES], flip=False, chosen=lambda place, scores: np.array([], dtype=int))
+    found = batch_maps(LayerMaps(net, net.second, 4), [IMAGES], flip=False,
+                       chosen=lambda place, scores: np.array([], dtype=int))
     assert [maps.shape for _, maps, _ in found] == [(0, 6, 8), (0, 6, 8)]
 
 

@@ -224,6 +224,16 @@ def test_prompts(tiny_index, clip, tmp_path):
     assert json.loads("\n".join(good("prompts", single, *several[:-3], "--json")))["templates"][0]["sharpness"] == 0
 
 
+def test_classes_with_the_same_words(tiny_index, clip, tmp_path):
+    (tmp_path / "words.toml").write_text('[classes]\ncat = "cat"\ndog = ["Cat"]\n')
+    for command in (("cams", "clip-es", tiny_index, *clip, "-o", tmp_path / "out"), ("prompts", tiny_index, *clip)):
+        refused(run(*command, "--names", tmp_path / "words.toml"), 2, "words.toml", "same words")
+    (tmp_path / "words.toml").write_text('[classes]\ncat = ["cat", "kitten"]\ndog = ["dog", "kittens"]\n')
+    done = run("cams", "clip-es", tiny_index, *clip, "--names", tmp_path / "words.toml", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "cat and dog have nearly the same word (kitten, kittens)" in done.err
+
+
 def test_images_without_a_tag_do_not_count_in_prompts(clip, tmp_path):
     index = index_of(tmp_path / "set", {"a": noise(40, 40), "b": noise(40, 50, 1)}, {"a": "cat;dog", "b": ""})
     done = run("prompts", index, *clip, "--json", "--templates", "a {}.")

@@ -68,8 +68,8 @@ def results(output: Path, kind: str) -> dict[str, Item | np.ndarray]:
 
 @pytest.mark.parametrize(("command", "value"), [
     *((command, torch.nan) for command in (*METHODS, *PREDICTED)),
-    *((command, value) for command in ("cams cnn", "cams gradcam", "cams mctformer predicted", "segment net", "features")
-      for value in (torch.inf, -torch.inf))])
+    *((command, value) for value in (torch.inf, -torch.inf)
+      for command in ("cams cnn", "cams gradcam", "cams mctformer predicted", "segment net", "features"))])
 def test_only_the_affected_image_fails(command, value, white_index, every_input, broken_net, tmp_path):
     index, white = white_index
     kind = {"cams": "cams", "features": "features"}.get(command.split()[0], "masks")
