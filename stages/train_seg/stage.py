@@ -100,7 +100,7 @@ class _SumUp:
         if background > LARGEST_SHARE * kept and not self.warned:
             self.warned = True
             self.report.tell(f"warning: {background / kept:.2%} of the pixels with a loss are background; look at the "
-                             "masks with wsss show, and check how their background was chosen (wsss pseudo --background)")
+                             "masks with wsss show, and check the --background that wsss pseudo made them with")
         return f"{kept / max(seen, 1):.1%} of the pixels seen had a loss: the others are ignored, or beyond the image"
 
 
