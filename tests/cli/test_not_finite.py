@@ -66,6 +66,16 @@ def results(output: Path, kind: str) -> dict[str, Item | np.ndarray]:
     return {name: made.item(name).datasets[{"cams": "cam", "masks": "mask"}[kind]] for name in made.ids if name in made}
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("command", ["cams cnn", "cams gradcam", "features", "segment net"])
+def test_in_half_precision_too(command, precision, white_index, every_input, broken_net, tmp_path):
+    index, white = white_index
+    broken_net(-torch.inf if command == "cams cnn" else torch.nan)
+    done = run(*arguments(command, index, tmp_path / "out"), "--precision", precision, cwd=every_input)
+    assert done.code == 65, done.err
+    assert white in done.err and "not finite" in done.err
+
+
 @pytest.mark.parametrize(("command", "value"), [
     *((command, torch.nan) for command in (*METHODS, *PREDICTED)),
     *((command, value) for value in (torch.inf, -torch.inf)

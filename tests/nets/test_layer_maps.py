@@ -113,6 +113,34 @@ def test_a_layer_whose_patches_have_no_gradient(layer):
                    and torch.tensor([1]).numpy())
 
 
+class OfOneSize(nn.Module):
+    """Takes images of 32 x 32 pixels only, of which it makes tokens behind a class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"input_size": (3, 32, 32)}
+        self.stem, self.tokens, self.head = nn.Conv2d(3, 4, 8, 8), nn.Identity(), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        assert images.shape[2:] == (32, 32), "the size is wrong"
+        patches = self.stem(images).flatten(2).transpose(1, 2)
+        return self.head(self.tokens(torch.cat([patches[:, :1], patches], 1))[:, 1:].mean(1))
+
+
+def test_a_network_of_one_size():
+    torch.manual_seed(0)
+    net = OfOneSize().eval().requires_grad_(False)
+    images, ids = torch.randn(1, 3, 32, 32), torch.tensor([1]).numpy()
+    one, other = (batch_maps(LayerMaps(net, layer, 32), [images], flip=False, chosen=lambda place, scores: ids)[0][1]
+                  for layer in (net.stem, net.tokens))
+    assert one.shape == (1, 4, 4) and one.any()
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match=r"no pictures of 32 x 64 pixels \(the size is wrong\); resize .* to 32 x 32"):
+        batch_maps(LayerMaps(net, net.stem, 32), [torch.randn(1, 3, 32, 64)], flip=False,
+                   chosen=lambda place, scores: ids)
+
+
 class Dying(nn.Module):
     """A ReLU that is dead for dark images."""
 
