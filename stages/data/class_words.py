@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.data.tables import read_text
+from stages.data.word_checks import compare_classes, drop_from_background, drop_repeats
 from stages.errors import BadData, Unavailable, UsageError
 
 PRESETS = ("voc", "coco")
@@ -20,6 +21,7 @@ PRESETS = ("voc", "coco")
 SCLIP = ("sclip-voc", "sclip-object", "sclip-context", "sclip-cityscapes", "sclip-stuff", "sclip-ade")
 # The released code's slip, so that its numbers can be met.
 _RELEASED = {"snowboard": ("sknowboard",)}
+_OTHER_WORDS = "make them one class, or give other words by --names FILE.toml, or the names by --names none"
 _PRESET_FILES = Path(__file__).parent / "words"
 
 
@@ -45,7 +47,8 @@ def class_words(names: str, classes: tuple[str, ...], *, as_released: bool = Fal
 
     `auto` is the first of `presets` whose classes include all of these, else the raw names with VOC's background words.
     Background words that are also a class or a synonym of one are dropped, with a note. `as_released` has the
-    released code's spelling, and SCLIP's presets keep those words. Raises UsageError, MissingInput, BadData for a file
+    released code's spelling, and SCLIP's presets keep those words. A class that has a word twice, and classes that
+    share one, get a note. Raises UsageError also for two classes with the same words, MissingInput, BadData for a file
     that can't be meant so, and Unavailable for WordNet without nltk's data.
     """
     own = classes[1:]
@@ -55,14 +58,11 @@ def class_words(names: str, classes: tuple[str, ...], *, as_released: bool = Fal
     others = [name for name in known if name not in own]
     if others and source.endswith(".toml"):
         notes.append(f"{source} has words for {', '.join(others[:5])}, which are no classes here")
-    words = tuple(known.get(name, (name,)) for name in own)
-    taken = {_plain(word) for synonyms in words for word in synonyms} | {_plain(name) for name in own}
+    words, repeats = drop_repeats(own, [known.get(name, (name,)) for name in own])
     keeps = as_released and source in SCLIP
-    dropped = [] if keeps else [word for word in background if _plain(word) in taken]
-    if dropped:
-        notes.append(f"background words that are also classes are left out: {', '.join(dropped)}")
-    kept = tuple(word for word in background if word not in dropped)
-    return ClassWords(Path(source).name, own, words, kept, tuple(notes))
+    kept, dropped = (background, []) if keeps else drop_from_background(background, own, words)
+    warnings = [*repeats, *compare_classes(own, words, f"--names {source}", _OTHER_WORDS), *dropped]
+    return ClassWords(Path(source).name, own, words, kept, (*notes, *warnings))
 
 
 def words_alone(names: str, *, as_released: bool = False) -> ClassWords:

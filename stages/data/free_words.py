@@ -9,9 +9,12 @@ from pathlib import Path
 from stages.data.class_words import ClassWords, class_words, read_words, words_alone
 from stages.data.noun_rules import is_latin
 from stages.data.tables import written_lines
+from stages.data.word_checks import compare_classes, drop_from_background, drop_repeats
 from stages.errors import BadData, MissingInput, UsageError
 
 MOST = 65534
+BACKGROUND = "background"
+_OTHER_WORDS = "make them one class, or give one of them other words: NAME = WORD, WORD"
 
 
 def free_words(told: str, classes: tuple[str, ...] | None = None, *, background: str = "sclip-voc") -> ClassWords:
@@ -20,7 +23,8 @@ def free_words(told: str, classes: tuple[str, ...] | None = None, *, background:
     Classes are separated by ';' or '|', else by ','. One is a phrase, which is its name and its word, or NAME = WORD,
     WORD. The class `background` is the words of the background; without it they are those of the preset `background`.
     With the `classes` of an index (position 0 is the background) a FILE.toml is about those, and a list that names them
-    all, in whatever order, keeps their order. Raises UsageError, MissingInput, BadData.
+    all, in whatever order, keeps their order. Words that classes share get a note. Raises UsageError, also for two
+    classes with the same words, MissingInput, BadData.
     """
     if told.lower().endswith(".toml"):
         return words_alone(told) if classes is None else class_words(told, classes)
@@ -28,10 +32,12 @@ def free_words(told: str, classes: tuple[str, ...] | None = None, *, background:
     found: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         name, words = _entry(entry, where)
+        if name.lower() == BACKGROUND:
+            name = BACKGROUND
         if name in found:
             raise UsageError(f"{where}: {name!r} stands there twice", "name each class once")
         found[name] = words
-    kept = found.pop("background", None)
+    kept = found.pop(BACKGROUND, None)
     if not found:
         raise UsageError(f"{where}: holds no class" if entries else f"{where}: holds no word",
                          'give for example --words "cat; dog; grass"')
@@ -51,12 +57,13 @@ def other_scripts(words: ClassWords) -> list[str]:
 
 def _made(names: tuple[str, ...], found: dict[str, tuple[str, ...]], kept: tuple[str, ...] | None, background: str,
           where: str) -> ClassWords:
-    words = tuple(found[name] for name in names)
+    words, repeats = drop_repeats(names, [found[name] for name in names])
     notes = [f"{len(names)} classes: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"]
-    if kept is None:
-        taken = {word.lower() for several in words for word in several} | {name.lower() for name in names}
-        kept = tuple(word for word in _preset_background(background) if word.lower() not in taken)
-    return ClassWords(where, names, words, kept, tuple(notes))
+    is_own = kept is not None
+    kept, dropped = drop_from_background(_preset_background(background) if kept is None else kept, names, words)
+    # The preset's words are only a default: that some of them are classes here is no news.
+    warnings = [*repeats, *compare_classes(names, words, where, _OTHER_WORDS), *(dropped if is_own else ())]
+    return ClassWords(where, names, words, kept, (*notes, *warnings))
 
 
 def _preset_background(preset: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from stages.errors import BadData, UsageError
 from stages.flow.background import resolve_background
+from stages.flow.background_share import CountingReport
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.map_loop import run_map
 from stages.flow.maps import full_size, includes_background
@@ -19,12 +20,22 @@ from stages.shards import Item, Shard
 
 
 def run(config: PseudoConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write the masks of `cams` shards. Raises UsageError, MissingInput, BadData."""
+    """Write the masks of `cams` shards, and warn where almost all their pixels are background, or ignored.
+
+    Raises UsageError, MissingInput, BadData.
+    """
     _, recorded = resolve_background(config.background or DEFAULT_BACKGROUND)
     plain = {**as_plain(config), "background": recorded if config.background else "default"}
     work = MapWork("pseudo", "", "masks", ("cams",), "stages.pseudo.stage:PseudoWorker", config, plain,
                    threads=config.threads)
-    return run_map(work, inputs, output, stop=stop, report=report)
+    counting = CountingReport(report, inputs.index)
+    summary = run_map(work, inputs, output, stop=stop, report=counting)
+    warning = "" if output.dry_run else counting.counts.warning(
+        "check --background, for example against wsss eval on the maps, and look at the maps with wsss show",
+        "lower --min-confidence, or look at the maps with wsss show")
+    if warning:
+        report.tell(warning)
+    return summary
 
 
 class PseudoWorker:

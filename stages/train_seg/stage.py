@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stages.data.augment import SegmentationView, segmentation_view
 from stages.data.source import ImageSource, sources_of
 from stages.errors import BadData, UsageError
+from stages.flow.background_share import LARGEST_SHARE
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.maps import mask_ids
 from stages.nets.files import describe_net
@@ -63,7 +64,7 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
                                provenance=[*made_from.provenance, entry])
     job = Job(net, _Loss(config, samples.view.ignore), samples.draw, len(samples.chosen),
-              list(net.head_parameters()), description, sum_up=_sum_up,
+              list(net.head_parameters()), description, sum_up=_SumUp(report),
               draw_shared=samples.draw_factor if config.scale_per == "batch" else None)
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
@@ -77,19 +78,31 @@ class _Loss:
     def __call__(self, net: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         mask = batch["mask"].long()
         outputs = [logits.float() for logits in net.training_outputs(batch["image"])]
-        counted = {"pixels": torch.tensor(mask.numel()), "pixels_with_loss": (mask != self.ignore).sum()}
+        counted = {"pixels": torch.tensor(mask.numel()), "pixels_with_loss": (mask != self.ignore).sum(),
+                   "background_pixels": (mask == 0).sum()}
         if len(outputs) > 1:
             parts = [self.loss(logits, small_mask(mask, logits.shape[-2:]), ignore=self.ignore) for logits in outputs]
             return {"loss": torch.stack(parts).sum(), "counted": counted}
         return {"loss": self.loss(at_size(outputs[0], mask), mask, ignore=self.ignore), "counted": counted}
 
 
-def _sum_up(counted: Mapping[str, int]) -> str:
-    """Say how many of the pixels seen had a loss. Raises BadData when none had."""
-    seen, kept = counted.get("pixels", 0), counted.get("pixels_with_loss", 0)
-    if seen and not kept:
-        raise BadData("no pixel of any mask counts: all are ignored", "make masks that say more, or lower --mu")
-    return f"{kept / max(seen, 1):.1%} of the pixels seen had a loss: the others are ignored, or beyond the image"
+class _SumUp:
+    """Says what the pixels seen were, and warns once where almost all that had a loss were background."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.warned = report, False
+
+    def __call__(self, counted: Mapping[str, int]) -> str:
+        """Return how many of the pixels seen had a loss. Raises BadData when none had."""
+        seen, kept = counted.get("pixels", 0), counted.get("pixels_with_loss", 0)
+        if seen and not kept:
+            raise BadData("no pixel of any mask counts: all are ignored", "make masks that say more, or lower --mu")
+        background = counted.get("background_pixels", 0)
+        if background > LARGEST_SHARE * kept and not self.warned:
+            self.warned = True
+            self.report.tell(f"warning: {background / kept:.2%} of the pixels with a loss are background; look at the "
+                             "masks with wsss show, and check the --background that wsss pseudo made them with")
+        return f"{kept / max(seen, 1):.1%} of the pixels seen had a loss: the others are ignored, or beyond the image"
 
 
 class _Samples:

@@ -9,6 +9,7 @@ from torch import nn
 
 from stages.cams.gradcam import batch_maps
 from stages.errors import UsageError
+from stages.nets.layer_maps import LayerMaps
 from stages.nets.plain_classifier import as_maps, layer_of
 
 
@@ -38,7 +39,7 @@ IDS = [np.array([1, 4]), np.array([2])]
 
 
 def test_at_the_last_map_it_is_the_cam(net):
-    found = batch_maps(net, net.second, [IMAGES], flip=False, chosen=lambda place, scores: IDS[place])
+    found = batch_maps(LayerMaps(net, net.second, 4), [IMAGES], flip=False, chosen=lambda place, scores: IDS[place])
     cams = net.classifier(net.second(net.act(net.first(IMAGES)))).relu()
     for place, (ids, maps, scores) in enumerate(found):
         expected = cams[place, ids - 1]
@@ -50,7 +51,7 @@ def test_at_the_last_map_it_is_the_cam(net):
 def test_at_an_inner_layer_it_is_the_formula(net):
     features = net.first(IMAGES).requires_grad_()
     logits = net.classifier(net.second(features.relu())).mean((-2, -1))
-    found = batch_maps(net, net.first, [IMAGES], flip=False, chosen=lambda place, scores: IDS[place])
+    found = batch_maps(LayerMaps(net, net.first, 4), [IMAGES], flip=False, chosen=lambda place, scores: IDS[place])
     for place, (ids, maps, _) in enumerate(found):
         for row, class_id in enumerate(ids):
             (gradient,) = torch.autograd.grad(logits[place, class_id - 1], features, retain_graph=True)
@@ -59,13 +60,15 @@ def test_at_an_inner_layer_it_is_the_formula(net):
 
 
 def test_flipping_the_image_flips_the_map(net):
-    one, other = (batch_maps(net, net.second, [images], flip=True, chosen=lambda place, scores: IDS[place])[0][1]
+    maps_of = LayerMaps(net, net.second, 4)
+    one, other = (batch_maps(maps_of, [images], flip=True, chosen=lambda place, scores: IDS[place])[0][1]
                   for images in (IMAGES, IMAGES.flip(-1)))
     np.testing.assert_allclose(one.flip(-1), other, atol=1e-6)
 
 
 def test_images_without_classes(net):
-    found = batch_maps(net, net.second, [IMAGES], flip=False, chosen=lambda place, scores: np.array([], dtype=int))
+    found = batch_maps(LayerMaps(net, net.second, 4), [IMAGES], flip=False,
+                       chosen=lambda place, scores: np.array([], dtype=int))
     assert [maps.shape for _, maps, _ in found] == [(0, 6, 8), (0, 6, 8)]
 
 

@@ -211,6 +211,22 @@ def test_words_that_can_not_be_meant(tiny_index, clip, photo, tmp_path):
     assert not list(tmp_path.glob("out/masks*"))
 
 
+def test_words_that_mean_the_same(tiny_index, clip, photo, tmp_path):
+    for command, given, told in (("segment naclip", photo, "cat; feline = cat"),
+                                 ("segment sclip", tiny_index, "Cat; cat"),
+                                 ("segment maskclip", photo, "a = cat, lynx; b = Lynx, CAT")):
+        done = run(*command.split(), given, *clip, "--words", told, "-o", tmp_path / "out")
+        refused(done, 2, "--words", "same words", "NAME = WORD")
+    assert not (tmp_path / "out").exists()
+    done = run("segment", "naclip", photo, *clip, "--words", "cat, cats", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "cat and cats have nearly the same word" in done.err
+    words = "cat = cat, Cat; feline = cat, lynx; sky; background = sky, wall"
+    done = run("segment", "naclip", photo, *clip, "--words", words, "-o", tmp_path / "warned")
+    assert done.code == 0
+    assert all(told in done.err for told in ("cat has a word twice", "share the word 'cat'", "left out: sky"))
+
+
 def test_an_index_without_classes_needs_words(tiny_folder, clip, tmp_path):
     (tmp_path / "captions.csv").write_text("id,caption\npicture_000,A cat\n")
     good("index", "table", tmp_path / "captions.csv", "--images", tiny_folder.root / "JPEGImages", "-o",
