@@ -24,7 +24,7 @@ from stages.nets.affinity import AffinityNet
 from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, SubcategoryClassifier
 from stages.nets.irn import IRNet
-from stages.nets.mctformer import MCTFORMERS, MCTformer
+from stages.nets.mctformer import MCTFORMERS, MCTformer, check_description
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 from stages.nets.text_grounded import TASK as GROUNDED
@@ -162,7 +162,9 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
 def _classifier(parts: Mapping[str, Any]) -> nn.Module:
     name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
     if parts["head"] in MCTFORMERS:
-        return MCTformer(ClassTokenBackbone(name, outputs, stride=stride), MCTFORMERS[parts["head"]])
+        check_description(parts)
+        backbone = ClassTokenBackbone(name, outputs, stride=stride, position_size=parts.get("position_size", 0))
+        return MCTformer(backbone, MCTFORMERS[parts["head"]])
     backbone, dropout = build_backbone(name, stride=stride), parts.get("dropout", 0.0)
     if "n_subcategories" in parts:
         return SubcategoryClassifier(backbone, outputs, parts["n_subcategories"], dropout=dropout)
@@ -176,6 +178,8 @@ def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
         net = build_from_description(description)
         net.load_state_dict(tensors)
     except (BadData, RuntimeError) as error:
-        what = error.what if isinstance(error, BadData) else "its weights don't fit its architecture"
-        raise BadData(what, "use the version that wrote it", where=str(path)) from error
+        if isinstance(error, BadData):
+            raise BadData(error.what, error.do, where=str(path)) from error
+        raise BadData("its weights don't fit its architecture", "use the version that wrote it",
+                      where=str(path)) from error
     return net.eval(), description
