@@ -37,7 +37,7 @@ class ImportReport:
         line = f"{len(self.loaded)} tensors loaded, {len(self.dropped_head)} of the head dropped"
         if not self.unused:
             return line
-        names = ", ".join(self.unused[:4]) + (", ..." if len(self.unused) > 4 else "")
+        names = ", ".join(sorted(self.unused)[:4]) + (", ..." if len(self.unused) > 4 else "")
         return f"{line}, {len(self.unused)} not used ({names})"
 
 

@@ -60,7 +60,7 @@ def test_released_checkpoints_load_and_the_final_norm_is_named_as_not_used(nets)
         assert len(report.loaded) == len(net.state_dict()), name
         assert sorted(report.unused) == ["norm.bias", "norm.weight"], name
         assert len(report.dropped_head) == (2 if version == "v1" else 0), name
-        assert "2 not used (norm.weight, norm.bias)" in str(report), name
+        assert "2 not used (norm.bias, norm.weight)" in str(report), name
 
 
 @torch.no_grad()
