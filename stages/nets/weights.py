@@ -44,7 +44,7 @@ class ImportReport:
         line += _listed(self.dropped_head)
         if self.renamed:
             line += f", {len(self.renamed)} go by other names here"
-        return f"{line}, {len(self.unused)} not used{_listed(self.unused)}" if self.unused else line
+        return f"{line}, {len(self.unused)} not used{_listed(tuple(sorted(self.unused)))}" if self.unused else line
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -187,7 +187,10 @@ def import_weights(
     key and both shapes; `where` is the file.
     """
     heads = getattr(net, "head_keys", ()) if head_keys is None else head_keys
-    state = net.adapted(state) if hasattr(net, "adapted") else state
+    try:
+        state = net.adapted(state) if hasattr(net, "adapted") else state
+    except BadData as error:
+        raise BadData(error.what, error.do, where=where) from error
     target = net.state_dict()
     ours = {bare(key): key for key in target}
     weights, original, unused = renamed(state)

@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.nets.precision import at_least_fp32
+
 
 def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """Return {"loss", "tokens", "predicted"}, with V2 and plus also "patches", with plus also "contrast".
@@ -19,14 +21,16 @@ def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, 
     The multi-label soft margin of the class tokens' logits, plus that of the patches' logits, plus a weight times
     the contrast of the class tokens.
     """
-    found, labels = net.outputs(batch["image"]), batch["labels"].float()
-    told = {"tokens": F.multilabel_soft_margin_loss(found.class_logits.float(), labels)}
+    found = net.outputs(batch["image"])
+    logits = at_least_fp32(found.class_logits)
+    labels = batch["labels"].to(logits.dtype)
+    told = {"tokens": F.multilabel_soft_margin_loss(logits, labels)}
     total = told["tokens"]
     if found.patch_logits is not None:
-        told["patches"] = F.multilabel_soft_margin_loss(found.patch_logits.float(), labels)
+        told["patches"] = F.multilabel_soft_margin_loss(at_least_fp32(found.patch_logits), labels)
         total = total + told["patches"]
     if net.version == "plus" and config.contrast:
-        told["contrast"] = token_contrast(found.class_tokens[-config.contrast_layers:].float(), labels)
+        told["contrast"] = token_contrast(at_least_fp32(found.class_tokens[-config.contrast_layers:]), labels)
         total = total + config.contrast * told["contrast"]
     return {"loss": total, **told, "predicted": (found.class_logits, labels)}
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from stages.train_cls.csd import background_divergence, foreground_divergence, reduced, whole_cells
+from plain_csd import csd_terms
+from small_vit import heads_of, reference_mctformer, state_of
+from stages.train_cls.config import CsdMctformerConfig
+from stages.train_cls.csd import background_divergence, class_maps, foreground_divergence, loss, reduced, whole_cells
 
-PAPER = {"base": "mctformer", "constant": 0.1, "constant_of": "auto", "saliency": "sum", "terms": "all",
-         "temperature": 1.0, "background_gain": 1.0}
+# The maps of these values are refined ones, to whose scale the dummy score 0.1 belongs.
+PAPER = {"base": "mctformer", "csd_maps": "refined", "constant": 0.1, "constant_of": "auto", "saliency": "sum",
+         "terms": "all", "temperature": 1.0, "background_gain": 1.0}
 DEVELOPMENT = {**PAPER, "saliency": "per-class", "terms": "own", "background_gain": 10.0}
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -81,3 +86,58 @@ def test_the_foreground_of_the_development_code(values):
     kept = (values["dev_fg_kl_map"] != 0) & cells(values, "fg")
     assert kept.any()
     torch.testing.assert_close(found[kept].float(), values["dev_fg_kl_map"][kept], rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def nets(reference) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """Return (version, arrays) of every whole MCTformer among the reference values."""
+    names = reference.cases("cam-methods/mctformer_net_*")
+    if not names:
+        reference("cam-methods/mctformer_net_v2")  # skips the test, or fails it where all values have to be there
+    return [(name.split("mctformer_net_")[1].split("_")[0], dict(reference(name))) for name in names]
+
+
+def batch_of(values) -> dict[str, torch.Tensor]:
+    """Return pairs of the reference images: the single one, that with an object, that with a background."""
+    single, image = (torch.from_numpy(values[name]).double() for name in ("square_image", "train_image"))
+    count, side = len(single), single.shape[-1]
+    masks = {name: torch.zeros(count, side, side, dtype=torch.uint8) for name in ("object", "surroundings")}
+    masks["object"][:, :side // 2 + 5, 10:] = 1
+    masks["surroundings"][:, side // 2:] = 1
+    return {"image": image, "single": single, "pasted_object": single.flip(-1) + image[:count],
+            "pasted_background": single - image[:count], **masks, "labels": torch.from_numpy(values["labels"]),
+            "source": torch.ones(count).long(), "back": torch.zeros(count, 2, 3, dtype=torch.float64),
+            "paired": torch.ones(len(image), dtype=torch.uint8)}
+
+
+@torch.no_grad()
+def test_the_maps_that_are_compared(nets):
+    """Each view's refined maps are those of the released network, for the last 3 and for all layers."""
+    for version, values in nets:
+        net, _ = reference_mctformer(version, values)
+        net.backbone.exact_positions = False
+        for name in values:
+            if match := re.fullmatch(r"(\w+)_(refined|maps)_(\d+)", name):
+                config = CsdMctformerConfig(csd_maps={"maps": "fused"}.get(match[2], match[2]),
+                                            csd_layers=int(match[3]))
+                images = torch.from_numpy(values[f"{match[1]}_image"]).float()
+                torch.testing.assert_close(class_maps(net, images, config), torch.from_numpy(values[name]), rtol=1e-4,
+                                           atol=1e-5, msg=f"{version} {name}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@torch.no_grad()
+def test_the_losses_from_images_to_numbers(nets, dtype):
+    for version, values in nets:
+        net = reference_mctformer(version, values)[0].to(dtype)
+        state = {name: weight.double() for name, weight in state_of(values).items()}
+        batch = batch_of(values)
+        for maps in ("refined", "fused", *(() if version == "v1" else ("patch-logits",))):
+            wanted = csd_terms(state, version, batch, heads_of(values), maps=maps, share=maps != "refined")
+            cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in batch.items()}
+            told = loss(net, cast, CsdMctformerConfig(version=version, csd_maps=maps, contrast=0.0))
+            for name, term in wanted._asdict().items():
+                # In float32 a divergence is the difference of probabilities near 1, which have 1e-7 each.
+                near = {"rel": 1e-9} if dtype == torch.float64 else {"rel": 1e-4, "abs": 2e-6}
+                assert float(told[name]) == pytest.approx(float(term), **near), f"{version} {maps} {name}"
+                assert float(term) > 0
