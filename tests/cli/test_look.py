@@ -51,6 +51,28 @@ def test_a_sheet_of_runs_side_by_side(cams, masks, tmp_path):
     assert np.ptp(pixels(output)) > 100
 
 
+def test_columns_bear_the_titles_that_are_given(cams, masks, tiny_index, tmp_path):
+    """The titles of the runs' names and the same titles given by hand make one picture, others another."""
+    drawn = {}
+    for name, more in (("default", ()), ("same", ("--titles", "cams,masks")), ("other", ("--titles", "base,ours"))):
+        good("show", tiny_index, cams, masks, "--ids", "picture_002", *more, "-o", tmp_path / f"{name}.png")
+        drawn[name] = pixels(tmp_path / f"{name}.png")
+    assert (drawn["default"] == drawn["same"]).all()
+    assert (drawn["default"][:40] != drawn["other"][:40]).any(), "the titles stand on top"
+    assert (drawn["default"][60:] == drawn["other"][60:]).all(), "and nothing else differs"
+    refused(run("show", cams, masks, "--titles", "base", "-o", tmp_path / "x.png"), 2, "--titles has 1 titles for 2")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_images_are_those_of_the_first_run(cams, tiny_index, tmp_path):
+    """An index of some images before the runs chooses among these, and takes no column."""
+    good("index", "split", tiny_index, "--multi", "-o", tmp_path / "multi.h5")
+    ids = [name for name in Run([tmp_path / "multi.h5"]).ids]
+    done = run("show", tmp_path / "multi.h5", cams, "--count", 99, "--dry-run", "-o", tmp_path / "x.png")
+    assert f"would draw {', '.join(ids)} to" in done.err
+    assert 0 < len(ids) < len(list(Run([tiny_index]).ids))
+
+
 def test_one_image_of_one_run_is_a_picture_of_its_size(cams, masks, tmp_path):
     shapes = {}
     for name, more in (("heat", ()), ("mask", ("--background", "constant:0.3"))):
