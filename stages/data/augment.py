@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from PIL import Image, ImageEnhance
 
 from stages.data.masks import IGNORE_8_BIT
 from stages.data.rand_augment import erase, rand_augment, resized_crop
+from stages.kernels.resample import interpolation_matrix, resample
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,7 +47,11 @@ class ClassificationView:
 
 @dataclass(frozen=True)
 class SegmentationView:
-    """Settings of a view with its mask; defaults of DeepLab-v2 (crop 321, scales .5 to 1.5, flip)."""
+    """Settings of a view with its mask; defaults of DeepLab-v2 (crop 321, scales .5 to 1.5, flip).
+
+    `resize` is bicubic (smoothed) or bilinear (not smoothed). An image smaller than the crop lies at a random place in
+    it, or with `in_corner` at the top left; `padding` is the label around it, None for `ignore`.
+    """
 
     crop: int = 321
     scale: tuple[float, float] = (0.5, 1.5)
@@ -57,6 +63,9 @@ class SegmentationView:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     ignore: int = IGNORE_8_BIT
+    resize: str = "bicubic"
+    in_corner: bool = False
+    padding: int | None = None
 
 
 def classification_view(image: np.ndarray, rng: Generator, settings: ClassificationView) -> np.ndarray:
@@ -79,12 +88,12 @@ def classification_view(image: np.ndarray, rng: Generator, settings: Classificat
 def segmentation_view(
     image: np.ndarray, mask: np.ndarray, rng: Generator, settings: SegmentationView
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a normalised random view (3, S, S) and its mask (S, S), `settings.ignore` outside the image.
+    """Return a normalised random view (3, S, S) and its mask (S, S), `settings.padding` outside the image.
 
     Scale, flip, jitter, normalise, crop; the mask is resized to the nearest pixel.
     """
     size = _scaled_size(image.shape[:2], settings.scale, rng)
-    view, view_mask = _view(image, mask, size, rng, settings, settings.ignore)
+    view, view_mask = _view(image, mask, size, rng, settings)
     assert view_mask is not None  # a mask went in
     return view, view_mask
 
@@ -212,10 +221,14 @@ def _view(
     size: tuple[int, int],
     rng: Generator,
     settings: ClassificationView | SegmentationView,
-    ignore: int = IGNORE_8_BIT,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    source, target = _placement(size, settings.crop, rng)
-    part, part_mask = _resize(image, size, source), None
+    resize, in_corner, outside = _resize, False, IGNORE_8_BIT
+    if isinstance(settings, SegmentationView):
+        resize = _resize_bilinear if settings.resize == "bilinear" else _resize
+        in_corner = settings.in_corner
+        outside = settings.ignore if settings.padding is None else settings.padding
+    source, target = _placement(size, settings.crop, rng, in_corner=in_corner)
+    part, part_mask = resize(image, size, source), None
     if mask is not None:
         part_mask = _nearest(mask, size, source)
     part, part_mask = flip(part, rng, part_mask, settings.flip)
@@ -228,7 +241,7 @@ def _view(
     canvas[:, target[0], target[1]] = normalise(part, settings.mean, settings.std)
     if part_mask is None:
         return canvas, None
-    canvas_mask = np.full((settings.crop, settings.crop), ignore, dtype=part_mask.dtype)
+    canvas_mask = np.full((settings.crop, settings.crop), outside, dtype=part_mask.dtype)
     canvas_mask[target] = part_mask
     return canvas, canvas_mask
 
@@ -236,12 +249,15 @@ def _view(
 Window = tuple[slice, slice]
 
 
-def _placement(size: tuple[int, ...], crop: int, rng: Generator) -> tuple[Window, Window]:
-    """Return where a window of crop x crop reads an image of `size`, and where on the canvas that goes."""
+def _placement(size: tuple[int, ...], crop: int, rng: Generator, *, in_corner: bool = False) -> tuple[Window, Window]:
+    """Return where a window of crop x crop reads an image of `size`, and where on the canvas that goes.
+
+    A smaller image goes to a random place, or with `in_corner` to the top left.
+    """
     source, target = [], []
     for length in size:
         span = min(length, crop)
-        read, put = (int(rng.integers(0, room + 1)) for room in (length - span, crop - span))
+        read, put = (int(rng.integers(0, room + 1)) for room in (length - span, 0 if in_corner else crop - span))
         source.append(slice(read, read + span))
         target.append(slice(put, put + span))
     return (source[0], source[1]), (target[0], target[1])
@@ -275,6 +291,15 @@ def _resize(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndar
     box = (*box[:2], min(box[2], image.shape[1]), min(box[3], image.shape[0]))
     extent = (columns.stop - columns.start, rows.stop - rows.start)
     return np.asarray(Image.fromarray(image).resize(extent, Image.Resampling.BICUBIC, box=box))
+
+
+def _resize_bilinear(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Return the window of a bilinear resize to `size` that smooths nothing, as OpenCV's; rounded to whole levels."""
+    down, across = (interpolation_matrix(part.stop - part.start, full, scale=full / length,
+                                         offset=part.start * full / length)
+                    for part, full, length in zip(window, image.shape, size, strict=False))
+    channels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return np.round(resample(channels, down, across).numpy()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _nearest(mask: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from stages.data.augment import normalise
 from stages.kernels.cam_merge import scaled_size
@@ -23,6 +25,23 @@ def scaled_views(image: np.ndarray, scales: Sequence[float], mean: Sequence[floa
             Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
         views.append(normalise(resized, tuple(mean), tuple(std)))
     return views
+
+
+def corner_views(image: np.ndarray, scales: Sequence[float], mean: Sequence[float],
+                 std: Sequence[float]) -> list[np.ndarray]:
+    """Return the normalised views (3, H_s, W_s) float32 of an image (H, W, 3) uint8, resized by `resize_to_corners`."""
+    view = normalise(image, tuple(mean), tuple(std))
+    return [resize_to_corners(view, scale) for scale in scales]
+
+
+def resize_to_corners(view: np.ndarray, scale: float) -> np.ndarray:
+    """Return a normalised image (3, H, W) resized bilinearly by `scale`, its corner pixels kept in the corners.
+
+    Nothing is smoothed, and sizes are cut to whole pixels, 1 at least: the views of MCTformer's released code.
+    """
+    height, width = (max(1, int(length * scale)) for length in view.shape[1:])
+    return F.interpolate(torch.from_numpy(view)[None], size=(height, width), mode="bilinear",
+                         align_corners=True)[0].numpy()
 
 
 def patch_size(size: tuple[int, int], scale: float, cell: int, rounding: str = "up") -> tuple[int, int]:

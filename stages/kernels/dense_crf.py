@@ -35,6 +35,8 @@ PRESETS = {
     "psa": DenseCrf(10, 3, 3, 80, 13, 10),
     "clip-es": DenseCrf(10, 1, 3, 67, 3, 4),
     "deeplab": DenseCrf(10, 1, 3, 67, 3, 4),
+    # Of its segmentation network; its maps are refined by PSA.
+    "mctformer": DenseCrf(10, 4, 3, 83, 5, 3),
 }
 
 

@@ -174,8 +174,11 @@ def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
     tensors, description = read_net(path)
     try:
         net = build_from_description(description)
+        if hasattr(net, "check_tensors"):
+            net.check_tensors(tensors)
         net.load_state_dict(tensors)
     except (BadData, RuntimeError) as error:
         what = error.what if isinstance(error, BadData) else "its weights don't fit its architecture"
-        raise BadData(what, "use the version that wrote it", where=str(path)) from error
+        do = error.do if isinstance(error, BadData) else "use the version that wrote it"
+        raise BadData(what, do, where=str(path)) from error
     return net.eval(), description

@@ -1,14 +1,16 @@
-"""The LargeFOV head (Chen et al., DeepLab, 2015): one 3x3 convolution dilated by 12.
+"""The LargeFOV head of MCTformer's segmentation network: two 3x3 convolutions dilated by 12.
 
-On the wide ResNet-38 it is the segmentation network of SEAM, MCTformer and others: 4096 to 512 to C+1.
+Field of view as in DeepLab (Chen et al., 2015); layers and initial weights as in the code that MCTformer (Xu et al.,
+CVPR 2022) released, on the wide ResNet-38: 4096 to 512 to C+1 channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
+from stages.errors import BadData
 from stages.nets.backbone import Backbone
 
 INNER = 512
@@ -16,7 +18,13 @@ DILATION = 12
 
 
 class LargeFov(nn.Module):
-    """A backbone and the LargeFOV head; logits at the backbone's stride."""
+    """A backbone and the LargeFOV head; logits at the backbone's stride.
+
+    Any backbone can have it: the first convolution takes the channels of its final map. The dilation stays 12 cells,
+    which are 96 pixels at the stride 8 of ResNet-38 and twice as many at stride 16. There is no dropout, no
+    normalisation and no 1x1 convolution. Weights start Xavier-uniform with gain 1, biases uniform within
+    1 / sqrt(fan-in), torch's default.
+    """
 
     task = "segmentation"
     head = "large-fov"
@@ -27,15 +35,7 @@ class LargeFov(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.n_outputs = n_outputs
-        self.decoder = nn.Sequential(
-            nn.Conv2d(backbone.channels, INNER, 3, padding=DILATION, dilation=DILATION),
-            nn.ReLU(),
-            nn.Conv2d(INNER, n_outputs, 1),
-        )
-        nn.init.kaiming_normal_(self.decoder[0].weight, nonlinearity="relu")
-        nn.init.normal_(self.decoder[2].weight, 0, 0.01)
-        nn.init.zeros_(self.decoder[0].bias)
-        nn.init.zeros_(self.decoder[2].bias)
+        self.decoder = nn.Sequential(_convolution(backbone.channels, INNER), nn.ReLU(), _convolution(INNER, n_outputs))
         self.mean, self.std, self.stride = backbone.mean, backbone.std, backbone.stride
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,3 +49,17 @@ class LargeFov(nn.Module):
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters outside the backbone."""
         return self.decoder.parameters()
+
+    def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise BadData for the tensors of a net whose head ends in a 1x1 convolution, as earlier versions built it."""
+        last = tensors.get("decoder.2.weight")
+        if last is not None and last.shape[-2:] == (1, 1):
+            raise BadData("its LargeFOV head ends in a 1x1 convolution: an earlier version of wsss trained it, and the "
+                          "published head ends in a 3x3 convolution with dilation 12",
+                          "train it again with wsss train-seg")
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, 3, padding=DILATION, dilation=DILATION)
+    nn.init.xavier_uniform_(layer.weight)
+    return layer

@@ -14,6 +14,8 @@ HEADS = (
 )  # fmt: skip
 # PSA's AffinityNet.
 AFFINITY = {"f8_3": "embeddings.0", "f8_4": "embeddings.1", "f8_5": "embeddings.2", "f9": "joined"}
+# MCTformer's segmentation network on ResNet-38: the two convolutions of its LargeFOV head.
+LARGE_FOV = {"fc8_seg_conv1": "decoder.0", "fc8_seg_conv2": "decoder.2"}
 # IRN's two branches; what stands there besides are second registrations.
 INTER_PIXEL = {
     **{f"fc_edge{number}": f"edges.{number - 1}" for number in range(1, 6)}, "fc_edge6": "edge",
@@ -35,7 +37,7 @@ def renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]
 
     Known are: IRN (`resnet50.*`, `classifier`, `fc_edge*` and `fc_dp*`, everything else there a second
     registration of the same weights: facts of the released code), PSA and SC-CAM (`fc8`, `fc8_20`; `f8_*`, `f9`),
-    DeepLab-v2 wrapped for several scales (`base.`, `scale.`), torchvision's old DenseNets.
+    MCTformer's segmentation network (`fc8_seg_conv1`, `fc8_seg_conv2`), DeepLab-v2 wrapped for several scales (`base.`, `scale.`), torchvision's old DenseNets.
     """
     kept, original, copies = {}, {}, []
     irn = any(key.startswith("resnet50.") for key in state)
@@ -56,8 +58,8 @@ def _our_name(key: str, irn: bool) -> str:
     if key in ("fc8.weight", "fc8_20.weight"):
         return "classifier.weight"
     layer, _, rest = key.partition(".")
-    if layer in AFFINITY:
-        return f"{AFFINITY[layer]}.{rest}"
+    if layer in AFFINITY or layer in LARGE_FOV:
+        return f"{(AFFINITY | LARGE_FOV)[layer]}.{rest}"
     return OLD_DENSENET.sub(r"\1\2", key)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from stages.settings import setting
 
-BACKGROUNDS = {"irn": "constant:0.3", "psa": "power:4", "clip-es": "power:1", "deeplab": "constant:0.3"}
+BACKGROUNDS = {"irn": "constant:0.3", "psa": "power:4", "clip-es": "power:1", "deeplab": "constant:0.3",
+               "mctformer": "constant:0.3"}
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,9 @@ class CrfConfig:
     """Settings of `refine crf`; a value left at none is the preset's."""
 
     preset: str = setting("irn", "Whose kernels and unary: irn takes labels, the others scores.",
-                          choices=("irn", "psa", "clip-es", "deeplab"))
+                          choices=("irn", "psa", "clip-es", "deeplab", "mctformer"))
     background: str = setting("", "constant:V, power:A or from:EVAL.json, for the unary; empty: the preset's "
-                              "(irn, deeplab constant:0.3; psa power:4; clip-es power:1).")
+                              "(irn, deeplab, mctformer constant:0.3; psa power:4; clip-es power:1).")
     unary: str = setting("auto", "Hard labels, or scores as they are.", choices=("auto", "labels", "scores"))
     label_confidence: float = setting(0.7, "How far a hard label is trusted.", low=0.01, high=0.999, source="IRN")
     iterations: int = setting(10, "Steps of mean field.", low=1, high=1000)

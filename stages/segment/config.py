@@ -15,11 +15,14 @@ class NetConfig:
 
     scales: tuple[float, ...] = setting((1.0,), "Sizes of the image, fused.", low=0.05, high=8,
                                         source="DeepLab-v2: 0.5,0.75,1.0")
+    resize: str = setting("bicubic", "How the image comes to those sizes: bicubic, smoothed, or corners: bilinear "
+                          "with the corner pixels kept in place, not smoothed, and sizes cut to whole pixels.",
+                          choices=("bicubic", "corners"), source="MCTformer's code: corners")
     flip: bool = setting(True, "Add the mirrored image at each scale.")
     fusion: str = setting("mean", "Mean or maximum of the probabilities.", choices=("mean", "max"))
     grid_stride: int = setting(4, "Stride of the fused scores.", low=1, high=64, unit="pixels")
     crf: str = setting("", "Refine by dense CRF with this preset's kernels; empty: do not.",
-                       choices=("", "irn", "psa", "clip-es", "deeplab"))
+                       choices=("", "irn", "psa", "clip-es", "deeplab", "mctformer"))
     batch_size: int = setting(4, "Images of equal size computed at once.", low=1)
     shard_size: int = setting(256, "Images in a shard.", low=1)
     precision: str = setting("fp32", "Arithmetic of the network.", choices=("fp32", "bf16", "fp16"))

@@ -13,7 +13,7 @@ from torch import Tensor
 from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from stages.data.class_words import ClassWords
 from stages.data.source import ImageSource
-from stages.data.views import scaled_views, short_side_image
+from stages.data.views import corner_views, scaled_views, short_side_image
 from stages.errors import Unavailable
 from stages.flow.kept_vectors import KeptVectors
 from stages.flow.parts import Part
@@ -120,7 +120,8 @@ class _NetPart(_ScoredPart):
     def load(self, item_id: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the image and its normalised views."""
         image, described = self.images.image(item_id), self.worker.description
-        return image, scaled_views(image, self.config.scales, described["mean"], described["std"])
+        resized_views = corner_views if self.config.resize == "corners" else scaled_views
+        return image, resized_views(image, self.config.scales, described["mean"], described["std"])
 
     def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray, list[np.ndarray]]]]) -> list[Item]:
         """Return the masks or scores of a batch."""

@@ -63,7 +63,8 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
                                provenance=[*made_from.provenance, entry])
     job = Job(net, _Loss(config, samples.view.ignore), samples.draw, len(samples.chosen),
-              list(net.head_parameters()), description, sum_up=_sum_up)
+              list(net.head_parameters()), description, sum_up=_sum_up,
+              draw_shared=samples.draw_factor if config.scale_per == "batch" else None)
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
 
@@ -104,17 +105,25 @@ class _Samples:
         self.chosen = [(source, item_id) for source, item_id in usable
                        if (item_id in masks if masks else source.has_mask(item_id))]
         self.skipped = len(usable) - len(self.chosen)
-        self.view = SegmentationView(**config.view, scale=config.scale_range,
-                                     ignore=255 if len(index.classes) <= 255 else 65535)
+        self.view = SegmentationView(**config.view, scale=config.scale_range, resize=config.resize,
+                                     ignore=255 if len(index.classes) <= 255 else 65535,
+                                     in_corner=config.pad_place == "corner",
+                                     padding=0 if config.pad_label == "background" else None)
 
-    def draw(self, position: int, generator: np.random.Generator) -> dict[str, Any]:
-        """Return one sample: `image` (3, S, S) float32 and `mask` (S, S) int32."""
+    def draw_factor(self, generator: np.random.Generator) -> float:
+        """Return the factor by which all images of a batch are resized."""
+        return float(generator.uniform(*self.config.scale_range))
+
+    def draw(self, position: int, generator: np.random.Generator, factor: float | None = None) -> dict[str, Any]:
+        """Return one sample: `image` (3, S, S) float32 and `mask` (S, S) int32; resized by `factor` where there is one.
+        """
         source, item_id = self.chosen[position]
         image, mask = source.image(item_id), self._mask(source, item_id)
         if image.shape[:2] != mask.shape:
             raise BadData(f"the mask is {mask.shape}, the image {image.shape[:2]}", "make the masks again",
                           where=item_id)
-        image, mask = segmentation_view(image, mask, generator, self.view)
+        view = self.view if factor is None else replace(self.view, scale=(factor, factor))
+        image, mask = segmentation_view(image, mask, generator, view)
         return {"image": image, "mask": mask.astype(np.int32)}
 
     def _mask(self, source: ImageSource, item_id: str) -> np.ndarray:

@@ -39,7 +39,8 @@ class Job:
 
     `loss(net, batch)` returns named scalars, of which "loss" is minimised, and may return "predicted", (logits,
     targets) of the batch, and "counted", whole numbers by name, which the log sums over a pass; `draw(position,
-    generator)` returns one sample of the `n_samples`; `head` are the parameters that start anew; `description` is what
+    generator)` returns one sample of the `n_samples`; with `draw_shared`, `draw` gets as its third argument what
+    `draw_shared(generator)` returned for the batch; `head` are the parameters that start anew; `description` is what
     the net's file says; `watch` judges what was predicted in each pass; `finish(net)` measures what belongs to the
     trained net before it is written; `sum_up(total)` says in words what was counted so far, which is told at the end:
     it is asked after every pass, and may raise BadData where nothing can be learnt. `steps` is the length of the
@@ -49,7 +50,7 @@ class Job:
 
     net: nn.Module
     loss: Callable[[nn.Module, Batch], dict[str, Any]]
-    draw: Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
+    draw: Callable[..., Mapping[str, np.ndarray]]
     n_samples: int
     head: list[nn.Parameter]
     description: dict[str, Any]
@@ -59,6 +60,7 @@ class Job:
     steps: int = 0
     report_every: int = 0
     begin_step: Callable[[int], None] | None = None
+    draw_shared: Callable[[np.random.Generator], Any] | None = None
 
 
 def resolved(config: Any) -> Any:
@@ -201,7 +203,8 @@ class _Training:
         self.report.advance(first)
         totals: dict[str, float] = {}
         started, since, step = time.time(), first, first
-        samples = batches(self.job.draw, self._wanted(first), self.config.seed, self.output.workers)
+        samples = batches(self.job.draw, self._wanted(first), self.config.seed, self.output.workers,
+                          self.job.draw_shared)
         with contextlib.closing(samples):
             while step < self.steps:
                 for name, value in self._step(step, samples).items():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 
 Sample = Mapping[str, np.ndarray]
+# Ends the seed of a batch's generator, which so differs from that of its first sample.
+_OF_BATCH = 1
 
 
 def steps_per_epoch(n_images: int, batch_size: int, world_size: int) -> int:
@@ -33,24 +36,28 @@ def _order(n_images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n_images)
 
 
-def batches(draw: Callable[[int, np.random.Generator], Sample], wanted: Iterator[tuple[int, list[int]]], seed: int,
-            workers: int) -> Iterator[dict[str, torch.Tensor]]:
+def batches(draw: Callable[..., Sample], wanted: Iterator[tuple[int, list[int]]], seed: int, workers: int,
+            draw_shared: Callable[[np.random.Generator], Any] | None = None) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the batches that `wanted` names as (epoch, positions), made ahead in `workers` threads.
 
     `draw(position, generator)` gives one sample; its generator depends on seed, epoch and position only,
-    so neither threads nor interruptions change what is drawn.
+    so neither threads nor interruptions change what is drawn. With `draw_shared`, `draw` also gets what that returns
+    for the batch, from a generator that depends on seed, epoch and the batch's first position only.
     """
-    def sample(epoch: int, position: int) -> Sample:
-        return draw(position, np.random.default_rng([seed, epoch, position]))
+    def tasks(epoch: int, positions: list[int]) -> list[Callable[[], Sample]]:
+        shared = () if draw_shared is None else (
+            draw_shared(np.random.default_rng([seed, epoch, positions[0], _OF_BATCH])),)
+        return [partial(draw, position, np.random.default_rng([seed, epoch, position]), *shared)
+                for position in positions]
 
     if workers == 0:
         for epoch, positions in wanted:
-            yield stacked([sample(epoch, position) for position in positions])
+            yield stacked([task() for task in tasks(epoch, positions)])
         return
     with ThreadPoolExecutor(workers) as pool:
         def submit() -> list | None:
             following = next(wanted, None)
-            return following and [pool.submit(sample, following[0], position) for position in following[1]]
+            return following and [pool.submit(task) for task in tasks(*following)]
 
         ahead = [submit(), submit()]
         try:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stages.data.augment import (
@@ -143,3 +144,36 @@ def test_the_generator_decides_all(photo):
     assert not np.array_equal(classification_view(photo, generator(10), settings), first)
     assert first.dtype == np.float32
     assert classification_view(photo[:1, :1], generator(1), replace(settings, crop=3)).shape == (3, 3, 3)
+
+
+def test_a_small_image_can_lie_in_the_corner_with_padding_of_a_class(photo):
+    """MCTformer's released code pads at the right and the bottom, with the mean colour and label 0."""
+    settings = SegmentationView(**PLAIN, crop=100, scale=(1.0, 1.0), flip=0.0, in_corner=True, padding=0)
+    mask = np.full(photo.shape[:2], 7, dtype=np.uint8)
+    for seed in range(20):
+        view, labels = segmentation_view(photo, mask, generator(seed), settings)
+        np.testing.assert_array_equal(view[:, :60, :90], normalise(photo, (0.5,) * 3, (0.5,) * 3))
+        assert (labels[:60, :90] == 7).all()
+        assert not view[:, 60:].any() and not view[:, :, 90:].any()
+        assert not labels[60:].any() and not labels[:, 90:].any()
+    kept = segmentation_view(photo, mask, generator(), replace(settings, padding=None))[1]
+    assert (kept[60:] == 255).all() and (kept[:, 90:] == 255).all()
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.83, 1.0, 1.3])
+def test_bilinear_views_are_windows_of_a_resize_that_smooths_nothing(factor):
+    noise = generator(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    size = (round(60 * factor), round(90 * factor))
+    whole = torch.nn.functional.interpolate(torch.from_numpy(noise).permute(2, 0, 1)[None].double(), size=size,
+                                            mode="bilinear", align_corners=False)[0].numpy()
+    settings = SegmentationView(**{**PLAIN, "mean": (0.0,) * 3, "std": (1.0,) * 3}, crop=24, scale=(factor, factor),
+                                flip=0.0, resize="bilinear")
+    for seed in range(10):
+        view, _ = segmentation_view(noise, np.zeros(noise.shape[:2], np.uint8), generator(seed), settings)
+        rng = generator(seed)
+        rng.uniform()
+        top = int(rng.integers(0, size[0] - 24 + 1))
+        rng.integers(0, 1)
+        left = int(rng.integers(0, size[1] - 24 + 1))
+        # Half a grey level of rounding.
+        assert np.abs(view * 255 - whole[:, top:top + 24, left:left + 24]).max() <= 0.5 + 1e-3

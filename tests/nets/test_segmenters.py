@@ -7,6 +7,7 @@ from nets.reference_keys import keys_of, shapes
 from stages.errors import UsageError
 from stages.nets.deeplab_light import skip_level
 from stages.nets.segmenter import build_segmenter
+from stages.training.optimiser import hold_batch_norm
 
 
 @pytest.mark.parametrize(("name", "stride", "size"), [
@@ -74,8 +75,45 @@ def test_large_fov_on_resnet38():
         net = build_segmenter("resnet38", 21)
         logits = net(torch.zeros(1, 3, 64, 80))
     assert logits.shape == (1, 21, 8, 10) and net.head == "large-fov"
-    first = net.decoder[0]
-    assert (first.in_channels, first.out_channels, first.dilation) == (4096, 512, (12, 12))
+    layers = [(layer.in_channels, layer.out_channels, layer.kernel_size, layer.dilation, layer.padding)
+              for layer in (net.decoder[0], net.decoder[2])]
+    assert layers == [(4096, 512, (3, 3), (12, 12), (12, 12)), (512, 21, (3, 3), (12, 12), (12, 12))]
+    assert sum(parameter.numel() for parameter in net.parameters()) == 124_042_581
+
+
+def test_what_the_recipe_of_large_fov_freezes():
+    """Published: conv1a and every BatchNorm with its statistics; b2 and all behind it learn, and dropout is on."""
+    with torch.device("meta"):
+        net = build_segmenter("resnet38", 21)
+    net.backbone.freeze("conv1a")
+    hold_batch_norm(net, "all")
+    frozen = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
+    norms = {name for name, module in net.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert frozen == {"backbone.conv1a.weight"} | {f"{norm}.{kind}" for norm in norms for kind in ("weight", "bias")}
+    assert sum(net.get_parameter(name).numel() for name in frozen) == 49_472
+    for name, module in net.named_modules():
+        assert module.training != (name in norms or name == "backbone.conv1a"), name
+    dropouts = [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout2d)]
+    assert dropouts == [0.3, 0.3, 0.5, 0.5]
+
+
+def test_large_fov_starts_as_published():
+    torch.manual_seed(0)
+    net = build_segmenter("tiny", 21, head="large-fov")
+    for layer in (net.decoder[0], net.decoder[2]):
+        fan_in, fan_out = layer.in_channels * 9, layer.out_channels * 9
+        bounds = {"weight": (6 / (fan_in + fan_out)) ** 0.5, "bias": fan_in ** -0.5}
+        for kind, bound in bounds.items():
+            values = getattr(layer, kind).detach()
+            assert 0.8 * bound < values.abs().max() <= bound
+            # A uniform distribution has the deviation bound / sqrt(3); over n values that varies by about 1 / sqrt(n).
+            assert values.std().item() == pytest.approx(bound / 3**0.5, rel=4 * len(values.flatten()) ** -0.5)
+
+
+def test_large_fov_takes_the_channels_of_any_backbone():
+    net = build_segmenter("timm:resnet18", 4, head="large-fov", stride=16)
+    assert (net.decoder[0].in_channels, net.stride) == (512, 16)
+    assert net(torch.zeros(1, 3, 64, 96)).shape == (1, 4, 4, 6)
 
 
 def test_unknown_heads_are_a_usage_error():

@@ -49,6 +49,25 @@ def test_with_fewer_images_than_one_batch_every_process_has_equally_many(n: int,
     assert {position for share in shares for position in share} == set(range(n))
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+def test_what_a_batch_shares_depends_on_seed_epoch_and_batch_alone(workers: int) -> None:
+    def draw(position: int, generator: np.random.Generator, factor: float) -> dict[str, np.ndarray]:
+        return {"x": np.array([generator.random(), factor])}
+
+    def shares(wanted: list[tuple[int, list[int]]], seed: int) -> list[tuple[float, ...]]:
+        drawn = batches(draw, iter(wanted), seed, workers, lambda generator: float(generator.random()))
+        return [tuple(batch["x"][:, 1].tolist()) for batch in drawn]
+
+    wanted = [(0, [2, 1]), (0, [0]), (1, [2, 0, 1])]
+    first = shares(wanted, 7)
+    assert all(len(set(factors)) == 1 for factors in first)
+    assert len({factors[0] for factors in first}) == 3
+    assert shares(wanted[1:], 7) == first[1:]
+    assert shares(wanted, 8)[0] != first[0]
+    assert not {value for batch in batches(draw, iter(wanted), 7, 0, lambda generator: float(generator.random()))
+                for value in batch["x"][:, 0].tolist()} & {factors[0] for factors in first}
+
+
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_what_is_drawn_depends_on_seed_pass_and_position_alone(workers: int) -> None:
     def draw(position: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
