@@ -17,9 +17,9 @@ from wsss_cli.tables import print_rows
 CONFIG = PromptsConfig
 EXAMPLE = "wsss prompts train.h5 --templates imagenet"
 TEXT = ("Rank prompt templates by their sharpness, from image tags alone. Reads images and labels of shards of kind "
-        "index: those with two tags or more. Prints a table, the best (least sharp) first: text on a terminal, TSV "
-        "otherwise, or JSON; ends with 65 where images could not be read. Holds one image at a time, and one vector "
-        "per template and word.")
+        "index: all images with a tag, or with --images multi-label those with two or more. Prints a table, the best "
+        "(least sharp) first: text on a terminal, TSV otherwise, or JSON; ends with 65 where images could not be read. "
+        "Holds one image at a time, and one vector per template and word.")
 NAMED = CLIP
 EXTRA = (options.ROOT, options.JSON)
 INPUTS = "INDEX..."

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from stages.cams.affinity import box_mask, refine
 from stages.cams.config import ClipEsConfig
-from stages.cams.softmax_gradcam import cotangents, unit_range, weighted_maps
+from stages.cams.softmax_gradcam import cotangents, probability_slope, released_range, unit_range, weighted_maps
 
 
 class Tower(Protocol):
@@ -79,7 +79,7 @@ def batch_maps(tower: Tower, views: Sequence[Tensor], text: TextSide, config: Cl
             raws.append(_on_grid(raw, embedded.grid, mirrored))
             refineds.append(_on_grid(refined, embedded.grid, mirrored))
             scores.append(probability)
-    raw, refined = _summed(raws), _summed(refineds)
+    raw, refined = _summed(raws, config), _summed(refineds, config)
     means = torch.stack(scores).mean(0).cpu().numpy()
     return [ImageMaps(own, raw[place, :len(own)], refined[place, :len(own)], means[place, :len(own)])
             for place, own in enumerate(ids)]
@@ -95,17 +95,25 @@ def all_scores(embedding: Tensor, text: TextSide) -> np.ndarray:
 
 def _view_maps(tower: Tower, embedded: Any, text: TextSide, ids: Sequence[np.ndarray], config: ClipEsConfig,
                threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return raw and refined maps (B, K, N) and scores (B, K) of one view; rows beyond an image's K are 0."""
+    """Return raw and refined maps (B, K, N) and scores (B, K) of one view; rows beyond an image's K are 0.
+
+    With `as_released` the maps have the scale of the probability's gradient also where the target is the log-odds, so
+    that the 1e-7 of the released normalisation dims the same classes. On the seeded CLIPs of the reference values a map
+    ends at 0.9999 for a probability of 1e-9, at 0.9 for 1e-12, and at 0.01 for 1e-15.
+    """
+    stretch = _stretch(config)
     most = max(map(len, ids))
     shape = (len(ids), most, embedded.patches.shape[1])
     raw, scores = embedded.patches.new_zeros(shape), embedded.patches.new_zeros(shape[:2])
     for place, variant in enumerate(text.classes if most else ()):
-        gradients, probabilities = _gradients(embedded.embedding, variant, text, ids, config)
+        gradients, probabilities, slopes = _gradients(embedded.embedding, variant, text, ids, config)
         share = _of_present(text.share(place), ids, most)
-        raw += share[..., None] * unit_range(
-            weighted_maps(tower.channel_weights(embedded, gradients), embedded.patches))
+        maps = weighted_maps(tower.channel_weights(embedded, gradients), embedded.patches)
+        if config.as_released and config.target == "log-odds":
+            maps = slopes[..., None] * maps
+        raw += share[..., None] * stretch(maps)
         scores += share * probabilities
-    raw = unit_range(raw) if most else raw
+    raw = stretch(raw) if most else raw
     if embedded.attention is None or not most:
         return raw, raw, scores
     boxes, mask = None, "none"
@@ -113,7 +121,12 @@ def _view_maps(tower: Tower, embedded: Any, text: TextSide, ids: Sequence[np.nda
         mask = config.masked_by_boxes
         boxes = _boxes(raw, embedded.grid, threshold, config.as_released)
     refined = refine(raw, boxes, embedded.attention, rounds=config.rounds, steps=config.steps, mask=mask)
-    return raw, unit_range(refined), scores
+    return raw, stretch(refined), scores
+
+
+def _stretch(config: ClipEsConfig) -> Callable[[Tensor], Tensor]:
+    """Return the normalisation of maps (..., N)."""
+    return released_range if config.as_released else unit_range
 
 
 def _of_present(values: Tensor, ids: Sequence[np.ndarray], most: int) -> Tensor:
@@ -125,11 +138,14 @@ def _of_present(values: Tensor, ids: Sequence[np.ndarray], most: int) -> Tensor:
 
 
 def _gradients(embeddings: Tensor, classes: Tensor, text: TextSide, ids: Sequence[np.ndarray],
-               config: ClipEsConfig) -> tuple[Tensor, Tensor]:
-    """Return the cotangents (B, K, E) and the scores (B, K) of each image's classes, padded with 0."""
+               config: ClipEsConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the cotangents (B, K, E), scores p and slopes p (1 - p) (B, K) of each image's classes, padded with 0.
+
+    A class without a competitor, whose target is its logit, has slope 1.
+    """
     most = max(map(len, ids))
     gradients = embeddings.new_zeros(len(ids), most, embeddings.shape[1])
-    scores = embeddings.new_zeros(len(ids), most)
+    scores, slopes = embeddings.new_zeros(len(ids), most), embeddings.new_zeros(len(ids), most)
     for place, own in enumerate(ids):
         rows = torch.as_tensor(own.astype(np.int64) - 1, device=embeddings.device)
         among = classes if config.compete == "all" else classes[rows]
@@ -138,14 +154,12 @@ def _gradients(embeddings: Tensor, classes: Tensor, text: TextSide, ids: Sequenc
         if len(own):
             found = cotangents(embeddings[place], competing, targets, text.scale, config.target)
             gradients[place, :len(own)], scores[place, :len(own)] = found[0], found[1][targets]
-    return gradients, scores
+            slopes[place, :len(own)] = probability_slope(found[1], targets) if len(competing) > 1 else 1
+    return gradients, scores, slopes
 
 
 def _boxes(raw: Tensor, grid: tuple[int, int], threshold: float, as_released: bool) -> Tensor:
     maps = raw.unflatten(-1, grid).float().cpu().numpy()
-    if as_released:
-        # The released normalisation ends at 0.9999999, which is level 254 of 255.
-        maps = maps * np.float32(1 - 1e-7)
     found = [[box_mask(one, threshold, as_released=as_released) for one in image] for image in maps]
     return torch.from_numpy(np.array(found)).flatten(2).to(raw)
 
@@ -155,11 +169,11 @@ def _on_grid(maps: Tensor, grid: tuple[int, int], mirrored: bool) -> Tensor:
     return square.flip(-1) if mirrored else square
 
 
-def _summed(maps: Sequence[Tensor]) -> Tensor:
+def _summed(maps: Sequence[Tensor], config: ClipEsConfig) -> Tensor:
     """Return the sum (B, K, h, w) on the grid of the first, between 0 and 1."""
     if len(maps) == 1 or not maps[0].shape[1]:
         return maps[0]
     size = maps[0].shape[-2:]
     resized = [one if one.shape[-2:] == size else F.interpolate(one, size, mode="bilinear", align_corners=False)
                for one in maps]
-    return unit_range(torch.stack(resized).sum(0).flatten(2)).unflatten(-1, size)
+    return _stretch(config)(torch.stack(resized).sum(0).flatten(2)).unflatten(-1, size)

@@ -94,8 +94,9 @@ class ClipEsConfig(CamsConfig):
     box_mask: str = setting("result", "What the boxes mask: the refined map, or what goes into it.",
                             choices=("result", "source"), source="CLIP-ES eq. 7")
     as_released: bool = setting(False, "As the released code: boxes mask the source, lack the grid's last row and "
-                                "column and are cut on 8-bit levels; position embeddings are rounded to fp16; its "
-                                "spelling of the names.")
+                                "column and are cut on 8-bit levels; 1e-7 is added to the maximum that maps are "
+                                "divided by, which dims classes with a probability below about 1e-9; position "
+                                "embeddings are rounded to fp16; its spelling of the names.")
     batch_size: int = setting(0, "Images of equal padded size computed at once; 0: 1 on a CPU, 16 on a GPU.", low=0)
     precision: str = setting("fp32", "Arithmetic of all blocks but the last, which is fp32.",
                              choices=("fp32", "bf16", "fp16"))

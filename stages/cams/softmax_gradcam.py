@@ -31,10 +31,20 @@ def cotangents(embedding: Tensor, text: Tensor, targets: Tensor, scale: float,
         others.scatter_(1, targets[:, None], -torch.inf)
         direction = direction - others.softmax(dim=1) @ text
     if target == "probability":
-        share = probability[targets]
-        direction = direction * (share * (1 - share))[:, None]
+        direction = direction * probability_slope(probability, targets)[:, None]
     direction = scale * direction
     return (direction - (direction @ unit)[:, None] * unit) / length, probability
+
+
+def probability_slope(probability: Tensor, targets: Tensor) -> Tensor:
+    """Return p (1 - p) of K targets, (K,): the derivative of their probability by their log-odds.
+
+    `probability` (L,) is a softmax, `targets` (K,) positions in it. 1 - p is the sum of all others, which keeps its
+    digits where p rounds to 1.
+    """
+    others = probability.expand(len(targets), -1).clone()
+    others.scatter_(1, targets[:, None], 0)
+    return probability[targets] * others.sum(1)
 
 
 def weighted_maps(weights: Tensor, features: Tensor) -> Tensor:
@@ -51,3 +61,12 @@ def unit_range(maps: Tensor) -> Tensor:
     span = high - low
     flat = span <= 1e-6 * high
     return torch.where(flat, (high > 0).to(maps.dtype), (maps - low) / torch.where(flat, torch.ones_like(span), span))
+
+
+def released_range(maps: Tensor) -> Tensor:
+    """Return the maps (..., N) minus their minimum, divided by the maximum of that plus 1e-7, as the released code.
+
+    The 1e-7 suppresses maps that are fainter than it, and leaves the others with a maximum of 0.9999999.
+    """
+    shifted = maps - maps.amin(-1, keepdim=True)
+    return shifted / (1e-7 + shifted.amax(-1, keepdim=True))

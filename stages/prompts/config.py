@@ -19,7 +19,9 @@ class PromptsConfig:
                            choices=("present", "all"))
     pooling: str = setting("average", "The embedding: mean of the patches, or the class token.",
                            choices=("average", "class"), source="CLIP-ES A")
-    limit: int = setting(0, "Look at so many images with several tags, evenly over the index; 0: at all.", low=0)
+    images: str = setting("all", "The images of the sum: every image with a tag, or those with two tags or more.",
+                          choices=("all", "multi-label"), source="CLIP-ES eq. 5: all, k >= 1")
+    limit: int = setting(0, "Look at so many of these images, evenly over the index; 0: at all.", low=0)
     precision: str = setting("fp32", "Arithmetic of all blocks but the last, which is fp32.",
                              choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")

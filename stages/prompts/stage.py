@@ -14,6 +14,7 @@ from stages.data.views import patch_views
 from stages.errors import BadData, MissingInput, Stopped
 from stages.flow.device import cores, resolve_device, use_threads
 from stages.flow.execution import Inputs, Report, Stop
+from stages.flow.finite import check_finite
 from stages.nets.clip import Clip, find_clip, load_clip
 from stages.nets.precision import DTYPES
 from stages.nets.prompts import class_features, templates_of, word_features
@@ -26,7 +27,7 @@ from stages.shards import Run
 def rank(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report: Report) -> dict[str, Any]:
     """Return the result that `wsss prompts --json` prints: the templates, the sharpest last.
 
-    Raises UsageError, MissingInput (no image has several tags), BadData, Unavailable.
+    Raises UsageError, MissingInput (no image has tags, or several where these are asked for), BadData, Unavailable.
     """
     templates = templates_of(config.templates)
     source = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
@@ -34,7 +35,7 @@ def rank(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report: Report) -
     words = class_words(config.names, run.classes)
     for note in (*source.notes, *words.notes):
         report.tell(note)
-    images = _with_several_tags(run, inputs, config.limit)
+    images = _select_images(run, inputs, config, report)
     use_threads(config.threads or cores())
     device = torch.device(config.device if ":" in config.device else resolve_device(config.device))
     clip = load_clip(source, device=device, dtype=DTYPES[config.precision])
@@ -53,6 +54,9 @@ def rank(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report: Report) -
         total.add(class_scores(embedding, classes, others, targets, clip.scale, config.compete))
     if not total.images:
         raise BadData("no image could be read", "see wsss info", where=str(run.first.path))
+    if not np.isfinite(total.values()).all():
+        raise BadData("a template scores every class of every image 0, so it has no sharpness",
+                      "check the weights of the CLIP", where=source.name)
     ranked = sorted(zip(templates, total.values(), (total.mean / total.images).tolist(), strict=True),
                     key=lambda row: row[1])
     return {"templates": [{"template": template, "sharpness": value, "mean_score": mean}
@@ -60,22 +64,35 @@ def rank(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report: Report) -
             "images": total.images, "refused": refused, "names": words.as_plain(), "clip": source.name}
 
 
-def _with_several_tags(run: Run, inputs: Inputs, limit: int) -> list[tuple[ImageSource, str]]:
-    found = []
+def _select_images(run: Run, inputs: Inputs, config: PromptsConfig, report: Report) -> list[tuple[ImageSource, str]]:
+    """Return the images that `--images` and `--limit` name, and report how many have no tag.
+
+    Raises MissingInput when none is left.
+    """
+    fewest = 2 if config.images == "multi-label" else 1
+    selected, untagged = [], 0
     for shard in run.shards:
         source = ImageSource(shard, inputs.root)
-        good = [item_id for item_id in shard.ids if item_id not in shard.errors]
-        found += [(source, item_id) for item_id in good if len(source.labels(item_id) or ()) > 1]
-    if not found:
-        raise MissingInput("no image has two tags or more, which sharpness is about", "give an index of such images",
-                           where=str(run.first.path))
-    places = np.linspace(0, len(found) - 1, min(limit or len(found), len(found))).round().astype(int)
-    return [found[place] for place in places]
+        for item_id in shard.ids:
+            if item_id in shard.errors:
+                continue
+            n_tags = len(source.labels(item_id) or ())
+            untagged += n_tags == 0
+            if n_tags >= fewest:
+                selected.append((source, item_id))
+    if not selected:
+        wanted = "two tags or more" if fewest == 2 else "a tag"
+        raise MissingInput(f"no image has {wanted}", "index the images with their tags" if fewest == 1 else
+                           "give an index of such images, or --images all", where=str(run.first.path))
+    if untagged:
+        report.tell(f"{untagged} images have no tag and do not count")
+    positions = np.linspace(0, len(selected) - 1, min(config.limit or len(selected), len(selected))).round().astype(int)
+    return [selected[position] for position in positions]
 
 
 def _embedded(images: list[tuple[ImageSource, str]], clip: Clip, config: PromptsConfig, device: torch.device,
               stop: Stop, report: Report) -> Iterator[tuple[torch.Tensor | None, tuple[int, ...]]]:
-    """Yield each image's embedding (None where it can't be read, which is told) and its labels."""
+    """Yield each image's embedding and its labels; None, and a message, where it can't be read or is not finite."""
     for source, item_id in images:
         if stop.requested:
             raise Stopped("stopped", "run the same command again")
@@ -83,9 +100,11 @@ def _embedded(images: list[tuple[ImageSource, str]], clip: Clip, config: Prompts
         labels = source.labels(item_id) or ()
         try:
             (view,) = patch_views(source.image(item_id), (1.0,), clip.vision.cell, clip.mean, clip.std)
+            batch = torch.from_numpy(view)[None].to(device)
+            embedding = clip.vision.embed(batch, pooling=config.pooling).embedding[0]
+            check_finite(embedding.float().cpu(), "embedding", item_id)
         except BadData as error:
             report.tell(f"left out: {error}")
             yield None, labels
             continue
-        batch = torch.from_numpy(view)[None].to(device)
-        yield clip.vision.embed(batch, pooling=config.pooling).embedding[0], labels
+        yield embedding, labels

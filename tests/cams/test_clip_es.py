@@ -14,7 +14,7 @@ from seeded_clip import Recipe
 from stages.cams.affinity import box_mask, refine, sinkhorn_scalings
 from stages.cams.clip_es import TextSide, all_scores, batch_maps
 from stages.cams.config import ClipEsConfig
-from stages.cams.softmax_gradcam import cotangents, unit_range
+from stages.cams.softmax_gradcam import cotangents, probability_slope, released_range, unit_range
 from stages.nets.clip_resnet import ResNetTower
 from stages.nets.clip_vision import VisionTower
 from stages.nets.clip_watched import WatchedTower
@@ -52,7 +52,7 @@ def text_side(classes: int, background: int, variants: int = 1) -> TextSide:
 
 
 def released_way(model, image: torch.Tensor, text: TextSide, ids: np.ndarray, target: str, pooling: str,
-                 grid: tuple[int, int]) -> torch.Tensor:
+                 grid: tuple[int, int], stretch=unit_range) -> torch.Tensor:
     """Return the maps (K, h, w) by one backward pass a class, as the published code goes about it."""
     visual = model.visual
     kept = {}
@@ -84,7 +84,7 @@ def released_way(model, image: torch.Tensor, text: TextSide, ids: np.ndarray, ta
                 maps.append(torch.relu(kept["map"][0, 1:].detach() @ weights))
     finally:
         handle.remove()
-    return unit_range(torch.stack(maps)).unflatten(-1, grid)
+    return stretch(torch.stack(maps)).unflatten(-1, grid)
 
 
 @pytest.mark.parametrize("pooling", ["average", "class"])
@@ -108,6 +108,58 @@ def test_log_odds_and_probability_give_one_map(model):
                              lambda place, scores: np.array([1, 2, 4]))[0] for target in ("log-odds", "probability"))
     np.testing.assert_allclose(one.raw, other.raw, atol=1e-9)
     np.testing.assert_allclose(one.scores, other.scores)
+
+
+@pytest.mark.parametrize("target", ["log-odds", "probability"])
+def test_as_released_a_class_with_next_to_no_probability_is_dimmed(model, target):
+    text = text_side(5, 4)._replace(scale=60.0)
+    image, ids, grid = drawn(1, 3, 48, 80, seed=1), np.array([1, 2, 3, 4, 5]), (3, 5)
+    tower = VisionTower(model.visual, dtype=torch.float64)
+    (kept,) = batch_maps(tower, [image], text, replace(PLAIN, target=target), 0.4, lambda place, scores: ids)
+    released = replace(PLAIN, target=target, as_released=True)
+    (dimmed,) = batch_maps(tower, [image], text, released, 0.4, lambda place, scores: ids)
+    expected = released_way(model, image, text, ids, "probability", "average", grid,
+                            stretch=lambda maps: released_range(released_range(maps)))
+    # The plain autograd of a softmax sums its own terms: what it rounds to is relative to the largest, 2 ** -52.
+    np.testing.assert_allclose(dimmed.raw, expected, rtol=1e-6, atol=1e-12)
+    faint = dimmed.scores < 1e-20
+    assert faint.any() and not faint.all(), "the case has both"
+    peaks, kept_peaks = dimmed.raw.flatten(1).amax(1).numpy(), kept.raw.flatten(1).amax(1).numpy()
+    assert (peaks[faint] < 0.1).all()
+    assert kept_peaks[faint].tolist() == [1.0] * faint.sum(), "the default keeps them"
+    likely = dimmed.scores > 1e-3
+    assert likely.any() and (peaks[likely] > 0.99999).all()
+
+
+@pytest.mark.parametrize("more", [{"flip": True}, {"scales": (1.0, 1.0)}, {"affinity": "caa"}, {"affinity": "mhsa"}])
+def test_what_the_released_normalisation_dims_stays_dim(model, more):
+    text, ids = text_side(5, 4)._replace(scale=60.0), np.array([1, 2, 3, 4, 5])
+    config = replace(PLAIN, as_released=True, **more)
+    image = drawn(1, 3, 48, 80, seed=1)
+    views = [image for _ in config.scales]
+    (found,) = batch_maps(VisionTower(model.visual, dtype=torch.float64), views, text, config, 0.4,
+                          lambda place, scores: ids)
+    faintest = int(found.scores.argmin())
+    assert found.scores[faintest] < 1e-20
+    assert found.refined[faintest].max() < 0.1
+    assert found.refined[int(found.scores.argmax())].max() > 0.999
+
+
+def test_the_released_range():
+    maps = torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 2.0], [5.0, 5.0, 5.0 + 1e-9]], dtype=torch.float64)
+    found = released_range(maps)
+    np.testing.assert_allclose(found[0], [0, 1 / 3.0000001, 3 / 3.0000001], rtol=1e-12)
+    assert found[1].tolist() == [0, 0, 0]
+    assert found[2, 2] == pytest.approx(1e-9 / (1e-7 + 1e-9), rel=1e-5)
+
+
+def test_the_slope_of_a_probability_keeps_its_digits():
+    logits = torch.tensor([20.0, 0.0, -30.0])
+    exact = logits.double().softmax(0)
+    found = probability_slope(logits.softmax(0), torch.tensor([0, 1, 2]))
+    np.testing.assert_allclose(found, exact * torch.stack([exact[1] + exact[2], exact[0] + exact[2],
+                                                           exact[0] + exact[1]]), rtol=1e-5)
+    assert found[0] > 0, "p rounds to 1 in float32"
 
 
 def test_a_probability_fades_in_half_precision_where_log_odds_do_not():

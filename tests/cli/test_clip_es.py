@@ -212,11 +212,25 @@ def test_prompts(tiny_index, clip, tmp_path):
     assert rows[0] == "template\tsharpness\tmean score"
     assert len(rows) == 3
     told = json.loads("\n".join(good("prompts", index, *clip, "--templates", tmp_path / "list.txt", "--json")))
-    assert (told["images"], told["refused"]) == (2, 0)
+    assert (told["images"], told["refused"]) == (3, 0), "also the image with one class (eq. 5: k >= 1)"
     assert told["templates"][0]["sharpness"] <= told["templates"][1]["sharpness"]
     assert [row["template"] for row in told["templates"]] == [row.split("\t")[0] for row in rows[1:]]
     single = index_of(tmp_path / "single", {"a": noise(40, 40)}, {"a": "cat"})
-    refused(run("prompts", single, *clip), 66, "two tags or more")
+    several = (*clip, "--templates", tmp_path / "list.txt", "--images", "multi-label", "--json")
+    restricted = json.loads("\n".join(good("prompts", index, *several)))
+    assert restricted["images"] == 2
+    assert restricted["templates"][0]["sharpness"] > told["templates"][0]["sharpness"], "one class adds to the mean"
+    refused(run("prompts", single, *several), 66, "two tags or more", "--images all")
+    assert json.loads("\n".join(good("prompts", single, *several[:-3], "--json")))["templates"][0]["sharpness"] == 0
+
+
+def test_images_without_a_tag_do_not_count_in_prompts(clip, tmp_path):
+    index = index_of(tmp_path / "set", {"a": noise(40, 40), "b": noise(40, 50, 1)}, {"a": "cat;dog", "b": ""})
+    done = run("prompts", index, *clip, "--json", "--templates", "a {}.")
+    assert done.code == 0, done.err
+    assert "1 images have no tag" in done.err
+    assert json.loads(done.out)["images"] == 1
+    refused(run("prompts", index_of(tmp_path / "none", {"b": noise(40, 50, 1)}, {"b": ""}), *clip), 66, "tag")
 
 
 def test_an_image_that_prompts_can_not_read(clip, tmp_path):

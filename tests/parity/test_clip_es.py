@@ -131,7 +131,7 @@ def test_inside_of_the_tower(reference, name):
             np.testing.assert_allclose(embedded.attention[0].sum(1), values["attn_mean_rowsum"], atol=1e-4)
         text, keys = case.text(), values["keys"]
         ids = [np.sort(keys) + 1]
-        gradients, _ = clip_es._gradients(embedded.embedding, text.classes[0], text, ids,
+        gradients, _, _ = clip_es._gradients(embedded.embedding, text.classes[0], text, ids,
                                           ClipEsConfig(target="probability"))
         weights = case.clip.vision.channel_weights(embedded, gradients)
         raw = clip_es.weighted_maps(weights, embedded.patches)[0].unflatten(-1, embedded.grid).numpy()
