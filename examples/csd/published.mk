@@ -43,11 +43,5 @@ REFINE_FLAGS.mctformer ?= --config $(RECIPES)/mctformer.toml
 # The masks that objects are cut out by have another background than those of the row: CSD's development code.
 PASTED.mctformer ?= --config $(RECIPES)/mctformer.toml --background constant:0.36
 BACKGROUND.mctformer :=
-# The released optimiser takes the weight decay of 1e-5 for the momentum, and decays nothing.
-SEG_FLAGS.mctformer ?= --net wsss:resnet38 --head large-fov --weights $(RESNET38_WEIGHTS) --freeze conv1a --freeze-bn all \
-	--optimizer sgd --lr 7e-4 --head-lr-factor 10 --bias-lr-factor 1 --momentum 1e-5 --weight-decay 0 --crop-size 321 \
-	--scale-range 0.7,1.3 --batch-size 4 --epochs 30 --colour-jitter ''
-SEGMENT_FLAGS.mctformer ?= --scales 0.5,0.75,1.0,1.25,1.5 --fusion max --no-flip
-# Its CRF is no preset's: Gaussian 4 px, weight 3; bilateral 83 px, 5 grey levels, weight 3.
-SEGMENT_CRF.mctformer ?= --preset deeplab --gaussian-sxy 4 --gaussian-weight 3 --bilateral-sxy 83 --bilateral-srgb 5 \
-	--bilateral-weight 3
+SEG_FLAGS.mctformer ?= --config $(RECIPES)/resnet38-largefov.toml --weights $(RESNET38_WEIGHTS)
+SEGMENT_FLAGS.mctformer ?= --config $(RECIPES)/resnet38-largefov.toml
