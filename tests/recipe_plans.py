@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import typer
 
-from stages.refine.config import CrfConfig
+from stages.refine.config import BACKGROUNDS, CrfConfig
 from stages.refine.crf import kernels_of, takes_labels
 from stages.segment.config import WordsConfig, resolved
 from stages.settings import checked
@@ -159,8 +159,10 @@ def plain_settings(settings: Any) -> dict[str, Any]:
     if isinstance(settings, WordsConfig):
         settings = resolved(settings)
     if isinstance(settings, CrfConfig):
-        settings = dataclasses.replace(settings, **dataclasses.asdict(kernels_of(settings)))
-        settings = dataclasses.replace(settings, unary="labels" if takes_labels(settings) else "scores")
+        kernels = {name: float(value) if name != "iterations" else value
+                   for name, value in dataclasses.asdict(kernels_of(settings)).items()}
+        settings = dataclasses.replace(settings, **kernels, unary="labels" if takes_labels(settings) else "scores",
+                                       background=settings.background or BACKGROUNDS[settings.preset])
     found = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
