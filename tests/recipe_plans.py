@@ -113,6 +113,7 @@ def shorten(text: str) -> str:
     return text.replace(f"{OUT}/", "")
 
 
+@functools.cache
 def resolve(call: Call) -> Step:
     """Return the settings and inputs of a call, as the command line understands it."""
     stage, values, config, named = _parsed(call.words)
@@ -134,8 +135,7 @@ def _whole() -> Any:
     return typer.main.get_command(app)
 
 
-@functools.cache
-def _words_parsed(words: tuple[str, ...]) -> tuple[str, dict[str, Any], Any, Any]:
+def _parsed(words: tuple[str, ...]) -> tuple[str, dict[str, Any], Any, Any]:
     caught: list[tuple[str, dict[str, Any], Any, Any]] = []
 
     def catch(stage: str, values: dict[str, Any], config: Any, named: Any, run: Any) -> int:
@@ -148,10 +148,6 @@ def _words_parsed(words: tuple[str, ...]) -> tuple[str, dict[str, Any], Any, Any
     assert caught and not code, f"wsss {shlex.join(words)} is refused"
     return caught[0]
 
-
-def _parsed(words: tuple[str, ...]) -> tuple[str, dict[str, Any], Any, Any]:
-    stage, values, config, named = _words_parsed(words)
-    return stage, dict(values), config, named
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:
