@@ -47,7 +47,9 @@ def _add(method: str, config: type, example: str, text: str, *more: Named, net: 
         named=(*more, WEIGHTS), extra=(FILE, ROOT, REPLACE, TRAIN, COLLAPSE))
 
 
-_add("cam", CamConfig, "", "The plain multi-label classifier: global average pooling and a linear layer without bias.")
+_add("cam", CamConfig, "", "The plain multi-label classifier: global average pooling and a linear layer without bias. "
+     "With --pool class-token the layer reads the class token of a vision transformer: such a net is for features and "
+     "cams gradcam.")
 _add("mixup", MixupConfig, "--alpha 0.2 ", "The classifier on convex combinations of images.")
 _add("fmix", FmixConfig, "--alpha 1 ", "The classifier on pairs of images put together along masks of noise.")
 _add("manifold-mixup", ManifoldConfig, "--mix-at input,features.6 ",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stages.kernels.cam_merge import merge_scales
+from stages.kernels.finite import infinite_to_nan
 
 CLASSES, SUBCATEGORIES = HEADS = ("classes", "subcategories")
 
@@ -34,9 +35,9 @@ def class_maps(net: torch.nn.Module, views: Sequence[Tensor], *, flip: bool,
     for view in views:
         for mirrored in (False, True) if flip else (False,):
             features = net.backbone(view.flip(-1) if mirrored else view)
-            raw = net.classifier(features).float()
+            raw = infinite_to_nan(net.classifier(features).float())
             logits.append(raw.mean(dim=(-2, -1)))
-            raw = net.subcategories(features).float() if head == SUBCATEGORIES else raw
+            raw = infinite_to_nan(net.subcategories(features).float()) if head == SUBCATEGORIES else raw
             maps.append((raw.flip(-1) if mirrored else raw).relu())
     return maps, torch.stack(logits).mean(dim=0).sigmoid()
 

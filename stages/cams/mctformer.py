@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.kernels.class_attention import class_to_patch, fuse, patch_affinity, refine_maps, unit_range
+from stages.kernels.finite import infinite_to_nan
 
 SCALES = {"v1": (1.0,), "v2": (1.0,), "plus": (1.0, 0.75, 1.25)}
 
@@ -45,11 +46,11 @@ def view_maps(net: Any, images: Tensor, config: Any) -> tuple[Tensor, Tensor]:
     height, width = (side - side % net.stride for side in images.shape[-2:])
     seen = net.attended(images[..., :height, :width], None if config.affinity else config.layers)
     attention = class_to_patch(seen.attention[-config.layers:], net.n_outputs, seen.grid)
-    patch = None if seen.patch is None else seen.patch.float()
+    patch = None if seen.patch is None else infinite_to_nan(seen.patch.float())
     maps = fuse(net.version, config.map, attention, patch, config.layers)
     if config.affinity:
         maps = refine_maps(maps, patch_affinity(seen.attention, seen.grid))
-    return maps, seen.logits.float()
+    return maps, infinite_to_nan(seen.logits.float())
 
 
 def summed(maps: Sequence[Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ from stages.flow.map_loop import run_map
 from stages.flow.pictures import image_files, index_of_files, write_pictures
 from stages.flow.stream import peeked
 from stages.flow.work import Beside, MapWork
+from stages.nets.classifier import ClassTokenClassifier
 from stages.nets.clip import ClipSource, find_clip
 from stages.nets.files import is_net, read_net
 from stages.nets.mctformer import MCTFORMERS
@@ -39,6 +40,9 @@ def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     if config.maps == "subcategories" and not sum(description["architecture"].get("n_subcategories", ())):
         raise BadData("is a net without sub-categories", "give one of train-cls subcategory, or leave out --maps",
                       where=net)
+    if description["architecture"]["head"] == ClassTokenClassifier.head:
+        raise BadData("is a classifier of the class token, which has no map for each class",
+                      "give it to wsss cams gradcam, or train one by train-cls cam --pool mean", where=net)
     if description["architecture"]["head"] in MCTFORMERS:
         raise BadData("is an MCTformer", "give it to wsss cams mctformer", where=net)
     settings = replace(config, device=resolve_device(config.device))

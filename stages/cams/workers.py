@@ -14,12 +14,14 @@ from stages.cams.tags import choose, parse_tags
 from stages.data.source import ImageSource
 from stages.data.views import patch_size, patch_views, scaled_views
 from stages.errors import BadData, UsageError
+from stages.flow.finite import check_finite
 from stages.flow.parts import Part
 from stages.flow.work import BESIDE, MapWork
 from stages.nets.clip import load_clip
 from stages.nets.files import load_net
 from stages.nets.folding import fold_batch_norm
-from stages.nets.plain_classifier import layer_of, plain_classifier
+from stages.nets.layer_maps import LayerMaps
+from stages.nets.plain_classifier import input_cell, layer_of, plain_classifier
 from stages.nets.precision import DTYPES
 from stages.nets.prompts import class_features, templates_of, variant_shares, word_features
 from stages.shards import Item, Shard, same_classes
@@ -44,7 +46,11 @@ class _Part:
             raise BadData("has no tags in the index", "give --tags predicted:0.5 or all", where=item_id)
 
     def chosen(self, item_id: str, scores: np.ndarray) -> np.ndarray:
-        """Return the class ids (K,) of an image, given the scores (C,) of all classes."""
+        """Return the class ids (K,) of an image, given the scores (C,) of all classes.
+
+        Raises BadData for scores that are not finite: no threshold chooses a NaN, so its image would have no class.
+        """
+        check_finite(scores, "scores", item_id)
         return choose(self.rule, self.threshold, self.images.labels(item_id), scores)
 
 
@@ -118,15 +124,16 @@ class GradcamWorker:
 
     def _take(self, net: torch.nn.Module, mean: Sequence[float], std: Sequence[float], cell: int) -> None:
         self.net = net.eval().requires_grad_(False).to(self.device)
-        self.layer = layer_of(self.net, self.config.layer or getattr(net, "watched_layer", "backbone"))
+        layer = layer_of(self.net, self.config.layer or getattr(net, "watched_layer", "backbone"))
+        self.maps_of = LayerMaps(self.net, layer, cell)
         self.mean, self.std, self.cell = tuple(mean), tuple(std), cell
 
     def open(self, part: Part, source: Shard, index: Shard) -> _GradcamPart:
         """Begin a part; a net known by name gets as many outputs as the index has classes."""
         if self.net is None:
             name, weights = str(self.work.named["net"]), str(self.work.named["weights"])
-            # Stride 32 is the coarsest of common networks: sides that are multiples of it suit all of them.
-            self._take(*plain_classifier(name, weights, len(index.classes) - 1), 32)
+            net, mean, std = plain_classifier(name, weights, len(index.classes) - 1)
+            self._take(net, mean, std, input_cell(net))
         if self.classes is not None:
             same_classes((str(index.path), index.classes), (str(self.work.named["net"]), self.classes))
         return _GradcamPart(self, ImageSource(index, self.work.root))
@@ -169,7 +176,7 @@ class _GradcamPart(_PatchPart):
         """Return the items of a batch."""
         worker, device = self.worker, self.worker.device
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
-            found = gradcam.batch_maps(worker.net, worker.layer, _stacked(loaded, device), flip=self.config.flip,
+            found = gradcam.batch_maps(worker.maps_of, _stacked(loaded, device), flip=self.config.flip,
                                        chosen=lambda place, scores: self.chosen(loaded[place][0], scores))
         return [self.item(item_id, ids, maps, scores[ids.astype(int) - 1])
                 for (item_id, _), (ids, maps, scores) in zip(loaded, found, strict=True)]

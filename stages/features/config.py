@@ -13,6 +13,9 @@ class FeaturesConfig:
 
     layer: str = setting("", "Pool this layer's maps or tokens, by its name in the network; empty: what the network "
                          "pools itself, or its last map.")
+    pool: str = setting("auto", "The class token behind the final norm, or the mean of the patches or cells; auto: "
+                        "what the network's classifier reads, with --layer the mean.",
+                        choices=("auto", "class-token", "mean"), source="Sub-category Teaching: class-token")
     size: int = setting(0, "Squash the image to a square of this side; 0: keep its size, rounded up to whole cells.",
                         low=0, unit="pixels", source="Sub-category Teaching: 224")
     mean: tuple[float, ...] = setting((), "Mean of the input, in [0, 1]; empty: what the network wants.", counts=(0, 3))

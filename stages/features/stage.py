@@ -54,7 +54,8 @@ class FeaturesWorker:
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
         self.device = torch.device(self.config.device if ":" in self.config.device else work.plain["device"])
-        net, mean, std, self.cell = feature_net(str(work.named["net"]), work.named["weights"], self.config.layer)
+        net, mean, std, self.cell = feature_net(str(work.named["net"]), work.named["weights"], self.config.layer,
+                                                     self.config.pool)
         self.net = net.to(self.device, memory_format=torch.channels_last)
         self.mean, self.std = self.config.mean or mean, self.config.std or std
 
@@ -94,9 +95,9 @@ class _FeaturesPart:
         return [self._item(item_id, row) for (item_id, _), row in zip(loaded, features, strict=True)]
 
     def _item(self, item_id: str, features: np.ndarray) -> Item:
-        if features.ndim != 1 or not np.isfinite(features).all():
-            raise BadData("its features are not finite numbers", "look at the net, its --mean and --std",
-                          where=item_id)
+        if features.ndim != 1:
+            raise BadData(f"its features have the shape {features.shape}, which is no vector",
+                          "give another --layer or --pool", where=item_id)
         labels = np.zeros(len(self.classes), dtype=np.uint8)
         labels[list(self.images.labels(item_id) or ())] = 1
         return Item(item_id, {"features": features, "labels": labels})

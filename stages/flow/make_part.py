@@ -16,6 +16,7 @@ import numpy as np
 from stages.errors import BadData, CannotCreate, Stopped, UsageError, WsssError
 from stages.flow.execution import Output, Summary
 from stages.flow.finished import finished_shard
+from stages.flow.finite import check_finite
 from stages.flow.parts import Part, beside_alone
 from stages.flow.work import BESIDE, MapWork, PartWork, Worker
 from stages.shards import (
@@ -237,7 +238,17 @@ def _batch_items(loaded: list[tuple[str, Any]], opened: PartWork) -> list[Item]:
         computed = iter(opened.compute(good) if good else [])
     except BadData:
         computed = iter([_computed_alone(one, opened) for one in good])
-    return [value if _refused(value) else next(computed) for _, value in loaded]
+    return [value if _refused(value) else _reject_not_finite(next(computed)) for _, value in loaded]
+
+
+def _reject_not_finite(item: Item) -> Item:
+    """Return the item; one with its failure in its place where a dataset holds values that are not finite."""
+    try:
+        for name, array in item.datasets.items():
+            check_finite(array, name.removeprefix(BESIDE), item.id)
+    except BadData as error:
+        return Item(item.id, error=str(error))
+    return item
 
 
 def _computed_alone(one: tuple[str, Any], opened: PartWork) -> Item:

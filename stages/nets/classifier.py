@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
+from stages.errors import UsageError
 from stages.nets.backbone import Backbone
+from stages.nets.class_token import class_token, has_class_token
 
 
 class Classifier(nn.Module):
@@ -48,6 +50,45 @@ class Classifier(nn.Module):
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters outside the backbone."""
         return self.classifier.parameters()
+
+
+class ClassTokenClassifier(nn.Module):
+    """A classifier that reads the class token of a vision transformer, as timm's own do.
+
+    The teacher of Sub-category Teaching is such a one. It has no class activation maps: no patch is classified. Unlike
+    timm's the layer has no bias, as the token comes from a norm with one. It starts from zeros.
+    """
+
+    task = "classification"
+    head = "class-token"
+    head_keys = ("classifier",)
+
+    def __init__(self, backbone: Backbone, n_classes: int, *, dropout: float = 0.0) -> None:
+        """Take a backbone with a class token. Raises UsageError for another."""
+        super().__init__()
+        if not has_class_token(backbone):
+            raise UsageError(f"--pool class-token: {backbone.name} has no class token",
+                             "give --pool mean, or a network such as timm:vit_base_patch16_224")
+        self.backbone = backbone
+        self.n_outputs = n_classes
+        self.dropout_rate = dropout
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(backbone.channels, n_classes, bias=False)
+        nn.init.zeros_(self.classifier.weight)
+        self.mean, self.std, self.stride = backbone.mean, backbone.std, backbone.stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, C) of images (B, 3, H, W)."""
+        return self.classifier(self.dropout(class_token(self.backbone, images)))
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters outside the backbone."""
+        return self.classifier.parameters()
+
+    @property
+    def watched_layer(self) -> str:
+        """The last layer whose patches still reach the class token: where Grad-CAM looks by default."""
+        return f"blocks.{len(self.backbone.model.blocks) - 1}.norm1"
 
 
 class SubcategoryClassifier(Classifier):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from stages.errors import BadData, MissingInput, UsageError
 from stages.nets.affinity import AffinityNet
 from stages.nets.class_tokens import ClassTokenBackbone
-from stages.nets.classifier import Classifier, SubcategoryClassifier
+from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
 from stages.nets.irn import IRNet
 from stages.nets.mctformer import MCTFORMERS, MCTformer
 from stages.nets.registry import build_backbone
@@ -164,6 +164,8 @@ def _classifier(parts: Mapping[str, Any]) -> nn.Module:
     if parts["head"] in MCTFORMERS:
         return MCTformer(ClassTokenBackbone(name, outputs, stride=stride), MCTFORMERS[parts["head"]])
     backbone, dropout = build_backbone(name, stride=stride), parts.get("dropout", 0.0)
+    if parts["head"] == ClassTokenClassifier.head:
+        return ClassTokenClassifier(backbone, outputs, dropout=dropout)
     if "n_subcategories" in parts:
         return SubcategoryClassifier(backbone, outputs, parts["n_subcategories"], dropout=dropout)
     return Classifier(backbone, outputs, dropout=dropout)

@@ -142,6 +142,10 @@ class TimmBackbone(Backbone):
             return images
         return pad(images, (0, -images.shape[3] % width, 0, -images.shape[2] % height))
 
+    def pad_images(self, images: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) padded with the mean colour up to whole patches, or cells."""
+        return self._padded(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the final map (B, D, h, w) of images (B, 3, H, W)."""
         return self._as_map(self.model.forward_features(self._padded(images)), images)

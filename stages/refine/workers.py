@@ -12,6 +12,7 @@ from stages.data.augment import normalise
 from stages.data.source import ImageSource
 from stages.errors import BadData, UsageError
 from stages.flow.background import resolve_background
+from stages.flow.finite import check_finite
 from stages.flow.maps import full_size, includes_background, on_cells
 from stages.flow.parts import Part
 from stages.flow.work import MapWork
@@ -238,5 +239,6 @@ class _PamrPart(_Part):
             rows = with_background(rows, self.background)
             class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
         cam, covers = refined_maps(torch.from_numpy(image).to(self.worker.device), torch.from_numpy(rows), self.config)
+        check_finite(cam, "refined maps", item.id)  # 8-bit maps could not tell any more
         attrs = {"height": image.shape[0], "width": image.shape[1], "covers": np.array(covers)}
         return Item(item.id, {"class_ids": class_ids, "cam": stored(cam, self.config.grid_stride)}, attrs)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.kernels.dense_crf import PRESETS, dense_crf, unary_from_scores
+from stages.kernels.finite import infinite_to_nan
 from stages.kernels.resample import upsample, upsampled_bands
 
 # A class that no pixel gives this much can't win one in ten steps of mean field; leaving it out saves its cost.
@@ -28,7 +29,7 @@ def fused_scores(net: torch.nn.Module, views: Sequence[Tensor], grid: tuple[int,
     count = 0
     for view in views:
         for mirrored in (False, True) if flip else (False,):
-            logits = net(view.flip(-1) if mirrored else view).float()
+            logits = infinite_to_nan(net(view.flip(-1) if mirrored else view).float())
             logits = logits.flip(-1) if mirrored else logits
             logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=False)
             if not has_background:

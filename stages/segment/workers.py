@@ -15,6 +15,7 @@ from stages.data.class_words import ClassWords
 from stages.data.source import ImageSource
 from stages.data.views import corner_views, scaled_views, short_side_image
 from stages.errors import Unavailable
+from stages.flow.finite import check_finite
 from stages.flow.kept_vectors import KeptVectors
 from stages.flow.parts import Part
 from stages.flow.work import MapWork
@@ -93,7 +94,8 @@ class _ScoredPart:
         return [self.masked(item_id, scores, image) for item_id, (image, scores) in loaded]
 
     def masked(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
-        """Return the item with the mask of `scores`."""
+        """Return the item with the mask of `scores`. Raises BadData for scores that are not finite."""
+        check_finite(scores, "scores", item_id)
         mask, confidence = mask_of_scores(scores, self.images.size(item_id), image=image, crf=self.crf)
         return Item(item_id, {"mask": mask, "confidence": confidence})
 

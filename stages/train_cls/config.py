@@ -24,14 +24,23 @@ class ClassifierConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class CamConfig(ClassifierConfig):
-    """Settings of `train-cls cam`: a multi-label classifier whose weights are its class activation maps."""
+class MapConfig(ClassifierConfig):
+    """Settings of every multi-label classifier whose weights are its class activation maps."""
 
     dropout: float = setting(0.0, "Drop whole channels before pooling.", low=0, high=0.95, source="PSA: 0.5")
 
 
 @dataclass(frozen=True)
-class MixConfig(CamConfig):
+class CamConfig(MapConfig):
+    """Settings of `train-cls cam`."""
+
+    pool: str = setting("mean", "What the classifier reads: the mean of the last map, as maps of classes need it; or a "
+                        "vision transformer's class token, as the teacher of sub-categories does.",
+                        choices=("mean", "class-token"), source="CAM; Sub-category Teaching: class-token")
+
+
+@dataclass(frozen=True)
+class MixConfig(MapConfig):
     """Settings of every training on mixed samples."""
 
     lambda_ent: float = setting(0.02, "Weight of the self-entropy of the predictions.", low=0, source="Mixup-CAM")
@@ -69,7 +78,7 @@ class ManifoldConfig(MixConfig):
 
 
 @dataclass(frozen=True)
-class SubcategoryConfig(CamConfig):
+class SubcategoryConfig(MapConfig):
     """Settings of `train-cls subcategory`."""
 
     subcategory_weight: float = setting(1.0, "Weight of the loss of the sub-categories.", low=0,
@@ -159,7 +168,7 @@ class CsdSettings:
 
 
 @dataclass(frozen=True)
-class CsdCamConfig(CsdSettings, CamConfig):
+class CsdCamConfig(CsdSettings, MapConfig):
     """Settings of `train-cls csd --base cam`."""
 
     base: str = _base("cam")

@@ -16,7 +16,7 @@ from stages.data.source import sources_of
 from stages.errors import BadData
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture
 from stages.nets.class_tokens import ClassTokenBackbone
-from stages.nets.classifier import Classifier, SubcategoryClassifier
+from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
 from stages.nets.files import describe_net
 from stages.nets.mctformer import MCTformer
 from stages.nets.registry import build_backbone
@@ -128,6 +128,8 @@ def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.M
         backbone = ClassTokenBackbone(config.net, n_classes, stride=config.stride or None, drop_path=config.drop_path)
         return MCTformer(backbone, config.version)
     backbone = build_backbone(config.net, stride=config.stride or None)
+    if getattr(config, "pool", "mean") == "class-token":
+        return ClassTokenClassifier(backbone, n_classes, dropout=config.dropout)
     if clusters is None:
         return Classifier(backbone, n_classes, dropout=config.dropout)
     counts = clusters.first.root("n_clusters")[1:].tolist()
