@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from stages.kernels.class_attention import class_to_patch, fuse, patch_affinity, refine_maps, unit_range
 from stages.kernels.finite import infinite_to_nan
+from stages.nets.precision import at_least_fp32
 
 SCALES = {"v1": (1.0,), "v2": (1.0,), "plus": (1.0, 0.75, 1.25)}
 
@@ -41,16 +42,16 @@ def batch_maps(net: Any, views: Sequence[Tensor], config: Any,
 
 
 def view_maps(net: Any, images: Tensor, config: Any) -> tuple[Tensor, Tensor]:
-    """Return the maps (B, C, h, w) and logits (B, C) of one view, float32."""
+    """Return the maps (B, C, h, w) and logits (B, C) of one view, float32 at least."""
     # Sides are multiples of a patch's but under `as_released`, whose maps lack a rest at the right and the bottom.
     height, width = (side - side % net.stride for side in images.shape[-2:])
     seen = net.attended(images[..., :height, :width], None if config.affinity else config.layers)
     attention = class_to_patch(seen.attention[-config.layers:], net.n_outputs, seen.grid)
-    patch = None if seen.patch is None else infinite_to_nan(seen.patch.float())
+    patch = None if seen.patch is None else infinite_to_nan(at_least_fp32(seen.patch))
     maps = fuse(net.version, config.map, attention, patch, config.layers)
     if config.affinity:
         maps = refine_maps(maps, patch_affinity(seen.attention, seen.grid))
-    return maps, infinite_to_nan(seen.logits.float())
+    return maps, infinite_to_nan(at_least_fp32(seen.logits))
 
 
 def summed(maps: Sequence[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from stages.flow.work import Beside, MapWork
 from stages.nets.classifier import ClassTokenClassifier
 from stages.nets.clip import ClipSource, find_clip
 from stages.nets.files import is_net, read_net
-from stages.nets.mctformer import MCTFORMERS
+from stages.nets.mctformer import MCTFORMERS, check_description
 from stages.nets.prompts import templates_of
 from stages.nets.weights import weights_digest
 from stages.settings import as_plain
@@ -60,6 +60,7 @@ def run_mctformer(config: MctformerConfig, inputs: Inputs, output: Output, *, st
     version = MCTFORMERS.get(description["architecture"].get("head", ""))
     if description["task"] != "classification" or version is None:
         raise BadData("is no MCTformer", "give a net of wsss train-cls mctformer", where=net)
+    check_description(description["architecture"], net)
     if version == "v1" and config.map == "patch":
         raise UsageError("--map patch: an MCTformer v1 has no patch classifier", "give --map attention, or a net of v2")
     config = replace(config, scales=config.scales or SCALES[version])

@@ -2,6 +2,10 @@
 
 Xu et al., "Multi-class Token Transformer for Weakly Supervised Semantic Segmentation" (MCTformer, CVPR 2022),
 section 3.1. Weights keep timm's names; `cls_token` is (1, C, D) and `pos_embed` (1, C + N, D), classes first.
+
+The tokens are those that the last block returns: as in the released code, the final LayerNorm of the ViT is left out.
+The mean over the channels of a normalised token, which is the class's logit in MCTformer, would be the mean of the
+norm's bias plus a term bounded by the spread of its gains: 0 where these are equal, so that nothing could be learnt.
 """
 
 from __future__ import annotations
@@ -14,18 +18,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stages.errors import UsageError
+from stages.errors import BadData, UsageError
 from stages.nets.backbone import only_stride
 from stages.nets.positions import resized_cells
+from stages.nets.precision import at_least_fp32
 from stages.nets.registry import resolve
-from stages.nets.timm_backbone import TimmBackbone
+from stages.nets.timm_backbone import TimmBackbone, create_model
 from stages.nets.weight_names import bare
 
 EXAMPLE = "timm:deit_small_patch16_224"
+LARGEST_POSITION_SIZE = 4096
+NORMS = ("norm", "fc_norm")
 
 
 class TokenRun(NamedTuple):
-    """Final tokens (B, T, D), and those of the classes after each layer, before the final norm (L, B, C, D).
+    """Tokens (B, T, D) as the last layer returns them, and those of the classes after each layer (L, B, C, D).
 
     The tokens are those of the C classes, registers where there are some, and the N patches row by row.
     """
@@ -35,26 +42,36 @@ class TokenRun(NamedTuple):
 
 
 class ClassTokenBackbone(TimmBackbone):
-    """A timm ViT with `n_classes` class tokens; its map (B, D, h, w) is that of the final patch tokens.
+    """A timm ViT with `n_classes` class tokens; its map (B, D, h, w) is that of the patch tokens of the last block.
 
-    Raises UsageError for a network that is no ViT with a class token and learnt positions.
+    Each patch of images of `position_size` pixels a side (0: the network's own size) has a position of its own to
+    learn; for other images they are resized. Raises UsageError for a network that is no ViT with a class token and
+    learnt positions, and for a size that is no multiple of its patch.
     """
 
     undecayed = ("cls_token", "pos_embed", "reg_token")
 
-    def __init__(self, name: str, n_classes: int, *, stride: int | None = None, drop_path: float = 0.0) -> None:
+    def __init__(self, name: str, n_classes: int, *, stride: int | None = None, drop_path: float = 0.0,
+                 position_size: int = 0) -> None:
         source, short = resolve(name)
         if source != "timm":
             raise UsageError(f"--net {name} is no vision transformer of timm", f"give for example {EXAMPLE}")
+        if not 0 <= position_size <= LARGEST_POSITION_SIZE:
+            raise UsageError(f"--position-size {position_size} is out of range", f"give 0 to {LARGEST_POSITION_SIZE}")
         super().__init__(short)
         only_stride(self.name, stride, self.stride)
         model: Any = self.model
         if not _fits(model):
             raise UsageError(f"--net {self.name} is no plain vision transformer with a class token and positions",
                              f"give for example {EXAMPLE}")
-        self.n_classes, self.exact_positions = n_classes, True
+        if position_size:
+            self._take(_sized(short, position_size, self.stride))
+            model = self.model
+        self.n_classes, self.position_size = n_classes, position_size
+        self.exact_positions, self.released_offset = True, 0.1
         self.grid = (int(model.patch_embed.grid_size[0]), int(model.patch_embed.grid_size[1]))
         self._replace_tokens(model)
+        self._remove_final_norm(model)
         self._drop_paths(model.blocks, drop_path)
         # Tokens of classes start anew: they learn also where the stem is frozen.
         self.block_prefixes = {block: tuple(prefix for prefix in prefixes if prefix != "model.cls_token")
@@ -69,6 +86,13 @@ class ClassTokenBackbone(TimmBackbone):
         for fresh in (model.cls_token, model.pos_embed):
             nn.init.trunc_normal_(fresh, std=0.02)
         model.num_prefix_tokens = self.n_classes + model.num_reg_tokens
+
+    def _remove_final_norm(self, model: Any) -> None:
+        """Take out the LayerNorm behind the blocks, which in a ViT made for average pooling stands behind that."""
+        for name in NORMS:
+            setattr(model, name, nn.Identity())
+            self.block_prefixes.pop(name, None)
+        self.blocks = tuple(block for block in self.blocks if block not in NORMS)
 
     @staticmethod
     def _drop_paths(blocks: nn.Sequential, rate: float) -> None:
@@ -88,12 +112,10 @@ class ClassTokenBackbone(TimmBackbone):
         for block in model.blocks:
             tokens = block(tokens)
             after.append(tokens[:, :self.n_classes])
-        # A ViT made for average pooling has its norm behind the pooling.
-        norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
-        return TokenRun(norm(tokens), torch.stack(after))
+        return TokenRun(tokens, torch.stack(after))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the map (B, D, h, w) of the final patch tokens."""
+        """Return the map (B, D, h, w) of the patch tokens of the last block."""
         return self.as_map(self.run(images).tokens, images)
 
     def as_map(self, tokens: Tensor, images: Tensor) -> Tensor:
@@ -115,26 +137,28 @@ class ClassTokenBackbone(TimmBackbone):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Return the positions (1, C + N, D) for a grid of (h, w) patches, those of the patches resized bicubically.
 
-        The released code asks for scale factors of (h + 0.1) / h0, against rounding, and so reads the positions up to
-        0.1 of a patch beside their places: `exact_positions` False does that too.
+        The released code of V1 and V2 scales by (h + 0.1) / h0, against rounding, and so samples the positions up to
+        0.1 of a patch beside their centres. With `exact_positions` False this adds `released_offset` instead of 0.1.
         """
         known = self.model.pos_embed
         if grid == self.grid:
             return known
         classes, patches = known[:, :self.n_classes], known[:, self.n_classes:]
-        resized = resized_positions(patches, self.grid, grid, beside=0.0 if self.exact_positions else 0.1)
+        offset = 0.0 if self.exact_positions else self.released_offset
+        resized = resized_positions(patches, self.grid, grid, beside=offset)
         return torch.cat([classes, resized], dim=1)
 
     @contextmanager
     def watched(self, layers: int | None = None, *, heads: bool = False) -> Iterator[list[Tensor]]:
         """While entered, every pass appends the attention of the last `layers` layers (None: all), in their order.
 
-        Each is float32, (B, T, T), the mean over the heads, or with `heads` (B, heads, T, T); rows sum to 1.
+        Each is (B, T, T) in float32 at least, the mean over the heads, or with `heads` (B, heads, T, T); rows sum to 1.
         """
         found: list[Tensor] = []
 
         def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found.append(inputs[0].float() if heads else inputs[0].float().mean(1))
+            attention = at_least_fp32(inputs[0])
+            found.append(attention if heads else attention.mean(1))
 
         blocks = list(self.model.blocks)
         watched = [block.attn for block in (blocks if layers is None else blocks[len(blocks) - layers:])]
@@ -160,10 +184,15 @@ class ClassTokenBackbone(TimmBackbone):
 
         Positions of another square grid are resized; a distillation token is left out, positions of registers are
         added to these. A state of the released MCTformer is put under our names. Others are returned as they are.
+        Raises BadData for class tokens whose patches have positions on another grid: resized, they would not be those
+        that the tokens were trained with.
         """
         state = _released({bare(name): tensor for name, tensor in state.items()})
         token, positions = state.get("cls_token"), state.get("pos_embed")
-        if token is None or positions is None or token.shape[1] != 1 or positions.ndim != 3:
+        if token is None or positions is None or token.ndim != 3 or positions.ndim != 3:
+            return state
+        if token.shape[1] != 1:
+            self._check_positions(token, positions)
             return state
         prefix, patches = self._split(positions)
         own = prefix[:, :1] if prefix.shape[1] else torch.zeros_like(token)
@@ -173,6 +202,14 @@ class ClassTokenBackbone(TimmBackbone):
         state["cls_token"] = token.repeat(1, self.n_classes, 1)
         state["pos_embed"] = torch.cat([own.repeat(1, self.n_classes, 1), patches], dim=1)
         return state
+
+    def _check_positions(self, token: Tensor, positions: Tensor) -> None:
+        """Raise BadData when the weights of a net with these class tokens have positions on another square grid."""
+        count, cells = positions.shape[1] - token.shape[1], self.grid[0] * self.grid[1]
+        side = isqrt(max(count, 0))
+        if token.shape[1] == self.n_classes and count != cells and side * side == count:
+            raise BadData(f"the weights have positions for {side} x {side} patches, the network for "
+                          f"{self.grid[0]} x {self.grid[1]}", f"give --position-size {side * self.stride}")
 
     def _split(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return a ViT's positions before those of its patches, and these on our grid."""
@@ -188,6 +225,14 @@ def resized_positions(patches: Tensor, old: tuple[int, int], new: tuple[int, int
     """Return positions (1, h * w, D) of a grid `new` from those of the grid `old`; `beside` as in `resized_cells`."""
     maps = patches.transpose(1, 2).unflatten(-1, old)
     return resized_cells(maps, new, "bicubic", beside).flatten(2).transpose(1, 2)
+
+
+def _sized(name: str, size: int, patch: int) -> nn.Module:
+    """Return a timm ViT whose table of positions is that of images of `size` pixels a side."""
+    if size % patch:
+        raise UsageError(f"--position-size {size} is no multiple of the patches of timm:{name}, {patch} pixels",
+                         f"give {size - size % patch or patch}")
+    return create_model(name, img_size=size)
 
 
 def _fits(model: Any) -> bool:

@@ -24,7 +24,7 @@ from stages.nets.affinity import AffinityNet
 from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
 from stages.nets.irn import IRNet
-from stages.nets.mctformer import MCTFORMERS, MCTformer
+from stages.nets.mctformer import MCTFORMERS, MCTformer, check_description
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 from stages.nets.text_grounded import TASK as GROUNDED
@@ -162,7 +162,9 @@ def build_from_description(description: Mapping[str, Any]) -> nn.Module:
 def _classifier(parts: Mapping[str, Any]) -> nn.Module:
     name, stride, outputs = parts["backbone"], parts["stride"], parts["n_outputs"]
     if parts["head"] in MCTFORMERS:
-        return MCTformer(ClassTokenBackbone(name, outputs, stride=stride), MCTFORMERS[parts["head"]])
+        check_description(parts)
+        backbone = ClassTokenBackbone(name, outputs, stride=stride, position_size=parts.get("position_size", 0))
+        return MCTformer(backbone, MCTFORMERS[parts["head"]])
     backbone, dropout = build_backbone(name, stride=stride), parts.get("dropout", 0.0)
     if parts["head"] == ClassTokenClassifier.head:
         return ClassTokenClassifier(backbone, outputs, dropout=dropout)

@@ -37,7 +37,7 @@ class TimmBackbone(Backbone):
         self.pyramid_indices: list[int] = []
         self._register_state_dict_hook(_without_prefix)
         self._register_load_state_dict_pre_hook(_with_prefix)
-        self._take(_create(name))
+        self._take(create_model(name))
         if stride not in (None, self.stride):
             self._take(_restride(name, int(stride), self.stride))
             if self.stride != stride:
@@ -182,7 +182,8 @@ def _with_prefix(state: dict[str, Tensor], prefix: str, *_: Any) -> None:
         state[f"{prefix}model.{key[len(prefix) :]}"] = state.pop(key)
 
 
-def _create(name: str, **options: Any) -> nn.Module:
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Return a timm network without classifier, with fresh weights, for images of any size where it takes these."""
     import timm
 
     for more in ANY_SIZE:
@@ -198,7 +199,7 @@ def _create(name: str, **options: Any) -> nn.Module:
 
 def _restride(name: str, stride: int, native: int) -> nn.Module:
     try:
-        return _create(name, output_stride=stride)
+        return create_model(name, output_stride=stride)
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
         raise UsageError(
             f"--stride {stride}: timm:{name} has stride {native} and takes no other", f"leave it out or give {native}"

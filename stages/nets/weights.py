@@ -35,7 +35,10 @@ class ImportReport:
 
     def __str__(self) -> str:
         line = f"{len(self.loaded)} tensors loaded, {len(self.dropped_head)} of the head dropped"
-        return f"{line}, {len(self.unused)} not used" if self.unused else line
+        if not self.unused:
+            return line
+        names = ", ".join(self.unused[:4]) + (", ..." if len(self.unused) > 4 else "")
+        return f"{line}, {len(self.unused)} not used ({names})"
 
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
@@ -150,7 +153,10 @@ def import_weights(
     key and both shapes; `where` is the file.
     """
     heads = getattr(net, "head_keys", ()) if head_keys is None else head_keys
-    state = net.adapted(state) if hasattr(net, "adapted") else state
+    try:
+        state = net.adapted(state) if hasattr(net, "adapted") else state
+    except BadData as error:
+        raise BadData(error.what, error.do, where=where) from error
     target = net.state_dict()
     ours = {bare(key): key for key in target}
     weights, original, unused = renamed(state)

@@ -97,6 +97,12 @@ class MctformerConfig(ClassifierConfig):
                               source="public code on MCTformer+")
     contrast_layers: int = setting(0, "Last layers whose class tokens it compares; 0: all.", low=0,
                                    source="public code on MCTformer+")
+    position_size: int = setting(0, "Side of the images whose patches have one learnt position each; for other sizes "
+                                 "these are resized. 0: the network's own side.", low=0, high=4096, unit="pixels",
+                                 source="MCTformer+: 448, its crop")
+    as_released: bool = setting(False, "Resize positions as the released code: v1 and v2 read them up to a tenth of a "
+                                "patch beside their places; plus resizes none in training, so its --position-size has "
+                                "to be --crop-size.")
     net: str = setting("timm:deit_small_patch16_224", "The vision transformer, as timm:NAME.", source="MCTformer")
     epochs: int = setting(60, "Passes over the images.", low=1, source="MCTformer; plus: 45")
     batch_size: int = setting(64, "Images in a batch, in each process.", low=1, source="MCTformer; plus: 32")
@@ -141,8 +147,8 @@ class CsdSettings:
     reduction: str = _reduction("sum", "CSD, eq. 3 and 5")
     constant: float = setting(0.1, "The background's dummy score M'.", low=0, source="CSD's development code")
     constant_of: str = setting("auto", "What M' is a share of: one, or the largest saliency of the single-label image; "
-                               "auto is one with mctformer and largest with cam, whose maps know no bounds.",
-                               choices=("auto", "one", "largest"))
+                               "auto is one for the refined maps of mctformer, to whose scale 0.1 belongs, and largest "
+                               "for all others.", choices=("auto", "one", "largest"))
     saliency: str = setting("sum", "What the dummy score competes with: the sum of all classes' maps, or each map.",
                             choices=("sum", "per-class"), source="CSD, eq. 4; its development code: per-class")
     terms: str = setting("all", "Terms of the divergences: of all channels, or of the pasted class (the dummy score) "
@@ -180,3 +186,10 @@ class CsdMctformerConfig(CsdSettings, MctformerConfig):
     """Settings of `train-cls csd --base mctformer`."""
 
     base: str = _base("mctformer")
+    csd_maps: str = setting("refined", "Maps that are compared: the class attention times the patch classifier's maps, "
+                            "refined by the attention between patches of all layers; the same before it (fused); or "
+                            "the logits of the patch classifier (v2 and plus).",
+                            choices=("refined", "fused", "patch-logits"),
+                            source="CSD's development code; its paper has the last output feature maps")
+    csd_layers: int = setting(3, "Last layers whose class attention makes the refined and the fused maps.", low=1,
+                              source="MCTformer")

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.nets.precision import at_least_fp32
 from stages.train_cls import cam, mctformer
 
 BASES = {"cam": cam.loss, "mctformer": mctformer.loss}
@@ -70,10 +71,10 @@ def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> di
     counted["pairs"] = chosen.sum()
     pairs = {name: batch[name][chosen] for name in ("single", "pasted_object", "pasted_background", "object",
                                                     "surroundings", "source", "back")}
-    teacher = teacher_maps(net, pairs["single"])
+    teacher = teacher_maps(net, pairs["single"], config)
     views = [pairs[name] for name, weight in (("pasted_object", config.lambda_fg),
                                               ("pasted_background", config.lambda_bg)) if weight]
-    students = list(_wide(net.maps(torch.cat(views))).chunk(len(views)))
+    students = list(class_maps(net, torch.cat(views), config).chunk(len(views)))
     # Patches that the border of a view cuts reach beyond it.
     cell = int(net.stride) if config.base == "mctformer" else 0
     cells = {name: whole_cells(pairs[name], teacher.shape[-2:], cell) for name in ("object", "surroundings")}
@@ -90,10 +91,24 @@ def _consistency(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> di
     return found
 
 
-def teacher_maps(net: nn.Module, images: Tensor) -> Tensor:
+def class_maps(net: Any, images: Tensor, config: Any) -> Tensor:
+    """Return the maps M (B, C, h, w) of images (B, 3, S, S) that are compared (eq. 2), float32 at least.
+
+    Of an MCTformer `config.csd_maps` says which; its refined and fused maps pass no gradient to the patch classifier.
+    """
+    if config.base == "cam":
+        maps = net.maps(images)
+    elif config.csd_maps == "patch-logits":
+        maps = net.patch_maps(images)
+    else:
+        maps = net.maps(images, layers=config.csd_layers, refine=config.csd_maps == "refined", detach_patch=True)
+    return at_least_fp32(maps)
+
+
+def teacher_maps(net: nn.Module, images: Tensor, config: Any) -> Tensor:
     """Return the maps M_s (B, C, h, w) of images (B, 3, S, S): the same weights in evaluation mode, no gradient."""
     with _evaluating(net), torch.no_grad():
-        return _wide(net.maps(images))
+        return class_maps(net, images, config)
 
 
 def foreground_divergence(teacher: Tensor, student: Tensor, config: Any, source: Tensor) -> Tensor:
@@ -115,11 +130,16 @@ def background_divergence(teacher: Tensor, student: Tensor, config: Any) -> Tens
     """
     known, other = (salient(maps, config.saliency) for maps in (teacher, student))
     dummy = torch.full_like(known[:, :1], config.constant)
-    if config.constant_of == "largest" or (config.constant_of == "auto" and config.base == "cam"):
+    if config.constant_of == "largest" or (config.constant_of == "auto" and not _on_scale_of_constant(config)):
         dummy = dummy * known.amax((1, 2, 3), keepdim=True)
     terms = divergence_terms(torch.cat([known, dummy], 1) / config.temperature,
                              torch.cat([other, dummy], 1) * (config.background_gain / config.temperature))
     return terms[:, -1] if config.terms == "own" else terms.sum(1)
+
+
+def _on_scale_of_constant(config: Any) -> bool:
+    """Return whether the maps are those that the published M' was chosen for."""
+    return config.base == "mctformer" and config.csd_maps == "refined"
 
 
 def salient(maps: Tensor, form: str) -> Tensor:
@@ -193,8 +213,3 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
-
-
-def _wide(maps: Tensor) -> Tensor:
-    """Return maps in float32 at least."""
-    return maps.to(torch.promote_types(maps.dtype, torch.float32))

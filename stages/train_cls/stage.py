@@ -13,12 +13,12 @@ from torch import nn
 from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, ClassificationView, classification_view
 from stages.data.images import encode_png
 from stages.data.source import sources_of
-from stages.errors import BadData
+from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture
 from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
 from stages.nets.files import describe_net
-from stages.nets.mctformer import MCTformer
+from stages.nets.mctformer import FINAL_NORM, MCTformer
 from stages.nets.registry import build_backbone
 from stages.shards import Run, same_classes
 from stages.shards.disk import make_folder, replace_file
@@ -54,6 +54,8 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     digests = {"index": index.digest, **weights_digest(weights),
                **{name: run.digest if run else TRUTH for name, run in further.items()}}
     entry = training_entry("train-cls", method, config, digests)
+    if _is_mctformer(method, config):
+        entry["config"] |= FINAL_NORM  # so that a training of the time when there was one is another request
     if answer := without_training(entry, output, report):
         return answer
     if len(index.classes) < 2:
@@ -124,9 +126,8 @@ def _paired(samples: _Samples, index: Run, further: dict[str, Run | None], confi
 
 
 def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.Module:
-    if getattr(config, "base", method) == "mctformer":
-        backbone = ClassTokenBackbone(config.net, n_classes, stride=config.stride or None, drop_path=config.drop_path)
-        return MCTformer(backbone, config.version)
+    if _is_mctformer(method, config):
+        return _mctformer(config, n_classes)
     backbone = build_backbone(config.net, stride=config.stride or None)
     if getattr(config, "pool", "mean") == "class-token":
         return ClassTokenClassifier(backbone, n_classes, dropout=config.dropout)
@@ -137,6 +138,30 @@ def _net(method: str, config: Any, n_classes: int, clusters: Run | None) -> nn.M
         raise BadData("no class has a cluster", "make features of images that bear a class, and cluster them",
                       where=str(clusters.first.path))
     return SubcategoryClassifier(backbone, n_classes, counts, dropout=config.dropout)
+
+
+def _is_mctformer(method: str, config: Any) -> bool:
+    return getattr(config, "base", method) == "mctformer"
+
+
+def _mctformer(config: Any, n_classes: int) -> MCTformer:
+    """Return the net of the settings. Raises UsageError for settings that its version or depth does not allow."""
+    backbone = ClassTokenBackbone(config.net, n_classes, stride=config.stride or None, drop_path=config.drop_path,
+                                  position_size=config.position_size)
+    net = MCTformer(backbone, config.version)
+    backbone.exact_positions = not config.as_released
+    cells = -(-config.crop_size // net.stride)
+    if config.as_released and config.version == "plus" and backbone.grid != (cells, cells):
+        raise UsageError(f"--as-released --version plus: positions for {backbone.grid[0]} x {backbone.grid[1]} patches "
+                         f"do not fit crops of {cells} x {cells}, and its released code resizes none in training",
+                         f"give --position-size {cells * net.stride}")
+    if getattr(config, "csd_maps", "") == "patch-logits" and config.version == "v1":
+        raise UsageError("--csd-maps patch-logits: an MCTformer v1 has no patch classifier",
+                         "give --csd-maps refined, or --version v2")
+    depth = backbone.depth
+    if getattr(config, "csd_layers", 1) > depth:
+        raise UsageError(f"--csd-layers {config.csd_layers}: the net has {depth}", f"give 1 to {depth}")
+    return net
 
 
 def _subcategories(clusters: Run, index: Run) -> dict[str, np.ndarray]:

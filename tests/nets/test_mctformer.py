@@ -45,9 +45,13 @@ def pictures(*size: int) -> Tensor:
 @torch.no_grad()
 def test_with_one_class_it_is_the_vit():
     net, images = mctformer("v1", 1), pictures(224, 224)
-    tokens = vit().forward_features(images)
-    torch.testing.assert_close(net.backbone.run(images).tokens, tokens)
+    tokens, kept = net.backbone.run(images).tokens, []
+    handle = vit().blocks[-1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    normed = vit().forward_features(images)
+    handle.remove()
+    torch.testing.assert_close(tokens, kept[0])
     torch.testing.assert_close(net(images), tokens[:, :1].mean(-1))
+    assert not torch.allclose(tokens, normed, atol=0.1), "the final norm is left out"
 
 
 @pytest.mark.parametrize(("name", "positions"), [
@@ -63,8 +67,9 @@ def test_every_class_starts_from_the_class_token_and_its_position(name, position
     torch.testing.assert_close(start, (source["cls_token"] + own).expand(1, 3, -1))
     cells = net.backbone.grid[0] ** 2
     assert torch.equal(ours["pos_embed"][:, 3:], source["pos_embed"][:, positions - cells:])
-    for key in ("patch_embed.proj.weight", "blocks.3.attn.qkv.weight", "norm.bias"):
+    for key in ("patch_embed.proj.weight", "blocks.3.attn.qkv.weight"):
         assert torch.equal(ours[key], source[key])
+    assert not [key for key in ours if key.startswith(("norm.", "fc_norm."))]
     with torch.no_grad():
         side = net.stride * 2
         assert net(pictures(side, 2 * side)).shape == (2, 3)
@@ -195,7 +200,7 @@ def test_logits_are_means_of_tokens_and_pooled_maps():
     assert torch.equal(v2(images), found.class_logits) and found.class_tokens.shape == (12, 2, 3, 192)
     torch.testing.assert_close(found.class_logits, v2.backbone.run(images).tokens[:, :3].mean(-1))
     torch.testing.assert_close(found.patch_logits, v2.patch_head(v2.backbone(images)).mean((2, 3)))
-    torch.testing.assert_close(v2.backbone.model.norm(found.class_tokens[-1]), v2.backbone.run(images).tokens[:, :3])
+    assert torch.equal(found.class_tokens[-1], v2.backbone.run(images).tokens[:, :3])
     both = plus.outputs(images)
     torch.testing.assert_close(plus(images), (both.class_logits + both.patch_logits) / 2)
     assert mctformer("v1").outputs(images).patch_logits is None
@@ -229,7 +234,7 @@ def test_a_net_comes_back_as_it_was(version, tmp_path):
     path.write_bytes(files.net_bytes(net.state_dict(), described))
     again, description = files.load_net(path)
     assert description["architecture"] == {"backbone": f"timm:{NAME}", "head": f"mctformer-{version}", "stride": 16,
-                                           "n_outputs": 3, "dropout": 0.0}
+                                           "n_outputs": 3, "dropout": 0.0, "final_norm": False}
     assert "backbone.blocks.0.attn.qkv.weight" in files.read_net(path)[0]
     images = pictures(32, 64)
     assert torch.equal(again(images), net(images)) and torch.equal(again.maps(images), net.maps(images))

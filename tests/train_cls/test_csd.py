@@ -17,6 +17,7 @@ from stages.train_cls.config import CsdCamConfig, CsdMctformerConfig
 from stages.train_cls.csd import (
     background_divergence,
     carried,
+    class_maps,
     foreground_divergence,
     loss,
     reduced,
@@ -70,6 +71,10 @@ def test_the_background_by_hand():
                            (CAM, divergence(1.5 - 0.15, 0.6 - 0.15)),  # a tenth of the teacher's largest saliency
                            (changed(CAM, constant_of="one"), divergence(1.5 - 0.1, 0.6 - 0.1)),
                            (changed(MCTFORMER, temperature=0.5), divergence(2.8, 1.0)),
+                           # 0.1 is on the scale of refined maps: of others it is a share of their maximum.
+                           (changed(MCTFORMER, csd_maps="fused"), divergence(1.5 - 0.15, 0.6 - 0.15)),
+                           (changed(MCTFORMER, csd_maps="patch-logits"), divergence(1.5 - 0.15, 0.6 - 0.15)),
+                           (changed(MCTFORMER, csd_maps="fused", constant_of="one"), divergence(1.4, 0.5)),
                            (changed(MCTFORMER, background_gain=2.0), divergence(1.4, 1.0))):
         torch.testing.assert_close(background_divergence(teacher, student, config)[0, 0, 0], wanted)
 
@@ -142,11 +147,12 @@ def test_patches_that_the_border_of_a_view_cuts(placement):
     batch["object"][0, :16, :32] = 1  # two patches; of the thirds of a view the last is cut
     told = loss(net, batch, changed(MCTFORMER, placement=placement))
     assert list(map(int, told["counted"].values())) == [2, 1, 0]
-    teacher = teacher_maps(net, batch["single"])
+    teacher = teacher_maps(net, batch["single"], MCTFORMER)
     seen = teacher if placement == "same" else carried(teacher, batch["back"], 40 / 48)
-    each = foreground_divergence(seen, net.maps(batch["pasted_object"]), MCTFORMER, batch["source"])
+    student = class_maps(net, batch["pasted_object"], MCTFORMER)
+    each = foreground_divergence(seen, student, MCTFORMER, batch["source"])
     torch.testing.assert_close(told["foreground"], each[0, 0, :2].sum() / 2)
-    each = background_divergence(teacher, net.maps(batch["pasted_background"]), MCTFORMER)
+    each = background_divergence(teacher, class_maps(net, batch["pasted_background"], MCTFORMER), MCTFORMER)
     torch.testing.assert_close(told["background"], each[:, :2, :2].sum() / 2)
 
 
@@ -209,7 +215,7 @@ def test_only_the_ordinary_image_feeds_the_classification_and_the_teacher_is_sti
 def test_the_parts_are_of_their_own_images(net):
     batch = batch_of([1, 1])
     told = loss(net, batch, CAM)
-    teacher = teacher_maps(net, batch["single"])
+    teacher = teacher_maps(net, batch["single"], CAM)
     assert not teacher.requires_grad
     for name, pasted, mask in (("foreground", "pasted_object", "object"), ("background", "pasted_background",
                                                                             "surroundings")):
@@ -248,6 +254,6 @@ def test_the_teacher_of_a_moved_object_is_carried_there(net):
     moved, still = (loss(net, batch, changed(CAM, placement=placement)) for placement in ("random", "same"))
     assert float(moved["foreground"]) != float(still["foreground"])
     assert float(moved["background"]) == float(still["background"])
-    wanted = foreground_divergence(carried(teacher_maps(net, batch["single"]), batch["back"]),
+    wanted = foreground_divergence(carried(teacher_maps(net, batch["single"], CAM), batch["back"]),
                                    net.maps(batch["pasted_object"]), CAM, batch["source"])
     torch.testing.assert_close(moved["foreground"], reduced(wanted, whole_cells(batch["object"], (4, 4)), "sum"))
