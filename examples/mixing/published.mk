@@ -24,7 +24,7 @@ TEACHING_CLUSTERS ?= finch --purity-filter
 TEACHER ?= timm:vit_base_patch16_224
 TEACHER_WEIGHTS ?= augreg_in21k_ft_in1k
 # Its schedule takes one step a pass, so the rate still rises when the training ends: by 0.0002 a pass of 183 steps (train).
-TEACHER_FLAGS ?= --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --crop-size 224 --long-side 256,512 \
+TEACHER_FLAGS ?= --pool class-token --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --crop-size 224 --long-side 256,512 \
 	--colour-jitter 0.3,0.3,0.3,0.1 --epochs 25 --batch-size 8 --lr 0.1 --head-lr-factor 1 --optimizer sgd --momentum 0.9 \
 	--weight-decay 0 --schedule constant --warmup 91500 --clip 1 --precision fp16
 FEATURE_FLAGS ?= --size 224
