@@ -15,4 +15,4 @@ include ../given.mk
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-zS0-9.%-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-zS0-9.%-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

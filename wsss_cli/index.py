@@ -49,7 +49,9 @@ add(app, "table", stage="index table", run=partial(_run, "table"), config=Folder
 add(app, "coco", stage="index coco", run=partial(_run, "coco"), config=FolderConfig, inputs="JSON", extra=_EXTRA,
     example="wsss index coco instances_train2014.json --images train2014 -o train.h5",
     text=f"A COCO instances or captions file. {_WRITES}",
-    named=(_IMAGES, Named("captions", "JSON", "A captions file for the same images.", required=False)))
+    named=(_IMAGES, Named("captions", "JSON", "A captions file for the same images.", required=False),
+           Named("masks", "DIR", "Folder of ground-truth masks, named as the images: class ids 1..C in the order of "
+                 "the category ids (COCO's 80: 1..80).", required=False)))
 
 add(app, "folder", stage="index folder", run=partial(_run, "folder"), config=FolderConfig, inputs="DIR",
     extra=_EXTRA, example="wsss index folder photos -o train.h5",

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from stages.data.folders import FileFinder, below, common_root, existing_folder
+from stages.data.folders import MASK_SUFFIXES, FileFinder, below, common_root, existing_folder
 from stages.data.records import Listing, Record, counted, supervision_of
 from stages.data.tables import check_id, check_text, read_text
 from stages.errors import BadData, MissingInput
@@ -17,17 +17,18 @@ _IDS = {"id", "image_id", "category_id"}
 _TEXTS = ("file_name", "name", "caption")
 
 
-def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) -> Listing:
+def list_coco(annotations: Path, *, images: Path, captions: Path | None = None, masks: Path | None = None) -> Listing:
     """Return the listing of a COCO JSON file whose images lie below `images`.
 
     Categories become classes 1..C in the order of their ids; labels are the categories of an image's
     annotations, crowds too, and an image without any is known to have none. A captions file gives captions and
-    leaves the labels unknown; `captions` adds one to an instances file. Ids are file names without suffix.
-    Raises MissingInput for a missing file or folder and when no image is there, BadData for other JSON and for
-    annotations of images or categories that the file doesn't list.
+    leaves the labels unknown; `captions` adds one to an instances file. Ids are file names without suffix. `masks`
+    is the folder of the ground truth, a picture of class ids 1..C for each image, named as the image.
+    Raises MissingInput for a missing file or folder and when no image or no mask is there, BadData for other JSON
+    and for annotations of images or categories that the file doesn't list.
     """
     content, images = _read(annotations), existing_folder(images)
-    root = common_root(images)
+    root = common_root(images, *([existing_folder(masks)] if masks else []))
     categories = sorted(content.get("categories", []), key=lambda one: (isinstance(one["id"], str), one["id"]))
     classes = ("background", *_names(categories, annotations))
     ids = {one["id"]: position for position, one in enumerate(categories, 1)}
@@ -37,15 +38,21 @@ def list_coco(annotations: Path, *, images: Path, captions: Path | None = None) 
         for image, more in _captions(_read(captions), captions).items():
             texts[image] = texts.get(image, ()) + more
     finder = FileFinder(images, root)
+    truth = FileFinder(masks, root, MASK_SUFFIXES) if masks else None
     records, missing = [], 0
     for image in content["images"]:
         path = below(str(image["file_name"]), images, str(annotations))
         missing += finder.find(path) is None
         known = tuple(sorted(labels.get(image["id"], ()))) if categories else None
         name = check_id(posixpath.splitext(path)[0], str(annotations))
-        records.append(Record(name, finder.place(path), known, None, texts.get(image["id"], ())))
+        mask = truth.find(name) if truth else None
+        records.append(Record(name, finder.place(path), known, mask, texts.get(image["id"], ())))
     _check(records, missing, annotations, images)
+    if masks is not None and not any(record.mask_path for record in records):
+        raise MissingInput(f"no mask of {len(records)} images is there", "check --masks", where=str(masks))
     notes = counted(missing, len(records), "are not there")
+    if masks is not None:
+        notes += counted(sum(record.mask_path is None for record in records), len(records), "have no mask")
     empty = sum(one.labels == () for one in records)
     notes += counted(empty, len(records), "have no annotation: known to have no class")
     return Listing(root, classes, tuple(records), notes, supervision_of(records))

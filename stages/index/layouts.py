@@ -59,7 +59,8 @@ def _table(table: Path, config: Any, named: Named) -> Listing:
 
 
 def _coco(annotations: Path, config: Any, named: Named) -> Listing:
-    return list_coco(annotations, images=_images(named), captions=_path(named, "captions"))
+    return list_coco(annotations, images=_images(named), captions=_path(named, "captions"),
+                     masks=_path(named, "masks"))
 
 
 def _benchmark(name: str, root: Path, config: Any, named: Named) -> Listing:

@@ -40,8 +40,8 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -
     rows = [_row(item_id, sources, shown, config) for item_id in ids]
     if config.terminal:
         return half_blocks(np.concatenate(_of_one_height(rows[0]), axis=1), config.columns)
-    titles = ["image", *(_title(path) for path, run in zip(paths, runs, strict=True) if run.kind != "index"),
-              *(["truth"] if config.truth else [])]
+    names = [_title(path) for path, run in zip(paths, runs, strict=True) if run.kind != "index"]
+    titles = ["image", *(config.titles or names), *(["truth"] if config.truth else [])]
     picture = rows[0][-1] if len(ids) == 1 and len(rows[0]) <= 2 else contact_sheet(
         rows, column_titles=titles, row_titles=list(ids), cell=(config.cell, config.cell),
         legend=_legend(ids, sources, runs[0].classes))
@@ -56,8 +56,9 @@ def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, outpu
 
     Raises UsageError, MissingInput (an id that the index lacks), BadData (another net, no caption with a noun).
     """
-    if output.path == Path() or config.terminal or config.truth or config.background:
-        raise UsageError("--net draws captions to -o FILE.png", "leave --terminal, --truth and --background out")
+    if output.path == Path() or config.terminal or config.truth or config.background or config.titles:
+        raise UsageError("--net draws captions to -o FILE.png",
+                         "leave --terminal, --truth, --background and --titles out")
     check_picture(output.path)
     path = inputs.require("net")
     net, description = load_net(path)
@@ -154,6 +155,10 @@ def _opened(config: ShowConfig, paths: Sequence[str], inputs: Inputs,
     if output:
         check_picture(output)
     runs = [Run([path], ("index", "cams", "masks"), whole=False) for path in paths]
+    columns = sum(run.kind != "index" for run in runs)
+    if config.titles and len(config.titles) != columns:
+        raise UsageError(f"--titles has {len(config.titles)} titles for {columns} runs of maps or masks",
+                         "give one for each, separated by commas")
     sources = _sources(runs[0], inputs)
     return runs, sources, _chosen(config, runs[0], sources)
 

@@ -113,7 +113,7 @@ def test_a_test_split_has_no_masks(voc, tiny_net, tmp_path):
     refused(run("eval", tmp_path / "cams"), 66, "no masks", str(output))
 
 
-def test_coco_instances_and_captions(tiny_folder, voc, tmp_path):
+def test_coco_instances_and_captions(tiny_folder, tiny_index, voc, tmp_path):
     images = [{"id": 7 + n, "file_name": f"{name}.jpg"} for n, name in enumerate(tiny_folder.ids)]
     boxes = [{"image_id": 7 + n, "category_id": 10 * one} for n, ids in enumerate(tiny_folder.labels) for one in ids]
     categories = [{"id": 20, "name": "dog"}, {"id": 10, "name": "cat"}]
@@ -126,6 +126,12 @@ def test_coco_instances_and_captions(tiny_folder, voc, tmp_path):
     assert labels(output) == wanted(tiny_folder)
     assert Shard(output).classes == ("background", "cat", "dog")
     assert Shard(output).item("picture_000").datasets["captions"].tolist() == [b"a red cat", b"a cat, striped"]
+    assert not ImageSource(Shard(output)).has_mask("picture_000")
+    good("index", "coco", tmp_path / "i.json", "--images", voc / "JPEGImages", "--masks", voc / "SegmentationClass",
+         "-o", tmp_path / "scored.h5")
+    scored, table = ImageSource(Shard(tmp_path / "scored.h5")), ImageSource(Shard(tiny_index))
+    for name in tiny_folder.ids:
+        np.testing.assert_array_equal(scored.mask(name), table.mask(name))
 
 
 def test_a_folder_per_class(tiny_folder, voc, tmp_path):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cli.runner import SMALL, good, refused, run
+from cli.runner import SMALL, copy_of, good, refused, run
 from stages.data.masks import decode_mask
-from stages.shards import Run
+from stages.shards import Contents, Item, Run, Shard, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,28 @@ def test_a_sheet_of_runs_side_by_side(cams, masks, tmp_path):
     good("show", cams, "--ids", "picture_002,picture_005", "-o", small)
     assert pixels(output).shape[1] > 1.8 * pixels(small).shape[1]
     assert np.ptp(pixels(output)) > 100
+
+
+def test_columns_bear_the_titles_that_are_given(cams, masks, tiny_index, tmp_path):
+    """The titles of the runs' names and the same titles given by hand make one picture, others another."""
+    drawn = {}
+    for name, more in (("default", ()), ("same", ("--titles", "cams,masks")), ("other", ("--titles", "base,ours"))):
+        good("show", tiny_index, cams, masks, "--ids", "picture_002", *more, "-o", tmp_path / f"{name}.png")
+        drawn[name] = pixels(tmp_path / f"{name}.png")
+    assert (drawn["default"] == drawn["same"]).all()
+    assert (drawn["default"][:40] != drawn["other"][:40]).any(), "the titles stand on top"
+    assert (drawn["default"][60:] == drawn["other"][60:]).all(), "and nothing else differs"
+    refused(run("show", cams, masks, "--titles", "base", "-o", tmp_path / "x.png"), 2, "--titles has 1 titles for 2")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_images_are_those_of_the_first_run(cams, tiny_index, tmp_path):
+    """An index of some images before the runs chooses among these, and takes no column."""
+    good("index", "split", tiny_index, "--multi", "-o", tmp_path / "multi.h5")
+    ids = [name for name in Run([tmp_path / "multi.h5"]).ids]
+    done = run("show", tmp_path / "multi.h5", cams, "--count", 99, "--dry-run", "-o", tmp_path / "x.png")
+    assert f"would draw {', '.join(ids)} to" in done.err
+    assert 0 < len(ids) < len(list(Run([tiny_index]).ids))
 
 
 def test_one_image_of_one_run_is_a_picture_of_its_size(cams, masks, tmp_path):
@@ -118,6 +141,53 @@ def test_a_submission_has_the_servers_layout_and_no_ignored_pixel(masks, whole, 
     assert good("export", "voc", whole, "--submission", "-o", tmp_path) == [
         str(folder / f"{name}.png") for name in tiny_folder.ids]
     refused(run("export", "voc", masks, "--submission", "-o", tmp_path / "no"), 65, "ignored pixels", "picture_")
+    assert not (tmp_path / "no").exists(), "nothing is written of what the server would reject"
+
+
+def test_a_submission_is_made_from_a_test_split_without_truth(tiny_folder, tmp_path):
+    root = copy_of(tiny_folder, tmp_path / "voc")
+    (root / "classes.txt").unlink()  # VOC's own classes
+    shutil.rmtree(root / "SegmentationClass")
+    (root / "labels.csv").unlink()
+    (root / "ImageSets/Segmentation/test.txt").write_text("picture_004\npicture_001\n")
+    good("index", "voc", root, "--split", "test", "-o", tmp_path / "test.h5")
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:, 32:] = 20
+    items = [Item(name, {"mask": mask}) for name in ("picture_004", "picture_001")]
+    done = run("export", "voc", masks_of(tmp_path / "test.h5", items, tmp_path / "masks.h5"), "--submission", "-o",
+               tmp_path / "upload", "--competition", "comp5")
+    assert (done.code, done.err) == (0, "")
+    folder = tmp_path / "upload/results/VOC2012/Segmentation/comp5_test_cls"
+    assert {path.relative_to(tmp_path / "upload") for path in (tmp_path / "upload").rglob("*") if path.is_file()} == {
+        folder.relative_to(tmp_path / "upload") / f"{name}.png" for name in ("picture_001", "picture_004")}
+    for path in folder.iterdir():
+        with Image.open(path) as picture:
+            assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (64, 48))
+            assert picture.getpalette()[60:63] == [0, 64, 128], "VOC's colour of tvmonitor"
+            np.testing.assert_array_equal(np.asarray(picture), mask)
+
+
+def masks_of(index: Path, items: list[Item], path: Path) -> Path:
+    """Write a shard of masks of an index."""
+    shard = Shard(index)
+    write_shard(path, Contents("masks", shard.classes, items, index_digest=shard.digest, index_path=index.name))
+    return path
+
+
+@pytest.mark.parametrize(("last", "told"), [
+    (Item("picture_001", {"mask": np.zeros((48, 63), np.uint8)}), ("picture_001", "48x63", "48x64")),
+    (Item("picture_001", {"mask": np.full((48, 64), 3, np.uint8)}), ("picture_001", "holds 3", "0..2")),
+    (Item("picture_001", error="its photograph is broken"), ("1 of 2 images", "picture_001")),
+    (None, ("1 of 2 images", "picture_001"))], ids=["another size", "no class", "failed", "missing"])
+def test_a_submission_that_the_server_would_reject_is_not_written(tiny_folder, tmp_path, last, told):
+    (tmp_path / "test.txt").write_text("picture_000\npicture_001\n")
+    good("index", "voc", tiny_folder.root, "--list", tmp_path / "test.txt", "-o", tmp_path / "test.h5")
+    first = Item("picture_000", {"mask": np.zeros((48, 64), np.uint8)})
+    masks = masks_of(tmp_path / "test.h5", [first, *([last] if last else [])], tmp_path / "masks.h5")
+    done = run("export", "voc", masks, "--submission", "-o", tmp_path / "upload")
+    refused(done, 65, *told)
+    assert "the VOC server scores the 20 classes of VOC" in done.err
+    assert not (tmp_path / "upload").exists()
 
 
 def test_export_takes_masks_only(cams, tmp_path):

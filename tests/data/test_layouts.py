@@ -190,6 +190,21 @@ def test_coco_instances_and_captions(photos):
     assert alone.supervision == "captions" and alone.records[0].labels is None
 
 
+def test_coco_with_masks_in_a_folder_of_their_own(photos):
+    put(photos, {"i.json": json.dumps(COCO)})
+    put(photos.parent, {"truth/sub/c.png": "", "truth/other.png": ""})
+    listing = list_coco(photos / "i.json", images=photos, masks=photos.parent / "truth")
+    assert listing.root == photos.parent
+    assert [(record.id, record.path, record.mask_path) for record in listing.records] == [
+        ("d", f"{photos.name}/d.jpg", None), ("sub/c", f"{photos.name}/sub/c.png", "truth/sub/c.png")]
+    assert "1 of 2 images have no mask" in listing.notes
+    put(photos.parent, {"elsewhere/other.png": ""})
+    with pytest.raises(MissingInput, match="no mask of 2 images is there"):
+        list_coco(photos / "i.json", images=photos, masks=photos.parent / "elsewhere")
+    with pytest.raises(MissingInput, match="no such folder"):
+        list_coco(photos / "i.json", images=photos, masks=photos.parent / "nowhere")
+
+
 def test_coco_that_does_not_fit(photos):
     bad = {
         "image 8": {**COCO, "annotations": [{"image_id": 8, "category_id": 18}]},
