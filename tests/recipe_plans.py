@@ -30,7 +30,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 OUT = "/out"
 # Files of a data set that the published rows are given; OUT does not exist, so everything would be made.
 VARIABLES = (f"OUT={OUT}", "WSSS=wsss", "COCO_TRAIN=train.json", "COCO_VAL=val.json", "COCO_IMAGES_TRAIN=train2014",
-             "COCO_IMAGES_VAL=val2014", "PHOTOS=photo.jpg", "WORDS=cat")
+             "COCO_IMAGES_VAL=val2014", "COCO_MASKS_TRAIN=masks2014", "PHOTOS=photo.jpg", "WORDS=cat")
 _BETWEEN = {"|", "&&", "||", ";", "(", ")", "&"}
 
 
@@ -108,6 +108,12 @@ def _call(words: list[str], piped: str) -> Call | None:
     return Call(tuple(kept), shorten(output) or "standard output", processes)
 
 
+def _shortened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shortened(part) for part in value]
+    return shorten(value) if isinstance(value, str) else value
+
+
 def shorten(text: str) -> str:
     """Return a path below OUT without OUT."""
     return text.replace(f"{OUT}/", "")
@@ -126,7 +132,7 @@ def resolve(call: Call) -> Step:
     if call.processes > 1:
         given["processes"] = call.processes
     inputs = " ".join([*values["paths"], *(f"{name}={text}" for name, text in sorted(given.items()))])
-    return Step(stage, plain_settings(settings), shorten(inputs))
+    return Step(stage, {name: _shortened(value) for name, value in plain_settings(settings).items()}, shorten(inputs))
 
 
 @functools.cache

@@ -162,8 +162,9 @@ def test_every_recipe_and_section_is_in_the_table():
 
 
 def documented_targets(paper: str) -> list[str]:
-    """Return the targets that a Makefile explains; a pattern such as table1-% as it stands."""
-    lines = (EXAMPLES / paper / "Makefile").read_text(encoding="utf-8").splitlines()
+    """Return the targets that a paper's Makefiles explain; a pattern such as table1-% as it stands."""
+    files = [path for path in (EXAMPLES / paper / "Makefile", EXAMPLES / paper / "figures.mk") if path.exists()]
+    lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     return [line.split(":")[0] for line in lines if re.match(r"[a-zA-Z0-9.%-]+:.* ## ", line)]
 
 

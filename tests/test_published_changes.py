@@ -19,8 +19,8 @@ from stages.errors import WsssError
 from test_published import PAPERS, RECIPES, published_plan, published_recipe, recipe_step, targets_of
 from wsss_cli.recipe import section
 
-FILES = {"csd": ("published.mk", "Makefile"), "clip-es": ("Makefile",), "mixing": ("published.mk", "Makefile"),
-         "image-text": ("Makefile",)}
+FILES = {"csd": ("published.mk", "Makefile", "figures.mk"), "clip-es": ("Makefile", "figures.mk"),
+         "mixing": ("published.mk", "Makefile", "figures.mk"), "image-text": ("Makefile",)}
 # Lines that no published row runs: dependencies, what people do with a row, and the trial of image-text.
 NOT_PUBLISHED = re.compile(r"LABELS|CLASS_NAMES|SEEDS|COUNT|table\.py|printf|awk|^\s*seeds|nproc_per_node|"
                            r"print-directory|^by\.|^O :=|^OUT|^PYTHON|^WSSS")
