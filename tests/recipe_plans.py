@@ -30,7 +30,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 OUT = "/out"
 # Files of a data set that the published rows are given; OUT does not exist, so everything would be made.
 VARIABLES = (f"OUT={OUT}", "WSSS=wsss", "COCO_TRAIN=train.json", "COCO_VAL=val.json", "COCO_IMAGES_TRAIN=train2014",
-             "COCO_IMAGES_VAL=val2014", "COCO_MASKS_TRAIN=masks2014", "PHOTOS=photo.jpg", "WORDS=cat")
+             "COCO_IMAGES_VAL=val2014", "COCO_MASKS_TRAIN=masks2014", "COCO_MASKS_VAL=val-masks2014",
+             "PHOTOS=photo.jpg", "WORDS=cat")
 _BETWEEN = {"|", "&&", "||", ";", "(", ")", "&"}
 
 

@@ -23,7 +23,8 @@ FILES = {"csd": ("published.mk", "Makefile", "figures.mk"), "clip-es": ("Makefil
          "mixing": ("published.mk", "Makefile", "figures.mk"), "image-text": ("Makefile",)}
 # Lines that no published row runs: dependencies, scripts, what people do with a row, and the trial of image-text.
 NOT_PUBLISHED = re.compile(r"LABELS|CLASS_NAMES|SEEDS|COUNT|\.py|--title |--templates \$|WORST|PROMPTS_|"
-                           r"SegmentationClass|grep|printf|awk|^\s*seeds|nproc_per_node|print-directory|^by\.|^O :=|^OUT|^PYTHON|^WSSS")
+                           r"SegmentationClass|grep|printf|awk|^\s*seeds|nproc_per_node|print-directory|"
+                           r"^by\.|^O :=|^OUT|^PYTHON|^WSSS")
 TRIAL = re.compile(r"DATA|^OTHER|^PLACE|MASKS\.|TRIAL|trial|STEPS|--text-labels|voc20|context59")
 VARIABLE = re.compile(r"^(?P<name>[\w.-]+) *(?:\?|:)?= (?P<value>[^$\s][^$]*?)\s*$")
 OPTION = re.compile(r"(?<=\s)--(?P<name>[a-z][a-z-]*)(?P<value> [^\s$\\-][^\s$\\]*)?(?=[\s\\)]|$)")
