@@ -7,6 +7,7 @@ else defines them. Standard library only, so that `wsss --help` stays quick.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Mapping
@@ -38,8 +39,9 @@ def setting(
     return dataclasses.field(default=default, metadata=described)
 
 
+@functools.cache
 def field_types(config: type) -> dict[str, Any]:
-    """Return the resolved type of every field of a settings class."""
+    """Return the resolved type of every field of a settings class. Callers must not change it."""
     return typing.get_type_hints(config)
 
 

@@ -22,6 +22,9 @@ else:
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
 CONFIGS = {"train-cls cam": ("train_cls", "CamConfig"), "cams cnn": ("cams", "CnnConfig"),
+           "train-cls subcategory": ("train_cls", "SubcategoryConfig"), "features": ("features", "FeaturesConfig"),
+           "cluster kmeans": ("cluster", "KmeansConfig"),
+           "train-aff psa": ("train_aff", "PsaConfig"), "refine psa": ("refine", "PsaConfig"),
            "train-cls mctformer": ("train_cls", "MctformerConfig"), "cams mctformer": ("cams", "MctformerConfig"),
            "train-aff irn": ("train_aff", "IrnConfig"), "refine irn": ("refine", "IrnConfig"),
            "refine crf": ("refine", "CrfConfig"), "pseudo": ("pseudo", "PseudoConfig"),

@@ -3,6 +3,7 @@
 include ../precision.mk
 BASES := cam
 LEARN ?= $(TRAIN)
+SBD ?=
 SMALL_NET ?= --net torchvision:mobilenet_v2 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --stride 16 --freeze features.3
 BASE.cam := cam
 WEIGHTS.cam ?= $(if $(WEIGHTS),--weights "$(WEIGHTS)")
