@@ -171,11 +171,9 @@ def in_pieces(source: ClipSource, words: Sequence[str]) -> list[str]:
 def open_model(source: ClipSource) -> tuple[Any, dict[str, Any]]:
     """Return the model of open_clip itself in float32, with its config: what a training builds upon.
 
-    Raises BadData for weights of another network, UsageError for a ResNet.
+    Raises BadData for weights of another network.
     """
     model, _ = _built(source)
-    if source.is_resnet:
-        raise UsageError("the image tower is a ResNet", "give --clip a ViT such as ViT-B-16")
     return model.float(), source.architecture or config_of_openai(model.state_dict())
 
 

@@ -228,9 +228,9 @@ def _drop_partial_layers(loaded: dict[str, str], target: dict[str, Tensor], head
 
     Half a layer of the file and half a new one are neither of the two.
     """
-    missing = {key.rpartition(".")[0] for key in target
-               if key not in loaded and is_head(bare(key), heads) and not key.endswith(COUNTER)} - {""}
-    return [loaded.pop(key) for key in list(loaded) if key.rpartition(".")[0] in missing]
+    layers = {key: bare(key).rpartition(".")[0] for key in target if is_head(bare(key), heads)}
+    missing = {layer for key, layer in layers.items() if key not in loaded and not key.endswith(COUNTER)} - {""}
+    return [loaded.pop(key) for key in list(loaded) if layers.get(key) in missing]
 
 
 def _belongs(name: str, ours: dict[str, str]) -> bool:
