@@ -82,6 +82,8 @@ def run_gradcam(config: GradcamConfig, inputs: Inputs, output: Output, *, stop: 
             raise BadData("is no net of wsss", "give weights of others by --weights, and the network's name by --net",
                           where=net)
         _, description = read_net(net)
+        if description["task"] != "classification":
+            raise BadData(f"is a net for {description['task']}, not a classifier", "give a net of train-cls", where=net)
         digests = {"net": description["sha256"]}
     elif config.layer:
         digests = {"net": net, **weights_digest(weights)}

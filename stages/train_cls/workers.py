@@ -124,6 +124,9 @@ class PairedSamples:
             self.told.append(f"classes without a single-label image with a mask, never pasted: {len(lost)} "
                              f"({', '.join(lost)})")
         probability = cooc.first.root("probability") if cooc else None
+        if cooc and not (np.isfinite(probability).all() and np.min(probability, initial=0) >= 0):
+            raise BadData("its probabilities are not all finite and 0 or more", "make it again by wsss cooc",
+                          where=str(cooc.first.path))
         return Sources(of_class, len(classes) - 1, self.config.resampling, probability)
 
     def _targets(self, several: list[_Tagged]) -> list[_Tagged]:

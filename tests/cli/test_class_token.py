@@ -101,6 +101,12 @@ def test_no_maps_without_gradients(tiny_index, teacher, tmp_path):
     assert {cam.shape[1:] for cam in of_items(tmp_path / "patch", "cams", "cam").values()} == {(3, 4)}
 
 
+@pytest.mark.parametrize("name", ["seg", "irn", "psa", "tcl"])
+def test_gradcam_of_a_net_that_is_no_classifier(name, tiny_index, every_input, tmp_path):
+    done = run("cams", "gradcam", tiny_index, "--net", every_input / f"{name}.safetensors", "-o", tmp_path / "out")
+    refused(done, 65, "not a classifier", "train-cls")
+
+
 def test_networks_without_a_class_token(tiny_index, tiny_net, every_input, tmp_path):
     pooled = ("--pool", "class-token", "-o", tmp_path / "out")
     refused(run("features", tiny_index, "--net", tiny_net, *pooled), 2, "no class token", "--pool mean")

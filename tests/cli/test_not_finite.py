@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from cli.every_command import COMMANDS
-from cli.runner import copy_of, index_table, run
-from stages.shards import Item, Run
+from cli.runner import copy_of, index_table, refused, run
+from stages.shards import Contents, Item, Run, write_shard
 
 METHODS = ["cams cnn", "cams clip-es", "cams mctformer", "cams gradcam", "features", "segment net",
            *(f"segment {name}" for name in ("maskclip", "sclip", "clearclip", "naclip", "proxyclip", "tcl", "code"))]
@@ -70,7 +70,7 @@ def results(output: Path, kind: str) -> dict[str, Item | np.ndarray]:
 @pytest.mark.parametrize("command", ["cams cnn", "cams gradcam", "features", "segment net"])
 def test_in_half_precision_too(command, precision, white_index, every_input, broken_net, tmp_path):
     index, white = white_index
-    broken_net(-torch.inf if command == "cams cnn" else torch.nan)
+    broken_net(torch.nan)
     done = run(*arguments(command, index, tmp_path / "out"), "--precision", precision, cwd=every_input)
     assert done.code == 65, done.err
     assert white in done.err and "not finite" in done.err
@@ -103,3 +103,29 @@ def test_only_the_affected_image_fails(command, value, white_index, every_input,
             # Alone or in a batch of 12 the sums of a convolution have another order; masks may differ at a tie.
             np.testing.assert_allclose(array.astype(np.float64), expected[name].astype(np.float64),
                                        atol=0 if kind == "masks" else 4e-3, rtol=1e-4, err_msg=name)
+
+
+def rewrite(source: Path, path: Path, index: Path, **changed: np.ndarray) -> Path:
+    """Write a shard of root datasets again, with some of them changed."""
+    shard = Run([source]).first
+    names = {"features": ("features", "labels"), "cooc": ("counts", "probability", "single_label")}[shard.kind]
+    arrays = {name: shard.root(name) for name in names} | changed
+    write_shard(path, Contents(shard.kind, shard.classes, ids=list(shard.ids), provenance=shard.provenance,
+                               index_digest=shard.index_digest, index_path=str(index), root_datasets=arrays))
+    return path
+
+
+def test_shards_from_elsewhere(every_input, tmp_path):
+    index = every_input / "train.h5"
+    features = Run([every_input / "features"]).first.root("features").copy()
+    features[3, 1] = np.nan
+    bad = rewrite(every_input / "features", tmp_path / "f.h5", index, features=features)
+    for words in (("finch",), ("kmeans", "--clusters", "2")):
+        refused(run("cluster", words[0], bad, *words[1:], "-o", tmp_path / "c.h5"), 65, "not finite")
+    for value in (np.nan, -1):
+        probability = Run([every_input / "cooc.h5"]).first.root("probability").copy()
+        probability[0] = value
+        cooc = rewrite(every_input / "cooc.h5", tmp_path / "cooc.h5", index, probability=probability)
+        words = COMMANDS["train-cls csd"].replace("cooc.h5", str(cooc)).split(" -o ")[0].split()
+        refused(run("train-cls", "csd", *words, "-o", tmp_path / "x.safetensors", cwd=every_input), 65, "cooc.h5",
+                "probabilities")
