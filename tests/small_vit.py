@@ -20,12 +20,16 @@ STATE = "state/"
 HEADS = 3
 
 
-def small_vit(width: int = 48, depth: int = 4, heads: int = HEADS, side: int = 64) -> str:
-    """Return the name of a plain ViT with patches of 16 pixels and positions for images of `side` pixels a side."""
-    name = f"vit_small_test{width}x{depth}x{heads}_patch16_{side}"
+def small_vit(width: int = 48, depth: int = 4, heads: int = HEADS, side: int = 64, pool: str = "token") -> str:
+    """Return the name of a plain ViT with patches of 16 pixels and positions for images of `side` pixels a side.
+
+    With `pool` "avg" its norm stands behind the pooling, as `fc_norm`.
+    """
+    name = f"vit_small_test{width}x{depth}x{heads}_{pool}_patch16_{side}"
     if not timm.is_model(name):
         def build(pretrained: bool = False, **options: Any) -> nn.Module:
-            shape = {"embed_dim": width, "depth": depth, "num_heads": heads, "img_size": side, **options}
+            shape = {"embed_dim": width, "depth": depth, "num_heads": heads, "img_size": side, "global_pool": pool,
+                     **options}
             return timm.create_model("vit_tiny_patch16_224", pretrained=pretrained, **shape)
 
         build.__name__, build.__module__ = name, "timm.models.vision_transformer"

@@ -57,7 +57,7 @@ class MctformerConfig(CamsConfig):
                                         low=0.05, high=8, source="MCTformer: 1; MCTformer+: 1,0.75,1.25")
     flip: bool = setting(True, "Add the mirrored image at each scale.", source="MCTformer")
     as_released: bool = setting(False, "As the released code: images are cut to whole patches instead of resized, and "
-                                "positions are read up to a tenth of a patch beside their places.")
+                                "positions of v1 and v2 are read up to a tenth of a patch beside their places.")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ def patch_affinity(attention: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def refine_maps(maps: Tensor, affinity: Tensor) -> Tensor:
     """Return the maps (B, C, h, w) in which each patch has the sum of all, weighed by its attention to them."""
-    return (maps.flatten(2) @ affinity.transpose(1, 2)).unflatten(-1, maps.shape[-2:])
+    # Autocast would round the sums over hundreds of patches to half precision.
+    with torch.autocast(maps.device.type, enabled=False):
+        return (maps.flatten(2) @ affinity.transpose(1, 2)).unflatten(-1, maps.shape[-2:])
 
 
 def unit_range(maps: Tensor) -> Tensor:

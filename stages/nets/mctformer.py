@@ -95,7 +95,8 @@ class MCTformer(nn.Module):
         """
         seen = self.attended(images, None if refine else layers)
         attention = class_to_patch(seen.attention[-layers:], self.n_outputs, seen.grid)
-        patch = seen.patch.detach() if detach_patch and seen.patch is not None else seen.patch
+        patch = None if seen.patch is None else at_least_fp32(seen.patch)
+        patch = patch.detach() if detach_patch and patch is not None else patch
         maps = fuse(self.version, kind, attention, patch, layers)
         return refine_maps(maps, patch_affinity(seen.attention, seen.grid)) if refine else maps
 

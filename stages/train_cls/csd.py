@@ -3,10 +3,14 @@
 Yang et al., "Cross-domain Semantic Decoupling for Weakly-Supervised Semantic Segmentation" (BMVC 2023), eq. 2 to 6.
 The paper prints no eq. 4, and in eq. 5 the pair of eq. 3: here both are of the two channels that its text describes,
 the saliency (the sum over the classes) and a constant dummy score, of the single-label image and the pasted background.
-The maps are the base's as they are: MCTformer's (0 or more), or the CAM classifier's logits. Of the latter the
-background's consistency takes the positive part, since the sum of twenty logits, most below zero, is no saliency; and
-as they know no bounds, M' is a share of the largest saliency of the single-label image (`constant_of`), as a
-background threshold is of a map's maximum.
+The maps of the CAM classifier are its logits. Those of MCTformer are a setting, as the paper has "the last output
+feature maps" and its author's code takes the refined ones: the class attention of the last layers times the positive
+part of the patch classifier's maps, multiplied by the sum over all layers of the same view's own attention between
+patches. In these, and in the fused maps before that product, no gradient passes the patch classifier's maps; its raw
+logits are the third choice. Of logits the background's consistency takes the positive part, since the sum of twenty
+logits, most below zero, is no saliency. M' = 0.1 was chosen for refined maps; of others, whose scale is another, it is
+a share of the largest saliency of the single-label image (`constant_of`), as a background threshold is of a map's
+maximum.
 
 Why `mean` is the reduction with cam: the paper has its lambdas "to keep balance with classification loss", and a sum of
 logits' divergences has none. The norms of the gradients of the weights, of a MobileNet-v2 after two passes over 471

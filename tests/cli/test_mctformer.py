@@ -74,9 +74,9 @@ def test_the_other_versions(tiny_index, tmp_path, version):
 def test_a_net_is_the_same_twice_and_its_options_change_it(tiny_index, v2, tmp_path):
     again = trained(tiny_index, tmp_path / "again.safetensors")
     assert again.read_bytes() == v2.read_bytes()
-    for option, value in (("--drop-path", "0"), ("--decay", "all"), ("--schedule", "poly"), ("--rand-augment", "0"),
-                          ("--erase", "1"), ("--crop-area", "")):
-        other = trained(tiny_index, tmp_path / f"{option[2:]}.safetensors", option, value)
+    for option in (("--drop-path", "0"), ("--decay", "all"), ("--schedule", "poly"), ("--rand-augment", "0"),
+                   ("--erase", "1"), ("--crop-area", ""), ("--position-size", "32"), ("--as-released",)):
+        other = trained(tiny_index, tmp_path / f"{option[0][2:]}.safetensors", *option)
         assert read_net(other)[1]["sha256"] != read_net(v2)[1]["sha256"], option
     given = read_net(v2)[1]["provenance"][-1]["config"]
     assert (given["optimizer"], given["schedule"], given["weight_decay"]) == ("adamw", "cosine", 0.05)

@@ -62,6 +62,13 @@ def test_a_patch_takes_from_those_that_it_attends_to(attention, patch):
     torch.testing.assert_close(refine_maps(patch, affinity).flatten(2), wanted, rtol=1e-12, atol=1e-13)
 
 
+def test_half_precision_of_a_network_does_not_round_the_refinement(attention, patch):
+    maps, affinity = patch.relu().float(), patch_affinity(attention, GRID).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        refined = refine_maps(maps, affinity)
+    assert refined.dtype == torch.float32 and torch.equal(refined, refine_maps(maps, affinity))
+
+
 def test_maps_are_stretched_each_for_itself(patch):
     found = unit_range(patch)
     assert not found.amin((2, 3)).any()

@@ -9,13 +9,15 @@ import timm
 import torch
 from torch import Tensor
 
+from small_vit import small_vit
 from stages.errors import BadData, UsageError
 from stages.kernels.class_attention import class_to_patch, fuse
 from stages.nets import files
 from stages.nets.class_tokens import ClassTokenBackbone, resized_positions
 from stages.nets.mctformer import VERSIONS, MCTformer
-from stages.nets.plain_classifier import as_maps, layer_of
+from stages.nets.plain_classifier import Tap, as_maps, layer_of
 from stages.nets.pooled import Pooled
+from stages.nets.positions import resized_cells
 from stages.nets.weights import import_weights
 
 NAME = "vit_tiny_patch16_224"
@@ -111,6 +113,35 @@ def test_networks_without_a_class_token_are_refused(name):
         ClassTokenBackbone(name, 2)
 
 
+@pytest.mark.parametrize(("pool", "norm"), [("token", "norm"), ("avg", "fc_norm")])
+def test_the_final_norm_is_left_out_wherever_it_stands(pool, norm):
+    name = small_vit(pool=pool)
+    source = timm.create_model(name.removeprefix("timm:"), num_classes=7)
+    assert f"{norm}.weight" in source.state_dict()
+    net = MCTformer(ClassTokenBackbone(name, 3), "v1").eval()
+    report = import_weights(net, source.state_dict())
+    assert set(report.unused) == {f"{norm}.weight", f"{norm}.bias"} and f"({norm}.bias, {norm}.weight)" in str(report)
+    with torch.no_grad():
+        seen = net.backbone.run(pictures(64, 64))
+    assert torch.equal(seen.tokens[:, :3], seen.class_tokens[-1])
+    assert norm not in net.backbone.blocks
+    with pytest.raises(UsageError, match="patch_embed"):
+        net.backbone.freeze(norm)
+
+
+def test_a_table_of_positions_of_another_size():
+    net = MCTformer(ClassTokenBackbone(small_vit(), 3, position_size=96), "plus")
+    assert net.backbone.grid == (6, 6) and net.backbone.model.pos_embed.shape == (1, 3 + 36, 48)
+    assert files.architecture_of(net)["position_size"] == 96
+    source = timm.create_model(small_vit().removeprefix("timm:"), num_classes=0)
+    import_weights(net, source.state_dict())
+    wanted = resized_positions(source.pos_embed[:, 1:], (4, 4), (6, 6))
+    assert torch.equal(net.backbone.model.pos_embed[:, 3:], wanted)
+    for size, told in ((40, "16 pixels"), (-16, "out of range"), (8192, "out of range")):
+        with pytest.raises(UsageError, match=told):
+            ClassTokenBackbone(small_vit(), 3, position_size=size)
+
+
 def test_another_stride_is_refused():
     with pytest.raises(UsageError, match="stride 16 only"):
         ClassTokenBackbone(f"timm:{NAME}", 2, stride=8)
@@ -163,6 +194,25 @@ def test_positions_are_resized_bicubically_and_lie_where_the_patches_do(beside):
     lines = [bicubic_line(n, o, o / (n + beside)) for n, o in zip(new, old, strict=True)]
     wanted = torch.einsum("yr,xc,brcd->byxd", *lines, known.unflatten(1, old)).flatten(1, 2)
     torch.testing.assert_close(resized_positions(known, old, new, beside=beside), wanted, rtol=0, atol=1e-12)
+
+
+def test_an_exact_scale_factor_is_the_size_unless_rounding_takes_a_cell():
+    """The released code of plus scales by h / h0: the same positions as by size, where floor(h0 * (h / h0)) is h."""
+    table = torch.randn(1, 5, 14, 14, dtype=torch.float64)
+    for grid in ((28, 28), (9, 31), (20, 14), (10, 17)):
+        scaled = torch.nn.functional.interpolate(table, scale_factor=tuple(side / 14 for side in grid), mode="bicubic")
+        torch.testing.assert_close(resized_cells(table, grid, "bicubic"), scaled, rtol=0, atol=1e-12)
+    # 976 pixels: the released code loses the last cell, and stops.
+    scaled = torch.nn.functional.interpolate(table, scale_factor=(61 / 14, 1.0), mode="bicubic")
+    assert scaled.shape[-2:] == (60, 14) and resized_cells(table, (61, 14), "bicubic").shape[-2:] == (61, 14)
+
+
+@pytest.mark.parametrize(("version", "beside"), [("v1", 0.1), ("v2", 0.1), ("plus", 0.0)])
+def test_released_positions_of_each_version(version, beside):
+    backbone = MCTformer(ClassTokenBackbone(small_vit(), 2), version).backbone
+    backbone.exact_positions = False
+    wanted = resized_positions(backbone.model.pos_embed[:, 2:], (4, 4), (6, 3), beside=beside)
+    assert torch.equal(backbone.positions((6, 3))[:, 2:], wanted)
 
 
 def test_the_released_positions_are_an_attribute():
@@ -240,6 +290,19 @@ def test_a_net_comes_back_as_it_was(version, tmp_path):
     assert torch.equal(again(images), net(images)) and torch.equal(again.maps(images), net.maps(images))
     features = Pooled(again.backbone)(images)
     torch.testing.assert_close(features, again.backbone.run(images).tokens[:, 3:].mean(1))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_watched_layer_is_the_last_whose_patches_have_a_gradient(version):
+    """Behind it the class tokens of the last block are the logits, and no patch reaches them any more."""
+    torch.manual_seed(1)
+    net, sizes = MCTformer(ClassTokenBackbone(small_vit(), 3), version), {}
+    for name in (net.watched_layer, "blocks.3"):
+        with Tap(layer_of(net, name)) as tap:
+            logits = net.outputs(pictures(64, 64)).class_logits
+        gradient, = torch.autograd.grad(logits.sum(), tap.output)
+        sizes[name] = float(gradient[:, 3:].abs().max())
+    assert net.watched_layer == "blocks.3.norm1" and sizes["blocks.3.norm1"] > 0 and sizes["blocks.3"] == 0
 
 
 @torch.no_grad()
