@@ -66,6 +66,7 @@ def plot_prompts(rows: list[Row], correlation: float | None, *, title: str) -> A
     axes.plot(x, y, "*", color=COLOURS[1], markersize=10, label=f'"{chosen}"')
     told = "undefined" if correlation is None else f"{correlation:.2f}"
     axes.set(title=title, xlabel="sharpness (variance / mean, no unit)", ylabel="mIoU (%)")
+    axes.locator_params(axis="x", nbins=5)
     axes.legend(loc="best", title=f"rank correlation {told}", title_fontsize=7)
     return figure
 

@@ -41,7 +41,7 @@ $(SURE:%=$(O)/sure-%.made): $(O)/sure-%.made: $(O)/caa-crf.tsv
 	$(call sure,$*)
 	@touch $@
 figure4 = "$(WSSS)" show "$(O)/train.h5" "$(O)/caa-crf" "$(O)/sure-$(FIGURE4_CONFIDENCE)" --truth \
-	--titles "pseudo mask,confidence of $(FIGURE4_CONFIDENCE)" $(1) -o $@
+	--titles "pseudo mask,confidence >= $(FIGURE4_CONFIDENCE)" $(1) -o $@
 $(O)/figure4.png: $(O)/sure-$(FIGURE4_CONFIDENCE).made $(by_images) $(call given,FIGURE4_CONFIDENCE)
 	$(call figure4,$(chosen))
 # Also figure4.worst: the ids.

@@ -67,7 +67,7 @@ def test_columns_bear_the_titles_that_are_given(cams, masks, tiny_index, tmp_pat
 def test_images_are_those_of_the_first_run(cams, tiny_index, tmp_path):
     """An index of some images before the runs chooses among these, and takes no column."""
     good("index", "split", tiny_index, "--multi", "-o", tmp_path / "multi.h5")
-    ids = [name for name in Run([tmp_path / "multi.h5"]).ids]
+    ids = list(Run([tmp_path / "multi.h5"]).ids)
     done = run("show", tmp_path / "multi.h5", cams, "--count", 99, "--dry-run", "-o", tmp_path / "x.png")
     assert f"would draw {', '.join(ids)} to" in done.err
     assert 0 < len(ids) < len(list(Run([tiny_index]).ids))
