@@ -41,8 +41,7 @@ CRF_VALUES ?= 0.2 0.3 0.4
 # DeepLab's code starts from weights that were trained on COCO's masks, which is pixel supervision. It takes 20,000 steps.
 SEG_FROM ?= walked
 SEG_WEIGHTS ?= deeplabv1_resnet101_coco.pth
-SEG_FLAGS ?= --config $(RECIPES)/deeplab-v2.toml --batch-size 2 --accumulate 1 --epochs $(if $(AUG),4,27) \
-	--weights "$(SEG_WEIGHTS)"
+SEG_FLAGS ?= --config $(RECIPES)/deeplab-v2.toml --batch-size 2 --accumulate 1 --weights "$(SEG_WEIGHTS)"
 SEGMENT_FLAGS ?= --config $(RECIPES)/deeplab-v2.toml
 ROUND_FEATURES ?= --config $(RECIPES)/sc-cam.toml
 ROUND_CLUSTERS ?= kmeans --config $(RECIPES)/sc-cam.toml

@@ -31,7 +31,8 @@ class SegConfig(TrainingConfig):
                              source="MCTformer's code: corner")
     pad_label: str = setting("ignore", "What the pixels beyond such an image count as: nothing, or background.",
                              choices=("ignore", "background"), source="MCTformer's code: background")
-    epochs: int = setting(12, "Passes over the images.", low=1)
+    steps: int = setting(0, "Steps in all; 0: as many as --epochs make.", low=0, source="DeepLab-v2: 20000")
+    epochs: int = setting(12, "Passes over the images, where --steps is 0.", low=1)
     # On 353 photographs with true masks, 8 epochs, scored on 118 others: 29.1 mIoU at 3e-4 and 7, 36.6 at 1e-4 and 20,
     # 53.9 at 1e-4 and 50, 52.0 at 1e-4 and 100.
     lr: float = setting(1e-4, "Learning rate of the backbone.", low=0, high=1000)

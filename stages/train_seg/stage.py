@@ -64,7 +64,7 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
                                provenance=[*made_from.provenance, entry])
     job = Job(net, _Loss(config, samples.view.ignore), samples.draw, len(samples.chosen),
-              list(net.head_parameters()), description, sum_up=_SumUp(report),
+              list(net.head_parameters()), description, sum_up=_SumUp(report), steps=config.steps,
               draw_shared=samples.draw_factor if config.scale_per == "batch" else None)
     return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
 
