@@ -181,7 +181,8 @@ def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
             net.check_tensors(tensors)
         net.load_state_dict(tensors)
     except (BadData, RuntimeError) as error:
-        what = error.what if isinstance(error, BadData) else "its weights don't fit its architecture"
-        do = error.do if isinstance(error, BadData) else "use the version that wrote it"
-        raise BadData(what, do, where=str(path)) from error
+        if isinstance(error, BadData):
+            raise BadData(error.what, error.do, where=str(path)) from error
+        raise BadData("its weights don't fit its architecture", "use the version that wrote it",
+                      where=str(path)) from error
     return net.eval(), description
