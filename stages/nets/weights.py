@@ -27,7 +27,7 @@ _DEEPEST = 8
 _PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
 _ARCHIVE = b"PK\x03\x04"
 COUNTER = "num_batches_tracked"
-_MOST_LISTED = 3
+_MOST_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ImportReport:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
+    shown = ", ".join(sorted(names)[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
     return f" ({shown})" if names else ""
 
 

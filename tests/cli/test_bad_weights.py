@@ -203,7 +203,7 @@ def test_half_a_layer_of_a_head_is_not_taken(tiny_index, tmp_path):
     done = run("train-seg", tiny_index, "--masks", "truth", "--head", "large-fov", *TRAINING, "--weights",
                tmp_path / "w.pth", "-o", tmp_path / "out.safetensors")
     assert done.code == 0, done.err
-    assert "2 of the head dropped (decoder.2.weight, decoder.2.bias)" in done.err
+    assert "2 of the head dropped (decoder.2.bias, decoder.2.weight)" in done.err
 
 
 CLIP_COMMANDS = ("cams clip-es", "segment naclip", "prompts", "train-text tcl")
