@@ -34,6 +34,7 @@ for _name in [name for name in os.environ if name.startswith("WSSS_") and name !
 _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
 os.environ.setdefault("HF_HOME", str(_CACHES / "huggingface"))
 os.environ.setdefault("TORCH_HOME", str(_CACHES / "torch"))
+os.environ.setdefault("MPLCONFIGDIR", str(_CACHES / "matplotlib"))  # the list of fonts, which takes seconds to make
 os.environ["XDG_CACHE_HOME"] = str(Path(os.devnull) / "none")
 
 
