@@ -43,7 +43,7 @@ class Step:
     settings: dict[str, Any]
     inputs: str
 
-    def differences(self, other: Step) -> list[str]:
+    def compare(self, other: Step) -> list[str]:
         """Return what differs, as `name: mine, not theirs`."""
         pairs = {"command": (self.command, other.command), "inputs": (self.inputs, other.inputs)}
         for name in sorted(self.settings | other.settings):
@@ -68,13 +68,13 @@ def plan(folder: Path, targets: Iterable[str], *variables: str) -> dict[str, Cal
     assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
     calls: dict[str, Call] = {}
     for line in done.stdout.replace("\\\n", " ").splitlines():
-        for call in _calls_of(line):
+        for call in _parse_calls(line):
             same = calls.setdefault(call.output, call)
             assert same == call, f"{call.output} is written by two calls"
     return calls
 
 
-def _calls_of(line: str) -> Iterator[Call]:
+def _parse_calls(line: str) -> Iterator[Call]:
     """Yield the calls of wsss in a line of shell; what a pipe reads is the output of the call before it."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
     lexer.whitespace_split, lexer.commenters = True, ""
@@ -84,14 +84,14 @@ def _calls_of(line: str) -> Iterator[Call]:
         if token not in _BETWEEN:
             words.append(token)
             continue
-        call = _call(words, piped)
+        call = _parse_call(words, piped)
         if call:
             yield call
         piped = call.output if call and token == "|" else ""
         words = []
 
 
-def _call(words: list[str], piped: str) -> Call | None:
+def _parse_call(words: list[str], piped: str) -> Call | None:
     """Return the call of wsss in the words of one simple command, if it is one."""
     processes = int(words[words.index("--nproc_per_node") + 1]) if "torchrun" in words[:1] else 1
     name = "wsss" if "wsss" in words else "wsss_cli"
@@ -109,9 +109,9 @@ def _call(words: list[str], piped: str) -> Call | None:
     return Call(tuple(kept), shorten(output) or "standard output", processes)
 
 
-def _shortened(value: Any) -> Any:
+def _shorten_value(value: Any) -> Any:
     if isinstance(value, list):
-        return [_shortened(part) for part in value]
+        return [_shorten_value(part) for part in value]
     return shorten(value) if isinstance(value, str) else value
 
 
@@ -123,7 +123,7 @@ def shorten(text: str) -> str:
 @functools.cache
 def resolve(call: Call) -> Step:
     """Return the settings and inputs of a call, as the command line understands it."""
-    stage, values, config, named = _parsed(call.words)
+    stage, values, config, named = _parse_words(call.words)
     build = functools.partial(build_config, config)
     assert command._take_recipe(values, config, stage), f"the recipe has nothing for {stage}"
     settings = checked(build(values))
@@ -133,16 +133,17 @@ def resolve(call: Call) -> Step:
     if call.processes > 1:
         given["processes"] = call.processes
     inputs = " ".join([*values["paths"], *(f"{name}={text}" for name, text in sorted(given.items()))])
-    return Step(stage, {name: _shortened(value) for name, value in plain_settings(settings).items()}, shorten(inputs))
+    plain = {name: _shorten_value(value) for name, value in to_plain_settings(settings).items()}
+    return Step(stage, plain, shorten(inputs))
 
 
 @functools.cache
-def _whole() -> Any:
+def _build_command_line() -> Any:
     """Return the command line, which takes most of a second to build."""
     return typer.main.get_command(app)
 
 
-def _parsed(words: tuple[str, ...]) -> tuple[str, dict[str, Any], Any, Any]:
+def _parse_words(words: tuple[str, ...]) -> tuple[str, dict[str, Any], Any, Any]:
     caught: list[tuple[str, dict[str, Any], Any, Any]] = []
 
     def catch(stage: str, values: dict[str, Any], config: Any, named: Any, run: Any) -> int:
@@ -151,13 +152,13 @@ def _parsed(words: tuple[str, ...]) -> tuple[str, dict[str, Any], Any, Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_carry_out", catch)
-        code = _whole().main(list(words), prog_name="wsss", standalone_mode=False)
+        code = _build_command_line().main(list(words), prog_name="wsss", standalone_mode=False)
     assert caught and not code, f"wsss {shlex.join(words)} is refused"
     return caught[0]
 
 
 
-def plain_settings(settings: Any) -> dict[str, Any]:
+def to_plain_settings(settings: Any) -> dict[str, Any]:
     """Return settings as a table of TOML has them, those of a protocol or preset with its values; None is "none"."""
     if isinstance(settings, WordsConfig):
         settings = resolved(settings)
@@ -166,8 +167,8 @@ def plain_settings(settings: Any) -> dict[str, Any]:
                    for name, value in dataclasses.asdict(kernels_of(settings)).items()}
         settings = dataclasses.replace(settings, **kernels, unary="labels" if takes_labels(settings) else "scores",
                                        background=settings.background or BACKGROUNDS[settings.preset])
-    found = {}
+    plain = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        found[field.name] = "none" if value is None else list(value) if isinstance(value, tuple) else value
-    return found
+        plain[field.name] = "none" if value is None else list(value) if isinstance(value, tuple) else value
+    return plain

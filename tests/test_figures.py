@@ -186,7 +186,7 @@ def test_a_figure_can_be_planned(tmp_path, folder, target, settings):
 @pytest.mark.parametrize(("folder", "target", "runs"), [
     ("csd", "figure3", ["mctformer/refined-train", "mctformer-csd/refined-train"]),
     ("csd", "figure4", ["mctformer-grid-0.01-0.0/cams-train", "mctformer-grid-0.01-0.1/cams-train"]),
-    ("csd", "figure5", ["mctformer/scores-crf", "mctformer-csd/scores-crf"]),
+    ("csd", "figure5", ["mctformer/prediction", "mctformer-csd/prediction"]),
     *(("mixing", target, [f"{method}/{run}" for method in (
         "cam", "exploration", "teaching", "mixup", "manifold-mixup", "fmix")])
       for target, run in (("figure6", "cams"), ("figure7", "walked-masks"), ("figure8", "prediction"))),
@@ -210,10 +210,8 @@ def test_a_submission_of_csd_is_segmented_as_val_is(tmp_path, settings):
     assert ends == val[3:]
     index = next(call for call in calls if call[0] == "index" and "test" in call)
     assert index[index.index("--split") + 1] == "test" and "--masks" not in index
-    assert any(call[0] == "pseudo" and call[1].endswith("scores-crf-test") for call in calls) == (
-        settings == "published"), "MCTformer's CRF comes before the masks"
     exported = next(call for call in calls if call[:2] == ["export", "voc"])
-    assert exported[2].endswith("masks-test" if settings == "published" else "prediction-test")
+    assert exported[2].endswith("prediction-test")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

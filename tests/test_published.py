@@ -31,22 +31,22 @@ SOURCE = re.compile(r"(paper|code|ours): \S.{3,}")
 
 
 @functools.cache
-def table(name: str) -> dict[str, Any]:
+def load_table(name: str) -> dict[str, Any]:
     """Return a table of tests/published, with the settings of methods.toml below its own."""
-    found = tomllib.loads((TABLES / f"{name}.toml").read_text(encoding="utf-8"))
+    contents = tomllib.loads((TABLES / f"{name}.toml").read_text(encoding="utf-8"))
     if name != "methods":
-        found["settings"] = {**table("methods")["settings"], **found.get("settings", {})}
-    return found
+        contents["settings"] = {**load_table("methods")["settings"], **contents.get("settings", {})}
+    return contents
 
 
 @functools.cache
-def described(paper: str, name: str) -> dict[str, Any]:
+def read_settings(paper: str, name: str) -> dict[str, Any]:
     """Return the rows of [settings.NAME], those that it is like included: `command`, and [value, source] by setting."""
-    rows = table(paper)["settings"][name]
-    found: dict[str, Any] = {}
-    for other in _like(rows):
-        found |= described(paper, other)
-    return found | {key: value for key, value in rows.items() if key != "like"}
+    rows = load_table(paper)["settings"][name]
+    inherited: dict[str, Any] = {}
+    for other in _list_inherited(rows):
+        inherited |= read_settings(paper, other)
+    return inherited | {key: value for key, value in rows.items() if key != "like"}
 
 
 def fill(text: Any, names: dict[str, str]) -> Any:
@@ -62,12 +62,12 @@ def fill(text: Any, names: dict[str, str]) -> Any:
 
 
 @functools.cache
-def _expressions(paper: str) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+def _compile_patterns(paper: str) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     """Return the expression of each output's pattern in [steps], and its row."""
-    return [(_expression(pattern, row), row) for pattern, row in table(paper)["steps"].items()]
+    return [(_compile_pattern(pattern, row), row) for pattern, row in load_table(paper)["steps"].items()]
 
 
-def _expression(pattern: str, row: dict[str, Any]) -> re.Pattern[str]:
+def _compile_pattern(pattern: str, row: dict[str, Any]) -> re.Pattern[str]:
     """Return the expression of an output's pattern, whose {name} stands for anything, or what the row lists for it."""
     def group(match: re.Match[str]) -> str:
         inner = "|".join(map(re.escape, row[match[1]])) if match[1] in row else "[^/]*?"
@@ -76,52 +76,52 @@ def _expression(pattern: str, row: dict[str, Any]) -> re.Pattern[str]:
 
 
 @functools.cache
-def published_step(paper: str, output: str) -> Step | None:
+def find_published_step(paper: str, output: str) -> Step | None:
     """Return the step that writes `output`, None where no step does: the index or file of a user."""
-    for row, names in filter(None, (_row(output, step) for step in _expressions(paper))):
-        rows = described(paper, fill(row["settings"], names)) | row.get("with", {})
+    for row, names in filter(None, (_match_step(output, step) for step in _compile_patterns(paper))):
+        rows = read_settings(paper, fill(row["settings"], names)) | row.get("with", {})
         values = {name: fill(value[0], names) for name, value in rows.items() if name != "command"}
         return Step(rows["command"], values, fill(row["inputs"], names))
     return None
 
 
-def published_plan(paper: str, outputs: Iterable[str]) -> dict[str, Step]:
+def collect_published_steps(paper: str, outputs: Iterable[str]) -> dict[str, Step]:
     """Return the steps that lead to `outputs`, by what each writes."""
     steps: dict[str, Step] = {}
     wanted = list(outputs)
     while wanted:
         output = wanted.pop()
-        step = None if output in steps else published_step(paper, output)
+        step = None if output in steps else find_published_step(paper, output)
         if step:
             steps[output] = step
             wanted += [word.partition("=")[2] or word for word in step.inputs.split()]
     return steps
 
 
-def differences(paper: str, outputs: list[str], calls: dict[str, Call]) -> list[str]:
+def find_differences(paper: str, outputs: list[str], calls: dict[str, Call]) -> list[str]:
     """Return how the planned calls differ from the published steps, a line each."""
-    published = published_plan(paper, outputs)
+    published = collect_published_steps(paper, outputs)
     lines = [f"{output}: not planned" for output in published if output not in calls]
     for output, call in calls.items():
         if output not in published:
             lines.append(f"{output}: planned, but no published step")
             continue
-        lines += [f"{output}: {line}" for line in resolve(call).differences(published[output])]
+        lines += [f"{output}: {line}" for line in resolve(call).compare(published[output])]
     return lines
 
 
-def targets_of(paper: str) -> list[tuple[str, list[str]]]:
+def list_targets(paper: str) -> list[tuple[str, list[str]]]:
     """Return the targets of a paper with what each ends with."""
-    return list(table(paper)["targets"].items())
+    return list(load_table(paper)["targets"].items())
 
 
-EVERY = [(paper, target, outputs) for paper in PAPERS for target, outputs in targets_of(paper)]
+EVERY = [(paper, target, outputs) for paper in PAPERS for target, outputs in list_targets(paper)]
 
 
 @pytest.mark.parametrize(("paper", "target", "outputs"), EVERY, ids=[f"{paper} {target}" for paper, target, _ in EVERY])
 def test_a_target_runs_what_was_published(paper, target, outputs):
-    calls = plan(EXAMPLES / paper, [target], *table(paper).get("variables", {}).get(target, []))
-    lines = differences(paper, outputs, calls)
+    calls = plan(EXAMPLES / paper, [target], *load_table(paper).get("variables", {}).get(target, []))
+    lines = find_differences(paper, outputs, calls)
     assert not lines, "\n" + "\n".join(lines)
 
 
@@ -133,7 +133,7 @@ def test_coco_has_the_images_with_a_class(index, count):
     assert f"--count {count} -o {OUT}/coco/{index}.json &&" in done.stdout
 
 
-def recipe_step(path: Path, name: str) -> Step:
+def resolve_recipe(path: Path, name: str) -> Step:
     """Return the settings that a recipe gives the command `name`, everything else at its default."""
     given = ("--clip", "ViT-B-16", "--weights", "openai") if name == "train-text code" else ()
     named = {"cams": "--net", "refine": "--net", "features": "--net", "segment": "--net", "train-seg": "--masks",
@@ -144,20 +144,20 @@ def recipe_step(path: Path, name: str) -> Step:
     return dataclasses.replace(resolve(Call(words, "out")), inputs="")
 
 
-def published_recipe(file: str, name: str) -> Step:
+def read_published_recipe(file: str, name: str) -> Step:
     """Return the published settings of a recipe's command."""
-    row = table("recipes")[file]
-    rows = described(row["paper"], row[name])
+    row = load_table("recipes")[file]
+    rows = read_settings(row["paper"], row[name])
     return Step(rows["command"], {key: value[0] for key, value in rows.items() if key != "command"}, "")
 
 
-RECIPES = [(file, name) for file, row in table("recipes").items() if isinstance(row, dict) and "paper" in row
+RECIPES = [(file, name) for file, row in load_table("recipes").items() if isinstance(row, dict) and "paper" in row
            for name in row if name != "paper"]
 
 
 @pytest.mark.parametrize(("file", "name"), RECIPES, ids=[f"{file} {name}" for file, name in RECIPES])
 def test_a_recipe_has_the_published_settings(file, name):
-    lines = recipe_step(EXAMPLES / "recipes" / file, name).differences(published_recipe(file, name))
+    lines = resolve_recipe(EXAMPLES / "recipes" / file, name).compare(read_published_recipe(file, name))
     assert not lines, "\n" + "\n".join(lines)
 
 
@@ -170,7 +170,7 @@ def test_every_recipe_and_section_is_in_the_table():
     assert sections == set(RECIPES)
 
 
-def documented_targets(paper: str) -> list[str]:
+def list_documented_targets(paper: str) -> list[str]:
     """Return the targets that a paper's Makefiles explain; a pattern such as table1-% as it stands."""
     files = [path for path in (EXAMPLES / paper / "Makefile", EXAMPLES / paper / "figures.mk") if path.exists()]
     lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
@@ -179,8 +179,8 @@ def documented_targets(paper: str) -> list[str]:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_target_is_in_the_table(paper):
-    known = {**table(paper)["targets"], **table(paper)["not-published"]}
-    names = documented_targets(paper)
+    known = {**load_table(paper)["targets"], **load_table(paper)["not-published"]}
+    names = list_documented_targets(paper)
     missing = [name for name in names
                if not any(re.fullmatch(re.escape(name).replace("%", ".+"), target) for target in known)]
     assert names and not missing
@@ -188,9 +188,9 @@ def test_every_target_is_in_the_table(paper):
 
 @pytest.mark.parametrize("name", ["methods", *PAPERS])
 def test_every_published_setting_has_its_source(name):
-    rows = [(f"[settings.{title}] {key}", value) for title, settings in table(name)["settings"].items()
+    rows = [(f"[settings.{title}] {key}", value) for title, settings in load_table(name)["settings"].items()
             for key, value in settings.items() if key not in ("command", "like")]
-    rows += [(f"[steps] {output} {key}", value) for output, row in table(name).get("steps", {}).items()
+    rows += [(f"[steps] {output} {key}", value) for output, row in load_table(name).get("steps", {}).items()
              for key, value in row.get("with", {}).items()]
     wrong = [where for where, value in rows
              if not (isinstance(value, list) and len(value) == 2 and SOURCE.fullmatch(str(value[1])))]
@@ -200,29 +200,29 @@ def test_every_published_setting_has_its_source(name):
 @pytest.mark.parametrize("name", ["methods", *PAPERS])
 def test_every_row_of_a_table_is_used(name):
     """A row that nothing is compared with would only look like a check."""
-    unused = set(table(name)["settings"]) - used_settings()
+    unused = set(load_table(name)["settings"]) - collect_used_settings()
     assert not unused
 
 
 @functools.cache
-def used_settings() -> frozenset[str]:
+def collect_used_settings() -> frozenset[str]:
     """Return the names of [settings.NAME] that a step or recipe is compared with, those that they are like included."""
-    used = {table("recipes")[file][name] for file, name in RECIPES}
+    used = {load_table("recipes")[file][name] for file, name in RECIPES}
     for paper in PAPERS:
-        for output in {output for _, outputs in targets_of(paper) for output in published_plan(paper, outputs)}:
-            row, names = next(found for found in map(functools.partial(_row, output), _expressions(paper)) if found)
+        for output in collect_published_steps(paper, [name for _, outputs in list_targets(paper) for name in outputs]):
+            row, names = next(filter(None, (_match_step(output, step) for step in _compile_patterns(paper))))
             used.add(fill(row["settings"], names))
-    everything = {title: rows for paper in PAPERS for title, rows in table(paper)["settings"].items()}
-    while like := {other for title in used for other in _like(everything[title])} - used:
+    everything = {title: rows for paper in PAPERS for title, rows in load_table(paper)["settings"].items()}
+    while like := {other for title in used for other in _list_inherited(everything[title])} - used:
         used |= like
     return frozenset(used)
 
 
-def _row(output: str, step: tuple[re.Pattern[str], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]] | None:
+def _match_step(output: str, step: tuple[re.Pattern[str], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]] | None:
     match = step[0].fullmatch(output)
     return (step[1], match.groupdict()) if match else None
 
 
-def _like(rows: dict[str, Any]) -> list[str]:
+def _list_inherited(rows: dict[str, Any]) -> list[str]:
     like = rows.get("like", [])
     return [like] if isinstance(like, str) else like

@@ -16,7 +16,7 @@ import pytest
 
 from recipe_plans import EXAMPLES, Call, Step, plan, resolve
 from stages.errors import WsssError
-from test_published import PAPERS, RECIPES, published_plan, published_recipe, recipe_step, targets_of
+from test_published import PAPERS, RECIPES, collect_published_steps, list_targets, read_published_recipe, resolve_recipe
 from wsss_cli.recipe import section
 
 FILES = {"csd": ("published.mk", "Makefile", "figures.mk"), "clip-es": ("Makefile", "figures.mk"),
@@ -40,20 +40,20 @@ class Change(NamedTuple):
     text: str
 
 
-def changed_number(text: str) -> str:
+def change_number(text: str) -> str:
     """Return another number of the same kind, in the range of most settings."""
     if re.fullmatch(r"\d+", text):
         return str(int(text) // 2 if int(text) > 1 else 1 - int(text))
     return repr(float(text) / 2) if float(text) else "0.5"
 
 
-def changes_of(paper: str, lines: list[str]) -> Iterator[Change]:
+def list_changes(paper: str, lines: list[str]) -> Iterator[Change]:
     """Yield one change for each value in the lines of a Makefile: numbers, words after an option, and switches."""
     for index, line in enumerate(lines):
         if line.startswith("#") or NOT_PUBLISHED.search(line) or (paper == "image-text" and TRIAL.search(line)):
             continue
         for match in NUMBER.finditer(line) if "--" in line or VARIABLE.match(line) else ():
-            yield Change(index, *match.span(), changed_number(match[0]))
+            yield Change(index, *match.span(), change_number(match[0]))
         for match in OPTION.finditer(line):
             value = match["value"]
             if value is None and match["name"] not in ("force", "config", "labels", "class-names"):
@@ -67,17 +67,18 @@ def changes_of(paper: str, lines: list[str]) -> Iterator[Change]:
 
 
 @functools.cache
-def baseline(paper: str) -> tuple[dict[str, Call], dict[str, Step]]:
+def plan_all_targets(paper: str) -> tuple[dict[str, Call], dict[str, Step]]:
     """Return the calls that all targets of a paper plan, and the published steps."""
-    outputs = [output for _, outputs in targets_of(paper) for output in outputs]
-    return plan(EXAMPLES / paper, [target for target, _ in targets_of(paper)]), published_plan(paper, outputs)
+    targets = [target for target, _ in list_targets(paper)]
+    outputs = [output for _, outputs in list_targets(paper) for output in outputs]
+    return plan(EXAMPLES / paper, targets), collect_published_steps(paper, outputs)
 
 
 def is_noticed(paper: str, folder: Path) -> bool:
     """Say whether the plan of a copy of the examples differs from the published steps, or is refused."""
-    before, published = baseline(paper)
+    before, published = plan_all_targets(paper)
     try:
-        calls = plan(folder / paper, [target for target, _ in targets_of(paper)])
+        calls = plan(folder / paper, [target for target, _ in list_targets(paper)])
     except (AssertionError, ValueError):
         return True
     if set(calls) != set(published):
@@ -88,7 +89,7 @@ def is_noticed(paper: str, folder: Path) -> bool:
         if call == before[output]:
             continue
         try:
-            if resolve(call).differences(published[output]):
+            if resolve(call).compare(published[output]):
                 return True
         except (AssertionError, WsssError):
             return True
@@ -109,7 +110,7 @@ def test_every_change_of_a_makefile_is_noticed(folder, paper, file):
     path = folder / paper / file
     lines = path.read_text(encoding="utf-8").splitlines()
     unnoticed, count = [], 0
-    for change in changes_of(paper, lines):
+    for change in list_changes(paper, lines):
         line = lines[change.line]
         changed = line[:change.start] + change.text + line[change.end:]
         path.write_text("\n".join([*lines[:change.line], changed, *lines[change.line + 1:]]) + "\n", encoding="utf-8")
@@ -121,18 +122,18 @@ def test_every_change_of_a_makefile_is_noticed(folder, paper, file):
     assert not unnoticed, "\n" + "\n".join(unnoticed)
 
 
-def changed_value(value: Any) -> Any:
+def change_value(value: Any) -> Any:
     """Return another value of the same kind."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
-        return type(value)(float(changed_number(repr(value))))
+        return type(value)(float(change_number(repr(value))))
     if isinstance(value, list):
-        return [changed_value(value[0]), *value[1:]] if value else [0.5]
+        return [change_value(value[0]), *value[1:]] if value else [0.5]
     return f"{value}x"
 
 
-def written(name: str, settings: dict[str, Any]) -> str:
+def write_recipe(name: str, settings: dict[str, Any]) -> str:
     """Return a recipe with one section."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     return "\n".join([f"[{name.replace(' ', '.')}]", *lines]) + "\n"
@@ -140,14 +141,14 @@ def written(name: str, settings: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("file", "name"), RECIPES, ids=[f"{file} {name}" for file, name in RECIPES])
 def test_every_change_of_a_recipe_is_noticed(tmp_path, file, name):
-    settings = section(str(EXAMPLES / "recipes" / file), name, set(published_recipe(file, name).settings))
+    settings = section(str(EXAMPLES / "recipes" / file), name, set(read_published_recipe(file, name).settings))
     assert settings
     unnoticed = []
     for index, (key, value) in enumerate(settings.items()):
         path = tmp_path / f"{index}.toml"  # a path of its own, since calls are resolved once
-        path.write_text(written(name, {**settings, key: changed_value(value)}), encoding="utf-8")
+        path.write_text(write_recipe(name, {**settings, key: change_value(value)}), encoding="utf-8")
         try:
-            lines = recipe_step(path, name).differences(published_recipe(file, name))
+            lines = resolve_recipe(path, name).compare(read_published_recipe(file, name))
         except (AssertionError, WsssError):
             continue
         unnoticed += [] if [line for line in lines if line.startswith(f"{key}:")] else [f"{key} = {value!r}"]
@@ -157,12 +158,12 @@ def test_every_change_of_a_recipe_is_noticed(tmp_path, file, name):
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_setting_of_every_step_is_compared(paper):
     """Defaults too: a step with one other value, or one more or less, differs in that alone."""
-    calls, published = baseline(paper)
+    calls, published = plan_all_targets(paper)
     assert set(calls) == set(published)
     for step in published.values():
         for name, value in step.settings.items():
             others = {key: kept for key, kept in step.settings.items() if key != name}
-            for settings in ({**others, name: changed_value(value)}, others):
-                lines = Step(step.command, settings, step.inputs).differences(step)
+            for settings in ({**others, name: change_value(value)}, others):
+                lines = Step(step.command, settings, step.inputs).compare(step)
                 assert len(lines) == 1 and lines[0].startswith(f"{name}: ")
-        assert Step(step.command, step.settings, f"{step.inputs} processes=2").differences(step)
+        assert Step(step.command, step.settings, f"{step.inputs} processes=2").compare(step)

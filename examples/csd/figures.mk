@@ -11,7 +11,6 @@ FIGURE4 ?= $(A)-grid-0.01-0.0 $(A)-grid-0.01-0.1
 chosen = $(if $(IDS),--ids $(IDS),--count $(IMAGES))
 by_images := $(call given,IMAGES IDS)
 PAIR := $(A) $(A)-csd
-predicted := $(if $(SEGMENT_CRF.$(A)),scores-crf,prediction)
 space := $(subst ,, )
 comma := ,
 titles = "$(subst $(space),$(comma),$(strip $(1)))"
@@ -24,7 +23,7 @@ $(S)/figure3.png: $(PAIR:%=$(S)/%/mask.json) $(O)/multi.h5 $(by_images)
 $(S)/figure4.png: $(FIGURE4:%=$(S)/%/cam.json) $(O)/multi.h5 $(by_images) $(call given,FIGURE4)
 	"$(WSSS)" show "$(O)/multi.h5" $(FIGURE4:%=$(S)/%/cams-train) --titles $(call titles,$(FIGURE4)) $(chosen) -o $@
 $(S)/figure5.png: $(PAIR:%=$(S)/%/seg.json) $(O)/val.h5 $(by_images)
-	"$(WSSS)" show "$(O)/val.h5" $(PAIR:%=$(S)/%/$(predicted)) --truth --titles $(call titles,$(PAIR)) $(chosen) -o $@
+	"$(WSSS)" show "$(O)/val.h5" $(PAIR:%=$(S)/%/prediction) --truth --titles $(call titles,$(PAIR)) $(chosen) -o $@
 
 figure3: $(S)/figure3.png ## figure 3: pseudo masks of the base and of CSD, beside the truth
 	@"$(PYTHON)" ../table.py $(foreach row,$(PAIR),"$(row): mask@$(TRAIN)=$(S)/$(row)/mask.json") && echo "$<"
@@ -40,11 +39,9 @@ $(O)/test.h5: $(call given,TEST_DATA TEST CLASS_NAMES)
 		"$(WSSS)" index voc "$(TEST_DATA)" --split $(TEST) "$$@" -o $@
 $(ROWS:%=$(S)/%/submission.tgz): $(S)/%/submission.tgz: $(S)/%/seg.json $(O)/test.h5
 	"$(WSSS)" segment net "$(O)/test.h5" --net $(@D)/seg.safetensors $(call of,SEGMENT_FLAGS) \
-		$(if $(call of,SEGMENT_CRF),--scores $(@D)/scores-test) -o $(@D)/prediction-test
-	$(if $(call of,SEGMENT_CRF),"$(WSSS)" refine crf $(@D)/scores-test $(call of,SEGMENT_CRF) -o $(@D)/scores-crf-test)
-	$(if $(call of,SEGMENT_CRF),"$(WSSS)" pseudo $(@D)/scores-crf-test -o $(@D)/masks-test)
+		-o $(@D)/prediction-test
 	rm -rf $(@D)/submission
-	"$(WSSS)" export voc $(@D)/$(if $(call of,SEGMENT_CRF),masks-test,prediction-test) --submission -o $(@D)/submission
+	"$(WSSS)" export voc $(@D)/prediction-test --submission -o $(@D)/submission
 	tar -C $(@D)/submission -czf $@.part results && mv $@.part $@
 test-%: $(S)/%/submission.tgz ## table 1, Test of a row: the archive to upload to VOC's server
 	@echo "$<"
