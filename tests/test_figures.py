@@ -48,7 +48,8 @@ elif words[:2] == ["export", "voc"]:
 elif out is not None and out.suffix == ".json":
     name = "/".join(out.parts[-2:])
     found = dict(miou=told["miou"].get(name, 0.5), images=2)
-    out.write_text(json.dumps(dict(found, background=dict(rule="constant", value=0.3, chosen_on="given")), indent=1))
+    background = told.get("background", dict(rule="constant", value=0.3, chosen_on="given"))
+    out.write_text(json.dumps(dict(found, background=background), indent=1))
 elif out is not None and out.suffix in (".h5", ".png", ".safetensors"):
     out.touch()
 elif out is not None:
@@ -333,6 +334,13 @@ def test_figures_7_and_8_of_mixing_score_each_image(example):
     for method, call in zip(methods, masks, strict=True):
         folder = example.out("mixing") / "seed0" / method
         assert f"pseudo {folder}/walked --background from:{folder}/walked.json -o" in call
+
+
+def test_walked_maps_with_a_background_of_their_own_need_none_for_figure_7(example):
+    tell(example.root, background=None)
+    example.make("mixing", "METHODS=cam", "figure7")
+    (masks,) = (call for call in example.calls() if call.startswith("pseudo"))
+    assert "--background" not in masks
 
 
 @pytest.mark.parametrize(("folder", "target", "archive"), [
