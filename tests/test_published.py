@@ -218,7 +218,8 @@ def collect_used_settings() -> frozenset[str]:
     return frozenset(used)
 
 
-def _match_step(output: str, step: tuple[re.Pattern[str], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]] | None:
+def _match_step(output: str,
+                step: tuple[re.Pattern[str], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]] | None:
     match = step[0].fullmatch(output)
     return (step[1], match.groupdict()) if match else None
 
