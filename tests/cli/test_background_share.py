@@ -51,8 +51,14 @@ def test_a_run_that_was_cut_counts_what_was_there(parts, tmp_path):
     assert "warning" not in run("pseudo", parts, *HIGH, "--dry-run", "-o", tmp_path / "other").err
 
 
+def test_large_runs_are_not_counted_as_a_whole(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.flow.background_share.MOST_COUNTED", 5)
+    done = run("pseudo", parts, *HIGH, "-j", "1", "-o", tmp_path / "masks")
+    assert done.code == 0 and "of the pixels of 5 images with a class are background" in done.err
+
+
 def test_no_warning_for_ordinary_masks(parts, tmp_path):
-    done = run("pseudo", parts, "--background", "constant:0.01", "-o", tmp_path / "masks")
+    done = run("pseudo", parts, "--background", "constant:0.01", "-j", "1", "-o", tmp_path / "masks")
     assert share(tmp_path / "masks") < 0.99
     assert "warning" not in done.err
 

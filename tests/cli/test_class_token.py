@@ -10,13 +10,13 @@ import timm
 import torch
 
 from cli.runner import good, of_items, refused, run
-from cli.test_mctformer import SMALL
+from cli.test_mctformer import NET, SMALL
 from stages.data.source import ImageSource
 from stages.data.views import squashed_view
 from stages.nets.files import read_net
 from stages.shards import Run, Shard
 
-VIT = "vit_tiny_patch16_224"
+VIT = NET.removeprefix("timm:")
 SQUASHED = ("--size", "64", "--device", "cpu")
 
 
@@ -59,7 +59,7 @@ def test_features_of_the_teacher_are_timms(tiny_index, teacher, model, tmp_path)
     assert not torch.allclose(token, patches, atol=0.1)
     for pool, expected in (("auto", token), ("class-token", token), ("mean", patches)):
         good("features", tiny_index, "--net", teacher, "--pool", pool, *SQUASHED, "-o", tmp_path / pool)
-        # The norm leaves values of order 1; sums of 192 in another order differ by some 1e-6.
+        # The norm leaves values of order 1; sums of 48 in another order differ by some 1e-6.
         np.testing.assert_allclose(features(tmp_path / pool), expected, atol=1e-4, err_msg=pool)
 
 
@@ -72,8 +72,8 @@ def test_features_of_a_network_by_name(tiny_index, model, tmp_path):
                            ("mean", model.forward_features(images)[:, 1:].mean(1))):
         good("features", tiny_index, *named, "--pool", pool, "-o", tmp_path / pool)
         np.testing.assert_allclose(features(tmp_path / pool), expected, atol=1e-4, err_msg=pool)
-    good("features", tiny_index, *named, "--layer", "blocks.5", "--pool", "class-token", "-o", tmp_path / "inner")
-    tokens = model.forward_intermediates(images, indices=[5], return_prefix_tokens=True, intermediates_only=True)
+    good("features", tiny_index, *named, "--layer", "blocks.1", "--pool", "class-token", "-o", tmp_path / "inner")
+    tokens = model.forward_intermediates(images, indices=[1], return_prefix_tokens=True, intermediates_only=True)
     np.testing.assert_allclose(features(tmp_path / "inner"), tokens[0][1][:, 0], atol=1e-4)
 
 
@@ -82,7 +82,7 @@ def test_the_token_that_the_loss_reads_is_trained(tiny_index, teacher, tmp_path)
     (tokens, described), (means, other) = read_net(teacher), read_net(tmp_path / "mean.safetensors")
     assert (described["architecture"]["head"], other["architecture"]["head"]) == ("class-token", "cam")
     assert described["provenance"][-1]["config"]["pool"] == "class-token"
-    assert tokens["classifier.weight"].shape == (2, 192) and means["classifier.weight"].shape == (2, 192, 1, 1)
+    assert tokens["classifier.weight"].shape == (2, 48) and means["classifier.weight"].shape == (2, 48, 1, 1)
     assert tokens["classifier.weight"].any()
 
 
@@ -92,10 +92,10 @@ def test_no_maps_without_gradients(tiny_index, teacher, tmp_path):
     maps = of_items(tmp_path / "grad", "cams", "cam")
     assert {cam.shape[1:] for cam in maps.values()} == {(3, 4)}
     assert any(cam.any() for cam in maps.values())
-    for layer in ("blocks.11", "norm", "backbone.model.blocks.11", "blocks.11.norm2", "blocks"):
+    for layer in ("blocks.3", "norm", "backbone.model.blocks.3", "blocks.3.norm2", "blocks"):
         done = run("cams", "gradcam", tiny_index, "--net", teacher, "--device", "cpu", "--layer", layer, "-o",
                    tmp_path / "zero")
-        refused(done, 2, "no gradient", "--layer blocks.11.norm1")
+        refused(done, 2, "no gradient", "--layer blocks.3.norm1")
     good("cams", "gradcam", tiny_index, "--net", teacher, "--device", "cpu", "--layer", "patch_embed", "-o",
          tmp_path / "patch")
     assert {cam.shape[1:] for cam in of_items(tmp_path / "patch", "cams", "cam").values()} == {(3, 4)}

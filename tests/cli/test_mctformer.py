@@ -102,7 +102,8 @@ def test_weights_of_a_vit_and_of_a_net(tiny_index, tmp_path):
     done = run("train-cls", "mctformer", tiny_index, *SMALL, "--lr", "0", "--lr-floor", "0", "--weights",
                tmp_path / "vit.safetensors", "-o", net)
     assert done.code == 0
-    assert f"{len(source) - 4} tensors loaded, 2 of the head dropped, 2 not used (norm.bias, norm.weight)" in done.err
+    assert (f"{len(source) - 4} tensors loaded, 2 of the head dropped (head.bias, head.weight), 2 not used "
+            "(norm.bias, norm.weight)") in done.err
     tensors = read_net(net)[0]
     assert torch.equal(tensors["backbone.cls_token"], (source["cls_token"] + 0.01).expand(1, 2, -1))
     more = run("train-cls", "mctformer", tiny_index, *SMALL, "--weights", net, "-o", tmp_path / "more.safetensors")
