@@ -68,8 +68,7 @@ class CountingReport:
         images = ImageSource(Shard(find_index(shard, self._index), "index"))
         indexed = set(images.index.ids)
         for item in shard.items():
-            has_no_class = item.id in indexed and images.labels(item.id) == ()
-            if item.error is None and not has_no_class:
+            if item.error is None and not (item.id in indexed and images.labels(item.id) == ()):
                 self.counts.add(item.datasets["mask"])
             if self.counts.images == MOST_COUNTED:
                 break
