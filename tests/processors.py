@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("cams", "kernels", "nets", "parity", "refine", "segment", "pseudo", "train_aff", "train_cls", "train_seg",
-         "train_text", "cli/test_gpu_stand_in.py")
+         "train_text", "cli/test_gpu_stand_in.py::test_precision")
 
 
 @dataclass(frozen=True)

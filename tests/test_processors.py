@@ -28,4 +28,4 @@ def test_the_flags_are_read_from_linux(tmp_path: Path) -> None:
 
 
 def test_the_tests_are_there() -> None:
-    assert all((ROOT / "tests" / path).exists() for path in TESTS)
+    assert all((ROOT / "tests" / path.partition("::")[0]).exists() for path in TESTS)
