@@ -16,6 +16,9 @@ import pytest
 from conftest import CommandLine
 from waiting import PATIENCE, wait_until
 
+# Run by make test-crash: each test starts a command up to a dozen times.
+pytestmark = pytest.mark.crash
+
 # Large scales and batches of one make an image slow enough to be killed in.
 _SLOW = ("--shard-size", 6, "--batch-size", 1, "--scales", "1,4,8", "--device", "cpu")
 _NAMES = ["cams-00000-of-00002.h5", "cams-00001-of-00002.h5"]

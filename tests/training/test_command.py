@@ -13,6 +13,9 @@ import pytest
 from conftest import CommandLine
 from waiting import PATIENCE, wait_until
 
+# Run by make test-crash: each test starts a training up to a dozen times.
+pytestmark = pytest.mark.crash
+
 EPOCHS = 24
 _ARGS = ("--net", "wsss:tiny", "--crop-size", "32", "--long-side", "32,48", "--batch-size", "4", "--threads", "1",
          "--device", "cpu", "--epochs", EPOCHS)
