@@ -79,8 +79,8 @@ test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH
 	  || $(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[fuzz]'
 	OMP_NUM_THREADS=1 timeout 1200 $(RUN) tests/fuzz/run.py --seconds "$(EACH)" --seed 1
 
-test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (15 minutes at most)
-	timeout --kill-after=30 15m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
+test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (a quarter of an hour)
+	timeout --kill-after=30 21m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
 	  -m crash --durations=5 tests/crash tests/cli/test_kill.py tests/training/test_command.py
 
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
