@@ -55,7 +55,7 @@ class FeaturesWorker:
         self.work, self.config = work, work.config
         self.device = torch.device(self.config.device if ":" in self.config.device else work.plain["device"])
         net, mean, std, self.cell = feature_net(str(work.named["net"]), work.named["weights"], self.config.layer,
-                                                     self.config.pool)
+                                              self.config.pool)
         self.net = net.to(self.device, memory_format=torch.channels_last)
         self.mean, self.std = self.config.mean or mean, self.config.std or std
 

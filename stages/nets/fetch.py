@@ -13,7 +13,7 @@ from urllib.request import getproxies
 from torch import Tensor, hub
 
 from stages.errors import Unavailable, UsageError
-from stages.nets.finite import check_finite
+from stages.nets.finite import check_weights_finite
 from stages.nets.registry import resolve
 
 # Our networks whose initial weights are another library's.
@@ -35,7 +35,7 @@ def fetch_weights(name: str, tag: str) -> dict[str, Tensor]:
     loaders = {"torchvision": _from_torchvision, "timm": _from_timm}
     if source in loaders:
         state = loaders[source](short, tag)
-        check_finite(state, f"{name} {tag}", "remove its file from the cache of its library and run this again")
+        check_weights_finite(state, f"{name} {tag}", "remove its file from the cache of its library and run this again")
         return state
     raise UsageError(f"--weights {tag}: {name} has no weights known by a tag", "give a file: --weights FILE")
 

@@ -23,7 +23,7 @@ from stages.errors import BadData, MissingInput, UsageError
 from stages.nets.affinity import AffinityNet
 from stages.nets.class_tokens import ClassTokenBackbone
 from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
-from stages.nets.finite import check_finite
+from stages.nets.finite import check_weights_finite
 from stages.nets.irn import IRNet
 from stages.nets.mctformer import MCTFORMERS, MCTformer, check_description
 from stages.nets.registry import build_backbone
@@ -90,7 +90,7 @@ def read_net(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
     description = _described(text, str(path))
     if tensors_sha256(tensors) != description["sha256"]:
         raise BadData("damaged: its tensors don't match their sha256", "copy it again", where=str(path))
-    check_finite(tensors, str(path), "train it again")
+    check_weights_finite(tensors, str(path), "train it again")
     return tensors, description
 
 

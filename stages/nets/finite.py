@@ -12,7 +12,7 @@ from stages.errors import BadData
 EARLIER = "use a checkpoint from before its training diverged, or copy the file again"
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: str, do: str = EARLIER) -> None:
+def check_weights_finite(tensors: Mapping[str, Tensor], where: str, do: str = EARLIER) -> None:
     """Raise BadData naming the first tensor that holds NaN or infinite values, and how many values they are.
 
     `where` is the file, `do` what the user can do. Numbers that are too large for float32, in which networks compute,

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import BadData
-from stages.nets.finite import check_finite
+from stages.nets.finite import check_weights_finite
 
 _DTYPES = {f"torch {name}Storage": dtype for name, dtype in {
     "Half": torch.float16, "BFloat16": torch.bfloat16, "Float": torch.float32, "Double": torch.float64,
@@ -80,7 +80,7 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
         why = error.args[0] if isinstance(error, _TELLING) else f"its contents make no sense: {type(error).__name__}"
         raise BadData(f"no TorchScript file that can be read ({str(why)[:120]})", "fetch or copy it again",
                       where=str(file)) from None
-    check_finite(tensors, str(file))
+    check_weights_finite(tensors, str(file))
     return tensors
 
 

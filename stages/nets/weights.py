@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput
 from stages.nets.fetch import fetch_weights
-from stages.nets.finite import check_finite
+from stages.nets.finite import check_weights_finite
 from stages.nets.weight_names import HEADS, bare, is_head, renamed
 
 __all__ = ["ImportReport", "fetch_weights", "import_weights", "names_a_file", "read_state_dict",
@@ -69,7 +69,7 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     else:
         state = _tensors(_read_pickle(file), file)
     state = _without_prefixes(state, file)
-    check_finite(state, str(file))
+    check_weights_finite(state, str(file))
     return state
 
 

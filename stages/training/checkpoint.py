@@ -17,7 +17,7 @@ from torch import nn
 
 from stages.errors import BadData, CannotCreate, WsssError
 from stages.nets.files import tensors_sha256
-from stages.nets.finite import check_finite
+from stages.nets.finite import check_weights_finite
 from stages.shards import differences, part_path
 from stages.shards.disk import locked, make_folder, replace_file, temporary_path
 from stages.shards.request import sha256_of
@@ -125,7 +125,8 @@ class Checkpoint:
         if head.pop("digest") != sha256_of(head) or head.get("sha256") != tensors_sha256(tensors):
             raise self._unusable("damaged: its contents don't match their checksum")
         # A step can spoil the weights after its own loss was finite.
-        check_finite(tensors, str(self.path), "remove it, and train anew with a smaller --lr or a longer --warmup")
+        check_weights_finite(tensors, str(self.path),
+                             "remove it, and train anew with a smaller --lr or a longer --warmup")
         return tensors, head
 
     def _unusable(self, what: str) -> BadData:
