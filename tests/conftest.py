@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ ROOT = TESTS.parent
 # The project first, so that `stages` is the package and not the folder of tests of that name.
 sys.path[:0] = [str(ROOT), str(TESTS)]
 
+from command_server import CommandServer  # noqa: E402
 from waiting import PATIENCE  # noqa: E402
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -100,10 +101,19 @@ class CommandLine:
 
     cwd: Path
     started: list[subprocess.Popen] = field(default_factory=list)
+    _servers: ClassVar[list[CommandServer]] = []  # the one that all tests of this process share, once it is needed
 
     def __call__(self, *args: object, input: str | None = None, env: Mapping[str, str] | None = None,
                  timeout: float = PATIENCE) -> Result:
-        """Run `wsss ARGS` to its end; `input` is its standard input, nothing when None."""
+        """Runs `wsss ARGS` to its end; `input` is its standard input, nothing when None.
+
+        A fork of a process with everything imported runs it; with `env`, Python itself is started.
+        """
+        if env is None and sys.platform == "linux":
+            if not self._servers:
+                self._servers.append(CommandServer(self._environment(None)))
+            words = self._words(args)[3:]
+            return Result(*self._servers[0].run(words, self.cwd, self._environment(None), input, timeout))
         fed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
         done = subprocess.run(self._words(args), cwd=self.cwd, env=self._environment(env), capture_output=True,
                               encoding="utf-8", errors="replace", timeout=timeout, check=False, **fed)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from typer.testing import CliRunner
 
+from command_server import forked_workers
 from conftest import Result
 from pictures import Folder
 from stages.flow.execution import Stop
@@ -28,8 +29,8 @@ def run(*args: object, cwd: Path | None = None) -> Result:
     try:
         if cwd is not None:
             os.chdir(cwd)
-        done = CliRunner().invoke(app, list(map(str, args)), prog_name="wsss",
-                                  env={"COLUMNS": "120"})
+        with forked_workers():
+            done = CliRunner().invoke(app, list(map(str, args)), prog_name="wsss", env={"COLUMNS": "120"})
     finally:
         os.chdir(before)
         for number, handler in handlers.items():
