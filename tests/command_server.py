@@ -108,9 +108,9 @@ def _run_command(main: Any, request: dict[str, Any]) -> None:
             opened = os.open(request[name], flags)
             os.dup2(opened, number)
             os.close(opened)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         sys.argv = ["wsss", *request["args"]]
         with forked_workers():
             code = _run_main(main)
