@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs unit test test-processors test-slurm test-crash test-damage test-fuzz demo voc920 msrc
+.PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-slurm test-crash test-damage test-fuzz demo voc920 msrc
 .PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
@@ -56,8 +56,17 @@ types: $(STAMP) ## mypy on the typed part
 layers: $(STAMP) ## who may import whom, sizes, names
 	$(PYTEST) -q tests/test_layers.py
 
-docs: $(STAMP) ## every command is documented, every link resolves
+docs: $(STAMP) ## links, commands and code in the documentation, and the command reference
 	$(PYTEST) -q tests/test_docs.py
+
+docs-reference: $(STAMP) ## write docs/reference from the program
+	$(RUN) docs/tools/command_reference.py
+
+docs-site: $(STAMP) ## build the searchable site of the documentation in site/
+	@$(RUN) -c 'import material' 2>/dev/null \
+	  || $(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo 'site/index.html is the first page; to serve it: python3 -m http.server -d site'
 
 unit: $(STAMP) ## all other tests
 	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py \

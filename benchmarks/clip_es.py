@@ -1,11 +1,11 @@
-"""How much CLIP-ES costs beyond the bare image tower: ratios side by side in one run, in CPU seconds.
+"""Measure how much CLIP-ES costs compared with the bare image tower, in CPU seconds within one run.
 
     python benchmarks/clip_es.py [--size 375,500] [--rounds 5] [--device cpu|cuda] [--batch 1]
 
-A ViT-B/16 with seeded random weights; the bare tower is open_clip's own forward pass on the same input. The map of K
-classes includes everything after decoding: features, gradients, boxes, affinity. Ratios are to the tower in float32;
-the tower in bfloat16 tells what the processor gains by that (0.3 on some, 0.5 on others). On a GPU the clock is the
-wall's, with batches, ratios are to the tower of the same precision, and the rate in images a second matters.
+A ViT-B/16 with seeded random weights; the bare tower is open_clip's own forward pass on the same input. The CAMs of K
+classes include everything after decoding: features, gradients, boxes, affinity. Ratios are to the tower in float32; the
+tower in bfloat16 shows what the processor gains from that precision (0.3 on some, 0.5 on others). On a GPU wall time is
+measured, on batches, ratios are to the tower of the same precision, and the images per second matter.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stages.cams.clip_es import TextSide, batch_maps
+from stages.cams.clip_es import TextFeatures, compute_cams
 from stages.cams.config import ClipEsConfig
-from stages.data.views import patch_size
+from stages.data.inference_views import round_size_to_patches
 from stages.flow.device import use_threads
 from stages.nets.clip import find_clip, load_clip
 
 CLASSES = (1, 2, 4)
-# K: at most so many times the bare tower in float32; and for K = 2 in bfloat16.
-BOUNDS = {("fp32", 1): 1.20, ("fp32", 2): 1.25, ("fp32", 4): 1.35, ("bf16", 2): 0.65}
+# Largest allowed ratio to the bare tower in float32, by precision and number of classes K.
+MAX_RATIOS = {("fp32", 1): 1.20, ("fp32", 2): 1.25, ("fp32", 4): 1.35, ("bf16", 2): 0.65}
 
 
-def bare_tower(size: tuple[int, int], device: torch.device) -> torch.nn.Module:
-    """Return open_clip's image tower with position embeddings for `size`."""
+def build_bare_tower(size: tuple[int, int], device: torch.device) -> torch.nn.Module:
+    """Return open_clip's image tower with position embeddings resized for images of `size`."""
     import open_clip
 
     torch.manual_seed(0)
     visual = open_clip.create_model("ViT-B-16-quickgelu").visual.eval().requires_grad_(False)
     positions, grid = visual.positional_embedding.data, (size[0] // 16, size[1] // 16)
-    cells = F.interpolate(positions[1:].T.reshape(1, -1, 14, 14), grid, mode="bilinear").flatten(2)[0].T
-    visual.positional_embedding = torch.nn.Parameter(torch.cat([positions[:1], cells]), requires_grad=False)
+    patches = F.interpolate(positions[1:].T.reshape(1, -1, 14, 14), grid, mode="bilinear").flatten(2)[0].T
+    visual.positional_embedding = torch.nn.Parameter(torch.cat([positions[:1], patches]), requires_grad=False)
     return visual.to(device)
 
 
-def measured(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of a call: of the processor, or of the wall on a GPU."""
+def measure_seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return the CPU seconds of a call, or its wall seconds on a GPU."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -60,49 +60,49 @@ def measured(call: Callable[[], object], device: torch.device) -> float:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure all forms and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="375,500")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=1)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     use_threads(1)
-    device = torch.device(given.device)
-    height, width = map(int, given.size.split(","))
-    size = patch_size((height, width), 1.0, 16)
-    images = torch.randn(given.batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
-    visual, source = bare_tower(size, device), find_clip("ViT-B-16-quickgelu", "random")
+    device = torch.device(arguments.device)
+    height, width = map(int, arguments.size.split(","))
+    size = round_size_to_patches((height, width), 1.0, 16)
+    images = torch.randn(arguments.batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    visual, source = build_bare_tower(size, device), find_clip("ViT-B-16-quickgelu", "random")
     generator = torch.Generator().manual_seed(1)
-    text = TextSide(*(F.normalize(torch.randn(*shape, generator=generator), dim=-1).to(device)
-                      for shape in ((1, 20, 512), (25, 512))), 100.0)
+    text = TextFeatures(*(F.normalize(torch.randn(*shape, generator=generator), dim=-1).to(device)
+                          for shape in ((1, 20, 512), (25, 512))), 100.0)
     half = torch.bfloat16 if device.type == "cpu" else torch.float16
     towers = {"fp32": load_clip(source, device=device).vision,
               "bf16": load_clip(source, device=device, dtype=half).vision}
     calls: dict[tuple[str, int], Callable[[], object]] = {("fp32", 0): lambda: visual(images)}
-    low, few = copy.deepcopy(visual).to(half), images.to(half)
-    calls["bf16", 0] = lambda: low(few)
+    half_visual, half_images = copy.deepcopy(visual).to(half), images.to(half)
+    calls["bf16", 0] = lambda: half_visual(half_images)
     for name, tower in towers.items():
-        for count in CLASSES:
-            ids = np.arange(1, count + 1)
-            calls[name, count] = lambda tower=tower, ids=ids: batch_maps(
-                tower, [images], text, ClipEsConfig(), 0.4, lambda place, scores: ids)
-    found: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
+        for num_classes in CLASSES:
+            ids = np.arange(1, num_classes + 1)
+            calls[name, num_classes] = lambda tower=tower, ids=ids: compute_cams(
+                tower, [images], text, ClipEsConfig(), 0.4, lambda _position, scores: ids)
+    timings: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
     with torch.inference_mode():
-        for _ in range(given.rounds + 1):  # interleaved, so that what else the machine does meets all alike
+        for _ in range(arguments.rounds + 1):  # interleaved, so that other load on the machine affects all alike
             for key, call in calls.items():
-                found[key].append(measured(call, device))
-    table(found, given.batch, device)
+                timings[key].append(measure_seconds(call, device))
+    print_table(timings, arguments.batch, device)
 
 
-def table(found: dict[tuple[str, int], list[float]], batch: int, device: torch.device) -> None:
-    """Print medians without the first round, and their ratios to the bare tower."""
-    medians = {key: statistics.median(values[1:]) for key, values in found.items()}
-    print(f"{'precision':10} {'classes':>7} {'seconds':>9} {'ratio':>7} {'goal':>6} {'images/s':>9}")
-    for (name, count), seconds in medians.items():
+def print_table(timings: dict[tuple[str, int], list[float]], batch: int, device: torch.device) -> None:
+    """Print the medians without the first round, and their ratios to the bare tower."""
+    medians = {key: statistics.median(values[1:]) for key, values in timings.items()}
+    print(f"{'precision':10} {'classes':>7} {'seconds':>9} {'ratio':>7} {'bound':>6} {'images/s':>9}")
+    for (name, num_classes), seconds in medians.items():
         bare = medians.get((name, 0), medians["fp32", 0]) if device.type == "cuda" else medians["fp32", 0]
-        goal = BOUNDS.get((name, count)) if device.type == "cpu" else None
-        print(f"{name:10} {count or 'bare':>7} {seconds:9.4f} {seconds / bare:7.3f} {goal or '':>6} "
+        bound = MAX_RATIOS.get((name, num_classes)) if device.type == "cpu" else None
+        print(f"{name:10} {num_classes or 'bare':>7} {seconds:9.4f} {seconds / bare:7.3f} {bound or '':>6} "
               f"{batch / seconds:9.2f}")
 
 

@@ -1,4 +1,4 @@
-"""Seconds of processes that take turns; the least of all rounds counts."""
+"""Compare the run times of processes that take turns; the fastest round of each counts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def compared(programs: Mapping[str, tuple[str, ...]], rounds: int, measured: str, bound: float) -> int:
-    """Print (wall, processor) seconds of Python with each of the words; return 1 where `measured` is over the bound."""
-    taken = [{name: _seconds(words) for name, words in programs.items()} for _ in range(rounds)]
-    least = {name: tuple(min(one[name][place] for one in taken) for place in (0, 1)) for name in programs}
+def compare_programs(programs: Mapping[str, tuple[str, ...]], rounds: int, measured: str, bound: float) -> int:
+    """Print the wall and CPU seconds of Python with each argument list; return 1 if `measured` exceeds the bound."""
+    timings = [{name: measure_seconds(arguments) for name, arguments in programs.items()} for _ in range(rounds)]
+    fastest = {name: tuple(min(timing[name][index] for timing in timings) for index in (0, 1)) for name in programs}
     print(f"{'program':12s} {'wall s':>7s} {'CPU s':>7s}")
-    for name, (wall, processor) in least.items():
+    for name, (wall, processor) in fastest.items():
         print(f"{name:12s} {wall:7.3f} {processor:7.3f}")
-    met = least[measured][0] < bound
+    met = fastest[measured][0] < bound
     print(f"{measured} under {bound} s: {'met' if met else 'NOT MET'}")
     return int(not met)
 
 
-def _seconds(words: tuple[str, ...]) -> tuple[float, float]:
-    began, before = time.perf_counter(), os.times()
-    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+def measure_seconds(arguments: tuple[str, ...]) -> tuple[float, float]:
+    """Return the wall and CPU seconds of a Python process."""
+    start, before = time.perf_counter(), os.times()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     after = os.times()
     processor = after.children_user + after.children_system - before.children_user - before.children_system
-    return time.perf_counter() - began, processor
+    return time.perf_counter() - start, processor

@@ -1,7 +1,7 @@
-"""The look that the figures share, and how one is saved: a PNG, and the numbers in it as CSV under the same name.
+"""The style of the figures, and functions to save a figure as PNG with its numbers as CSV under the same name.
 
-Width and font size are those of a column of a two-column paper. The colours are Okabe and Ito's, which people of every
-colour vision can tell apart; markers differ as well, so a figure also reads in grey.
+Width and font size fit a column of a two-column paper. The colours are those of Okabe and Ito, which people with any
+colour vision can distinguish; markers differ as well, so that figures are readable in grey.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ STYLE = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labels
 
 
 def create_figure(*, height: float = HEIGHT) -> tuple[Any, Any]:
-    """Return a figure of one column and its axes. Ends the program with 69 when matplotlib is not installed."""
+    """Return a figure of one column and its axes. Exits with 69 if matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError:
-        print(f"{Path(sys.argv[0]).name}: plotting needs matplotlib, which is not installed; run: "
-              "pip install 'matplotlib>=3.8'", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: plotting needs matplotlib, which is not installed. "
+              "Run `pip install 'matplotlib>=3.8'`.", file=sys.stderr)
         raise SystemExit(69) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -35,9 +35,9 @@ def create_figure(*, height: float = HEIGHT) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write the figure to `path`, a PNG, and its numbers beside it. Raises OSError."""
+    """Write the figure to `path`, a PNG, and its numbers to a CSV file next to it. Raises OSError."""
     write_csv(path.with_suffix(".csv"), header, rows)
-    # Without the version of matplotlib in it, equal figures are equal files.
+    # The version of matplotlib is left out, so that equal figures give equal files.
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -48,8 +48,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def png_path(text: str) -> Path:
-    """Return the path of a PNG. Raises ValueError for another suffix."""
+def parse_png_path(text: str) -> Path:
+    """Return `text` as the path of a PNG. Raises ValueError for another suffix."""
     if not text.lower().endswith(".png"):
         raise ValueError(f"{text!r} does not end in .png")
     return Path(text)

@@ -1,9 +1,9 @@
-"""Pick some prompt templates at random, from a result of `wsss prompts --json`.
+"""Choose prompt templates at random from a result of `wsss prompts --json`.
 
     python pick_templates.py templates.json --count 20 --seed 0 --first "a clean origami {}." -o chosen.txt
 
-Writes a template a line: `--first`, then `--count` others. Equal arguments pick the same, whatever the order of the
-result, which depends on the images. Needs the standard library only.
+Writes one template per line: `--first`, then `--count` others. Equal arguments choose the same templates whatever the
+order of the result, which depends on the images. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from pathlib import Path
 
 
 def pick_templates(path: Path, *, count: int, seed: int, first: str) -> list[str]:
-    """Return `first`, then `count` others of the result. Raises OSError, or ValueError where there are fewer."""
+    """Return `first` and `count` others of the result. Raises OSError, or ValueError if there are fewer."""
     result = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict) or not isinstance(result.get("templates"), list):
-        raise ValueError(f"{path} is no result of wsss prompts --json")
+        raise ValueError(f"{path} is not a result of `wsss prompts --json`")
     others = sorted({row["template"] for row in result["templates"]} - {first})
     if count > len(others):
-        raise ValueError(f"{path} has {len(others)} templates besides {first!r}, fewer than --count {count}")
+        raise ValueError(f"{path} has {len(others)} templates besides {first!r}, fewer than --count {count}. Use a "
+                         "smaller --count.")
     return [first, *random.Random(seed).sample(others, count)]
 
 
 def main() -> int:
-    """Parse the command line, pick, write."""
+    """Write the templates and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path, metavar="FILE.json")
-    parser.add_argument("--count", type=int, default=20, help="how many besides the first (20)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (0)")
-    parser.add_argument("--first", required=True, metavar="TEMPLATE", help="the template on the first line")
+    parser.add_argument("--count", type=int, default=20, help="Number of templates besides the first (default 20).")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed (default 0).")
+    parser.add_argument("--first", required=True, metavar="TEMPLATE", help="Template for the first line.")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE.txt")
     arguments = parser.parse_args()
     try:

@@ -2,8 +2,9 @@
 
     python plot_curves.py "VOC@0.4=lambda-0.4.json" "VOC@0.5=lambda-0.5.json" --x-label lambda -o figure.png
 
-A point is CURVE@X=FILE. Points of equal curve and X are runs of several seeds: their mean, with the standard deviation
-(n - 1) as a bar. The best point of a curve has a ring and stands in the legend. Writes figure.png and figure.csv.
+A point is CURVE@X=FILE. Points with the same curve and X are several seeds; their mean is plotted, with the standard
+deviation (n - 1) as a bar. The best point of a curve is circled and named in the legend. Writes figure.png and
+figure.csv.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from figure_style import COLOURS, MARKERS, create_figure, png_path, save_figure
+from figure_style import COLOURS, MARKERS, create_figure, parse_png_path, save_figure
 
 HEADER = ("curve", "x", "miou_percent", "deviation", "results")
 Point = tuple[float, float, float, int]  # x, mean, deviation, number of results
 
 
 def read_curves(points: list[str]) -> dict[str, list[Point]]:
-    """Return the points of each curve, by x. Raises ValueError for what is no CURVE@X=FILE or no result."""
+    """Return the points of each curve, sorted by x. Raises ValueError for an invalid CURVE@X=FILE or result."""
     scores: dict[str, dict[float, list[float]]] = {}
     for text in points:
         name, equals, file = text.partition("=")
-        curve, at, x = name.rpartition("@")
-        if not (equals and at and curve):
-            raise ValueError(f"{text!r} is not CURVE@X=FILE")
+        curve, separator, x = name.rpartition("@")
+        if not (equals and separator and curve):
+            raise ValueError(f"{text!r} does not have the form CURVE@X=FILE, for example VOC@0.4=lambda-0.4.json")
         scores.setdefault(curve, {}).setdefault(float(x), []).append(read_miou(Path(file)))
     return {curve: [(x, statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
                     for x, values in sorted(by_x.items())] for curve, by_x in scores.items()}
 
 
 def read_miou(path: Path) -> float:
-    """Return the mIoU of a result, in percent. Raises OSError, or ValueError where there is none."""
+    """Return the mIoU of a result in percent. Raises OSError, or ValueError if there is none."""
     result = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict) or not isinstance(result.get("miou"), float):
-        raise ValueError(f"{path} is no result of wsss eval --json with a mIoU")
+        raise ValueError(f"{path} is not a result of `wsss eval --json` with an mIoU")
     return 100 * result["miou"]
 
 
@@ -58,15 +59,15 @@ def plot_curves(curves: dict[str, list[Point]], *, title: str, x_label: str) -> 
 
 
 def main() -> int:
-    """Parse the command line, plot, print the paths."""
+    """Write the figure, print the paths, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("points", nargs="+", metavar="CURVE@X=FILE")
-    parser.add_argument("--title", default="", help="title of the figure")
-    parser.add_argument("--x-label", default="", help="label of the horizontal axis, with its unit")
+    parser.add_argument("--title", default="", help="Title of the figure.")
+    parser.add_argument("--x-label", default="", help="Label of the horizontal axis, with its unit.")
     parser.add_argument("-o", dest="output", required=True, metavar="FILE.png")
     arguments = parser.parse_args()
     try:
-        path = png_path(arguments.output)
+        path = parse_png_path(arguments.output)
         curves = read_curves(arguments.points)
         figure = plot_curves(curves, title=arguments.title, x_label=arguments.x_label)
         save_figure(figure, path, HEADER, [

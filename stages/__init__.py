@@ -9,13 +9,13 @@ VERSION = "0.1.0"
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of the table of stages: what it reads and writes, and whether it maps shards or reduces them."""
+    """A row of the table of stages: its inputs and outputs, and whether it maps shards or reduces them."""
 
     name: str
     reads: str
     writes: str
     kind: str
-    line: str
+    description: str
 
     @property
     def folder(self) -> str:
@@ -24,24 +24,27 @@ class Stage:
 
 
 STAGES = (
-    Stage("index", "images, lists, tables", "index", "reduce", "find images, tags and masks of a data set"),
-    Stage("cooc", "index", "cooc", "reduce", "which classes appear together"),
-    Stage("features", "index, a net", "features", "map", "one vector an image"),
-    Stage("cluster", "features", "clusters", "reduce", "sub-categories of every class"),
+    Stage("index", "images, lists, tables", "index", "reduce",
+          "find the images, tags, captions and masks of a data set"),
+    Stage("cooc", "index", "cooc", "reduce", "count which classes appear together"),
+    Stage("features", "index, a net", "features", "map", "one feature vector per image"),
+    Stage("cluster", "features", "clusters", "reduce", "divide every class into sub-categories"),
     Stage("train-cls", "index", "a net", "reduce", "train a classifier from image tags"),
-    Stage("prompts", "index, a CLIP", "a table", "reduce", "which words to show a CLIP, from image tags"),
-    Stage("cams", "index, a net", "cams", "map", "class activation maps"),
-    Stage("train-aff", "index, cams", "a net", "reduce", "train affinities between neighbouring cells"),
-    Stage("refine", "cams, images", "cams", "map", "fit maps to the borders in the image"),
-    Stage("pseudo", "cams", "masks", "map", "maps to pseudo masks"),
+    Stage("prompts", "index, a CLIP model", "a table", "reduce",
+          "rank prompt templates for a CLIP model, from image tags"),
+    Stage("cams", "index, a net", "cams", "map", "compute class activation maps"),
+    Stage("train-aff", "index, cams", "a net", "reduce",
+          "train a network that predicts which neighbouring cells belong together"),
+    Stage("refine", "cams, images", "cams", "map", "refine maps at the borders of objects"),
+    Stage("pseudo", "cams", "masks", "map", "turn maps into pseudo masks"),
     Stage("train-seg", "index, masks", "a net", "reduce", "train a segmentation network on masks"),
-    Stage("train-text", "index, a CLIP", "a net", "reduce", "train a segmentation network on captions"),
+    Stage("train-text", "index, a CLIP model", "a net", "reduce", "train a segmentation network on captions"),
     Stage("segment", "index, a net", "masks", "map", "segment images with a trained network, or with CLIP and words"),
-    Stage("eval", "cams or masks, truth", "a table", "reduce", "score maps and masks against the truth"),
-    Stage("info", "any shard or net", "a table", "reduce", "what a file holds and how it was made"),
-    Stage("check", "any shard", "a table", "reduce", "find damaged bytes, keep what is sound"),
-    Stage("merge", "index, features, cams or masks", "the same in fewer shards", "reduce", "join the parts of a run"),
-    Stage("show", "any shard with images", "a picture", "reduce", "look at images, maps and masks"),
-    Stage("export", "masks", "PNG files", "reduce", "masks for other tools"),
-    Stage("setup", "an archive", "data files", "reduce", "put data where they are found, without a network"),
+    Stage("eval", "cams or masks, truth", "a table", "reduce", "score maps or masks against ground truth"),
+    Stage("info", "any shard or net", "a table", "reduce", "show what a file holds and how it was made"),
+    Stage("check", "any shard", "a table", "reduce", "find damaged files and repair them"),
+    Stage("merge", "index, features, cams or masks", "the same in fewer shards", "reduce", "join the shards of a run"),
+    Stage("show", "any shard with images", "a picture", "reduce", "draw images, maps and masks"),
+    Stage("export", "masks", "PNG files", "reduce", "write masks as image files for other tools"),
+    Stage("setup", "an archive", "data files", "reduce", "install data files from an archive, offline"),
 )

@@ -1,7 +1,7 @@
-"""The errors that a user can meet: one line each, and one exit code per kind.
+"""The errors shown to users, one class per exit code.
 
-A message says what was found (with the value), where (file, item) and what to do. The command line prints
-it as `wsss STAGE: WHERE: WHAT; WHAT TO DO` and ends with the class's code.
+Each error says what is wrong (with the value), where (file, item or option) and how to fix it. The command line
+prints it as one line, `wsss STAGE: WHERE: MESSAGE. REMEDY.`, and exits with the code of its class.
 """
 
 from __future__ import annotations
@@ -12,112 +12,125 @@ import re
 
 
 class WsssError(Exception):
-    """An answer to the user: `what` was found, `where` (file or item), what to `do` about it."""
+    """An error to show to the user as `WHERE: MESSAGE. REMEDY.`
+
+    `message` is a clause in the present tense that reads on after `where: ` (a file, an item, an option) and has no
+    full stop. `remedy` is a sentence in the imperative that names the command or option that fixes the problem.
+    """
 
     code = 70
 
-    def __init__(self, what: str, do: str = "", *, where: str = "") -> None:
-        super().__init__(what, do, where)
-        self.what = " ".join(str(what).split())
-        self.do = " ".join(str(do).split())
+    def __init__(self, message: str, remedy: str = "", *, where: str = "") -> None:
+        super().__init__(message, remedy, where)
+        self.message = " ".join(str(message).split())
+        self.remedy = " ".join(str(remedy).split())
         self.where = str(where)
 
     def __str__(self) -> str:
-        line = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{line}; {self.do}" if self.do else line
+        line = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{_end_sentence(line)} {_end_sentence(_capitalise(self.remedy))}" if self.remedy else line
 
     def __reduce__(self) -> tuple:
-        # Errors travel from worker processes to the one that prints them.
-        return (_rebuild, (type(self), self.what, self.do, self.where))
+        # Worker processes send their errors to the process that prints them.
+        return (_rebuild, (type(self), self.message, self.remedy, self.where))
 
 
-def _rebuild(kind: type[WsssError], what: str, do: str, where: str) -> WsssError:
-    return kind(what, do, where=where)
+def _rebuild(kind: type[WsssError], message: str, remedy: str, where: str) -> WsssError:
+    return kind(message, remedy, where=where)
+
+
+def _end_sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _capitalise(text: str) -> str:
+    """Capitalise the first letter of a sentence, unless it starts with the command `wsss`."""
+    return text if text.split()[0] == "wsss" else text[0].upper() + text[1:]
 
 
 class UsageError(WsssError):
-    """The command line can't be meant so."""
+    """The arguments of the command line are invalid or contradict each other."""
 
     code = 2
 
 
 class BadData(WsssError):
-    """The input is there but is not what it says: a broken image, a shard of another kind, other classes."""
+    """An input exists but is unusable: a damaged image, a shard of another kind, a different class list."""
 
     code = 65
 
 
 class MissingInput(WsssError):
-    """An input is not there: a file, a folder, a part of a run."""
+    """An input does not exist: a file, a folder, a part of a run."""
 
     code = 66
 
 
 class Unavailable(WsssError):
-    """Weights, a device, a package or its data are not on this machine."""
+    """Weights, a device, a package or its data are not available on this machine."""
 
     code = 69
 
 
 class CannotCreate(WsssError):
-    """The output exists with other settings, or can't be created."""
+    """The output cannot be created, or exists with different settings."""
 
     code = 73
 
 
 class IoFailed(WsssError):
-    """The system refused to read or write (disk full, quota); the work so far is kept."""
+    """The operating system failed to read or write (disk full, quota); finished work is kept."""
 
     code = 74
 
 
 class OutOfMemory(WsssError):
-    """The system gave no more memory, the GPU's too, or ended a process for it; the work so far is kept."""
+    """Memory (of the machine or the GPU) ran out, or the system killed a worker for it; finished work is kept."""
 
     code = 74
 
 
 class Stopped(WsssError):
-    """Stopped by a signal, or another process holds the output: run the same command again."""
+    """A signal interrupted the command, or another process holds the output: the same command resumes."""
 
     code = 75
 
 
-_CANT_CREATE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
-                errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+_CANNOT_CREATE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
+                  errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-# What the system refuses for reasons of its own, or of rights: it tells nothing of what is in a file.
-_NOT_THE_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
-                 errno.EHOSTDOWN, errno.EHOSTUNREACH}
+# Failures of the system (limits, file server) that say nothing about the contents of the file.
+_SYSTEM_FAILURES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
+                    errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
-def refused_read(error: BaseException, path: object) -> IoFailed | None:
-    """Return the answer to a refused read where the file may be as good as ever (74), None where it is the file's."""
-    if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
-        return IoFailed(f"can't be read ({os.strerror(error.errno)})", "see to it and run the same command again; what "
-                        "is done is kept", where=str(path))
+def explain_read_error(error: BaseException, path: object) -> IoFailed | None:
+    """Return IoFailed (74) when the system failed to read and the file may be intact, else None: the file is bad."""
+    if isinstance(error, OSError) and error.errno in _SYSTEM_FAILURES:
+        return IoFailed(f"can't be read ({os.strerror(error.errno)})", "Fix the cause and run the same command again "
+                        "to resume; finished work is kept", where=str(path))
     return None
 
 
-# Where torch is refused memory it raises a RuntimeError: of the CPU, of a GPU, of the GPU's libraries.
+# torch raises RuntimeError when the CPU allocator, a GPU or one of the GPU's libraries runs out of memory.
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|_ALLOC_FAILED")
 
 
-def refused_memory(error: BaseException, do: str) -> OutOfMemory | None:
-    """Return the answer where memory ran out, None where `error` is something else."""
-    told = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
-    if not (told or isinstance(error, MemoryError)):
+def explain_memory_error(error: BaseException, remedy: str) -> OutOfMemory | None:
+    """Return OutOfMemory (74) when `error` says that memory ran out, None for any other error."""
+    match = _NO_MEMORY.search(str(error)) if isinstance(error, RuntimeError) else None
+    if match is None and not isinstance(error, MemoryError):
         return None
-    whose = " of the GPU" if told and told[0] != "DefaultCPUAllocator" else ""
-    asked = re.search(r"allocate (\d+(?:\.\d+)?)\.? (\w+)", str(error))
-    return OutOfMemory(f"out of memory{whose}" + (f" ({asked[1]} {asked[2]} were asked for)" if asked else ""), do)
+    device = "GPU " if match is not None and match[0] != "DefaultCPUAllocator" else ""
+    size = re.search(r"allocate (\d+(?:\.\d+)?)\.? (\w+)", str(error))
+    return OutOfMemory(f"out of {device}memory" + (f" ({size[1]} {size[2]} were requested)" if size else ""), remedy)
 
 
-def refused_write(error: OSError, path: object) -> WsssError:
-    """Return the answer to a refused write: 73 where the file can't be created, else 74 with the work kept."""
+def explain_write_error(error: OSError, path: object) -> WsssError:
+    """Return CannotCreate (73) when the file cannot be created, else IoFailed (74): finished work is kept."""
     reason = error.strerror or str(error)
-    if error.errno in _CANT_CREATE:
-        return CannotCreate(f"can't be created ({reason})", "choose another output", where=str(path))
-    return IoFailed(f"can't be written ({reason})", "make room and run the same command again; "
-                    "what is done is kept", where=str(path))
+    if error.errno in _CANNOT_CREATE:
+        return CannotCreate(f"can't be created ({reason})", "Choose another output", where=str(path))
+    return IoFailed(f"can't be written ({reason})", "Free some space and run the same command again to resume; "
+                    "finished work is kept", where=str(path))

@@ -1,7 +1,7 @@
 """Settings of a stage: a frozen dataclass whose fields carry their help, range, unit and source.
 
-The command line builds its options from these fields, the provenance records their values, and nothing
-else defines them. Standard library only, so that `wsss --help` stays quick.
+The command line builds its options from these fields, and the provenance records their values; settings are defined
+nowhere else. Uses only the standard library, so that `wsss --help` stays fast.
 """
 
 from __future__ import annotations
@@ -25,71 +25,71 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
-    counts: tuple[int, ...] = (),
+    lengths: tuple[int, ...] = (),
     ascending: bool = False,
 ) -> Any:
-    """Return a dataclass field: `default`, one sentence of `help`, where the default comes from, its range.
+    """Return a dataclass field with a default, one sentence of help, the source of the default, unit and range.
 
-    `counts` are the lengths that a comma list may have, empty for any; `ascending` lists are ranges.
+    `lengths` are the allowed lengths of a comma-separated list, empty for any; an `ascending` list is a range.
     """
-    described = {
-        "help": help, "source": source, "unit": unit, "low": low, "high": high, "choices": choices, "counts": counts,
+    metadata = {
+        "help": help, "source": source, "unit": unit, "low": low, "high": high, "choices": choices, "lengths": lengths,
         "ascending": ascending,
     }
-    return dataclasses.field(default=default, metadata=described)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @functools.cache
 def field_types(config: type) -> dict[str, Any]:
-    """Return the resolved type of every field of a settings class. Callers must not change it."""
+    """Return the resolved type of every field of a settings class. Callers must not change the dictionary."""
     return typing.get_type_hints(config)
 
 
 def option_name(field: str) -> str:
-    """Return the command-line spelling of a field: `crop_size` becomes `--crop-size`."""
+    """Return the name of the option for a field: `crop_size` becomes `--crop-size`."""
     return "--" + field.replace("_", "-")
 
 
-def checked(config: Any) -> Any:
-    """Return `config` when every value is within its range; else raise UsageError naming the option."""
+def validate_config(config: Any) -> Any:
+    """Return `config` if every value is valid; else raise UsageError naming the option."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.metadata.get("counts"):
+        if field.metadata.get("lengths"):
             _check_list(option_name(field.name), value, field.metadata)
-        for one in value if isinstance(value, tuple) else (value,):
-            _check(option_name(field.name), one, field.metadata)
+        for element in value if isinstance(value, tuple) else (value,):
+            _check_value(option_name(field.name), element, field.metadata)
     return config
 
 
-def _check_list(option: str, value: tuple[float, ...], described: Mapping[str, Any]) -> None:
-    if len(value) not in described["counts"]:
-        wanted = " or ".join(str(count) for count in described["counts"] if count)
-        none = " or none" if 0 in described["counts"] else ""
-        raise UsageError(f"{option} takes {wanted} numbers{none}, not {len(value)}", "separate them by commas")
-    if described["ascending"] and list(value) != sorted(value):
-        raise UsageError(f"{option} {','.join(map(str, value))} is no range", "give the smaller number first")
+def _check_list(option: str, values: tuple[float, ...], metadata: Mapping[str, Any]) -> None:
+    if len(values) not in metadata["lengths"]:
+        lengths = " or ".join(str(length) for length in metadata["lengths"] if length)
+        or_none = " or none" if 0 in metadata["lengths"] else ""
+        raise UsageError(f"{option} takes {lengths} numbers{or_none}, not {len(values)}", "Separate them by commas")
+    if metadata["ascending"] and list(values) != sorted(values):
+        raise UsageError(f"{option} {','.join(map(str, values))} is not a range", "Give the smaller number first")
 
 
-def _check(option: str, value: Any, described: Mapping[str, Any]) -> None:
-    choices = described.get("choices")
+def _check_value(option: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    choices = metadata.get("choices")
     if choices and value is not None and value not in choices:
         raise UsageError(f"{option} {value!r} is not one of {', '.join(choices)}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high = described.get("low"), described.get("high")
+        low, high = metadata.get("low"), metadata.get("high")
         if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
-            raise UsageError(f"{option} {value} is out of range", f"give {_range(low, high)}")
+            raise UsageError(f"{option} {value} is out of range", f"Use {_describe_range(low, high)}")
 
 
-def _range(low: float | None, high: float | None) -> str:
+def _describe_range(low: float | None, high: float | None) -> str:
     if high is None:
         return f"{low} or more"
     return f"{high} or less" if low is None else f"a value from {low} to {high}"
 
 
-def as_plain(config: Any) -> dict[str, Any]:
-    """Return the settings as a dictionary that JSON can hold (tuples become lists)."""
-    plain = {}
+def to_json_dict(config: Any) -> dict[str, Any]:
+    """Return the settings as a dictionary for JSON (tuples become lists)."""
+    values = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        plain[field.name] = list(value) if isinstance(value, tuple) else value
-    return plain
+        values[field.name] = list(value) if isinstance(value, tuple) else value
+    return values

@@ -1,6 +1,6 @@
-"""Who may import whom, read from the sources: each rule takes a project and tells `file:line: what`.
+"""Check who imports whom, and other rules about the sources; each rule returns violations as `file:line: text`.
 
-A project is a mapping of relative paths to sources, so that a test can plant a violation.
+A project is a mapping of relative paths to sources, so that tests can insert violations.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from pathlib import Path, PurePosixPath
 
 Project = Mapping[str, str]
 
-# Folders of stages/ that serve several stages; every other folder with a config.py or a stage.py is a stage.
+# Folders of stages/ shared by several stages; every other folder with a config.py or a stage.py is a stage.
 LIBRARY = {"shards", "flow", "data", "nets", "training", "kernels"}
-# Modules of the flow that import only the standard library: the command line may have them at once.
-LIGHT = {"stages.flow.execution", "stages.flow.stream"}
+# Modules of flow that import only the standard library, so that the command line may import them at the top level.
+LIGHT_MODULES = {"stages.flow.execution", "stages.flow.path_stream"}
 ARITHMETIC = {"torch", "torchvision", "timm", "open_clip", "numpy", "scipy", "h5py", "sklearn", "PIL", "pydensecrf",
               "math", "cmath", "statistics", "decimal", "fractions", "random"}
 NOT_METHODS = {"__init__.py", "config.py", "stage.py", "workers.py", "registry.py"}
-NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "misc"}
-LONGEST_FILE = 400
-LONGEST_FUNCTION = 80
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc"}
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 80
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: `module` and `target` (the module, or the name in it), and where it stands."""
+    """An imported name: its `module`, its `target` (the module or the name in it), and its location."""
 
     module: str
     target: str
-    place: str
-    late: bool
+    location: str
+    is_late: bool
 
-    def within(self, *packages: str) -> bool:
-        """Tell whether the target is one of `packages`, or below one."""
+    def is_within(self, *packages: str) -> bool:
+        """Return whether the target is one of `packages` or inside one."""
         return any(self.target == package or self.target.startswith(package + ".") for package in packages)
 
     @property
-    def top(self) -> str:
+    def top_level(self) -> str:
         return self.target.split(".")[0]
 
 
@@ -49,163 +49,172 @@ def read_project(root: Path, folders: tuple[str, ...] = ("stages", "wsss_cli")) 
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
-def imports(path: str, source: str) -> list[Import]:
-    """Return every import of a file; `late` where it runs only when a function does (or never: TYPE_CHECKING)."""
-    found: list[Import] = []
-    _collect(ast.parse(source, path), path, False, found)
-    return found
+def find_imports(path: str, source: str) -> list[Import]:
+    """Return all imports of a file; those inside a function or under TYPE_CHECKING are late."""
+    imports: list[Import] = []
+    _collect_imports(ast.parse(source, path), path, False, imports)
+    return imports
 
 
-def _collect(node: ast.AST, path: str, late: bool, found: list[Import]) -> None:
-    place = f"{path}:{getattr(node, 'lineno', 0)}"
+def _collect_imports(node: ast.AST, path: str, is_late: bool, imports: list[Import]) -> None:
+    location = f"{path}:{getattr(node, 'lineno', 0)}"
     if isinstance(node, ast.Import):
-        found += [Import(one.name, one.name, place, late) for one in node.names]
+        imports += [Import(alias.name, alias.name, location, is_late) for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
-        module = _absolute(path, node)
-        found += [Import(module, f"{module}.{one.name}", place, late) for one in node.names]
-    elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
-        found.append(Import(name, name, place, late))
-    body_is_late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        module = _resolve_module(path, node)
+        imports += [Import(module, f"{module}.{alias.name}", location, is_late) for alias in node.names]
+    elif isinstance(node, ast.Call) and (name := _get_called_import(node)):
+        imports.append(Import(name, name, location, is_late))
+    body_is_late = is_late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     body_is_late = body_is_late or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
     for child in ast.iter_child_nodes(node):
-        _collect(child, path, body_is_late, found)
+        _collect_imports(child, path, body_is_late, imports)
 
 
-def _absolute(path: str, node: ast.ImportFrom) -> str:
+def _resolve_module(path: str, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
     package = PurePosixPath(path).parts[:-node.level]
     return ".".join((*package, *([node.module] if node.module else [])))
 
 
-def _imported_by_call(node: ast.Call) -> str:
-    """`import_module("x")` and `__import__("x")` count too, where the name is spelled out."""
+def _get_called_import(node: ast.Call) -> str:
+    """Return the module imported by `import_module("x")` or `__import__("x")`, or an empty string."""
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     first = node.args[0] if node.args else None
     spelled = isinstance(first, ast.Constant) and isinstance(first.value, str)
     return first.value if spelled and called in ("import_module", "__import__") else ""
 
 
-def stage_folders(project: Project) -> set[str]:
-    """Return the names of the folders below stages/ that are stages."""
+def find_stage_folders(project: Project) -> set[str]:
+    """Return the names of the folders in stages/ that are stages."""
     paths = [PurePosixPath(path) for path in project]
-    found = {path.parts[1] for path in paths if path.match("stages/*/config.py") or path.match("stages/*/stage.py")}
-    return found - LIBRARY
+    folders = {path.parts[1] for path in paths if path.match("stages/*/config.py") or path.match("stages/*/stage.py")}
+    return folders - LIBRARY
 
 
-def _modules(project: Project) -> set[str]:
+def _find_modules(project: Project) -> set[str]:
     """Return the dotted names of all modules and packages of the project."""
-    found = set()
+    modules = set()
     for path in project:
         parts = PurePosixPath(path).with_suffix("").parts
-        found |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
-    return found
+        modules |= {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+    return modules
 
 
-def _below(project: Project, *folders: str) -> Iterator[tuple[str, Import]]:
+def _iterate_imports(project: Project, *folders: str) -> Iterator[tuple[str, Import]]:
+    """Yield (path, import) of all files in `folders`."""
     for path, source in project.items():
         if path.startswith(tuple(folder + "/" for folder in folders)):
-            for one in imports(path, source):
-                yield path, one
+            for imported in find_imports(path, source):
+                yield path, imported
 
 
-def _is_standard(one: Import) -> bool:
-    # tomli is the standard library's tomllib for Python 3.10.
-    return one.top in sys.stdlib_module_names or one.top == "tomli"
+def _is_standard(imported: Import) -> bool:
+    # On Python 3.10 tomli replaces tomllib of the standard library.
+    return imported.top_level in sys.stdlib_module_names or imported.top_level == "tomli"
 
 
-def command_line_imports(project: Project) -> list[str]:
-    """wsss_cli has the standard library, typer, rich, the table, errors, settings and configs; stages late."""
-    modules, told = _modules(project), []
-    light = ("wsss_cli", "typer", "rich", "stages.errors", "stages.settings", *LIGHT)
-    for _, one in _below(project, "wsss_cli"):
-        is_table = one.target == "stages" or (one.module == "stages" and one.target not in modules)
-        parts = one.target.split(".")
-        of_stage = len(parts) >= 3 and parts[0] == "stages" and parts[1] not in LIBRARY - {"training"}
-        is_stage = of_stage and (parts[2] == "config" or (parts[2] == "stage" and one.late and parts[1] not in LIBRARY))
-        if not (_is_standard(one) or one.within(*light) or is_table or is_stage):
-            told.append(f"{one.place}: the command line imports {one.target}{'' if one.late else ' at the top'}")
-    return told
+def check_command_line_imports(project: Project) -> list[str]:
+    """wsss_cli imports the standard library, typer, rich, errors, settings and configs, and stages only late."""
+    modules, violations = _find_modules(project), []
+    light = ("wsss_cli", "typer", "rich", "stages.errors", "stages.settings", *LIGHT_MODULES)
+    for _, imported in _iterate_imports(project, "wsss_cli"):
+        is_table = imported.target == "stages" or (imported.module == "stages" and imported.target not in modules)
+        parts = imported.target.split(".")
+        is_in_stage = len(parts) >= 3 and parts[0] == "stages" and parts[1] not in LIBRARY - {"training"}
+        is_late_stage = imported.is_late and parts[1:2] and parts[1] not in LIBRARY and parts[2:3] == ["stage"]
+        is_stage = is_in_stage and (parts[2] == "config" or is_late_stage)
+        if not (_is_standard(imported) or imported.is_within(*light) or is_table or is_stage):
+            at_top_level = "" if imported.is_late else " at the top level"
+            violations.append(f"{imported.location}: the command line imports {imported.target}{at_top_level}")
+    return violations
 
 
-def command_line_arithmetic(project: Project) -> list[str]:
-    """wsss_cli computes nothing."""
-    return [f"{one.place}: the command line imports {one.top}"
-            for _, one in _below(project, "wsss_cli") if one.top in ARITHMETIC]
+def check_command_line_arithmetic(project: Project) -> list[str]:
+    """wsss_cli does no arithmetic."""
+    return [f"{imported.location}: the command line imports {imported.top_level}"
+            for _, imported in _iterate_imports(project, "wsss_cli") if imported.top_level in ARITHMETIC]
 
 
-def stages_apart(project: Project) -> list[str]:
-    """A stage never imports another stage, and what serves several stages imports none."""
-    stages, told = stage_folders(project), []
-    for path, one in _below(project, "stages"):
-        own = path.split("/")[1]
-        others = [f"stages.{name}" for name in stages if name != own]
-        if one.within(*others, "wsss_cli"):
-            told.append(f"{one.place}: stages/{own} imports {one.target}")
-    return told
+def check_stage_isolation(project: Project) -> list[str]:
+    """A stage never imports another stage, and shared folders import no stage."""
+    stages, violations = find_stage_folders(project), []
+    for path, imported in _iterate_imports(project, "stages"):
+        stage = path.split("/")[1]
+        others = [f"stages.{name}" for name in stages if name != stage]
+        if imported.is_within(*others, "wsss_cli"):
+            violations.append(f"{imported.location}: stages/{stage} imports {imported.target}")
+    return violations
 
 
-def only_shards_has_h5py(project: Project) -> list[str]:
-    """HDF5 is touched in stages/shards alone."""
-    return [f"{one.place}: h5py outside stages/shards" for path, one in _below(project, "stages", "wsss_cli")
-            if one.top == "h5py" and not path.startswith("stages/shards/")]
+def check_h5py_imports(project: Project) -> list[str]:
+    """Only stages/shards imports h5py."""
+    return [f"{imported.location}: h5py outside stages/shards" for path,
+            imported in _iterate_imports(project, "stages", "wsss_cli")
+            if imported.top_level == "h5py" and not path.startswith("stages/shards/")]
 
 
-def kernels_are_mathematics(project: Project) -> list[str]:
-    """Kernels import numpy, scipy, torch and each other; pydensecrf, an extra, only inside a function."""
+def check_kernel_imports(project: Project) -> list[str]:
+    """Kernels import numpy, scipy, torch and each other; pydensecrf, which is optional, only inside a function."""
     allowed = ("numpy", "scipy", "torch", "stages.kernels", "stages.errors")
-    return [f"{one.place}: a kernel imports {one.target}" for _, one in _below(project, "stages/kernels")
-            if not (_is_standard(one) or one.within(*allowed) or (one.top == "pydensecrf" and one.late))]
+    return [f"{imported.location}: a kernel imports {imported.target}" for _,
+            imported in _iterate_imports(project, "stages/kernels")
+            if not (_is_standard(imported) or imported.is_within(*allowed)
+                    or (imported.top_level == "pydensecrf" and imported.is_late))]
 
 
-def methods_see_no_files(project: Project) -> list[str]:
+def check_method_imports(project: Project) -> list[str]:
     """Methods (tensors in, tensors out) import neither shards nor flow."""
-    folders = [f"stages/{name}" for name in stage_folders(project)]
-    return [f"{one.place}: a method imports {one.target}" for path, one in _below(project, *folders)
-            if PurePosixPath(path).name not in NOT_METHODS and one.within("stages.shards", "stages.flow")]
+    folders = [f"stages/{name}" for name in find_stage_folders(project)]
+    return [f"{imported.location}: a method imports {imported.target}" for path,
+            imported in _iterate_imports(project, *folders)
+            if PurePosixPath(path).name not in NOT_METHODS and imported.is_within("stages.shards", "stages.flow")]
 
 
-def configs_are_light(project: Project) -> list[str]:
+def check_config_imports(project: Project) -> list[str]:
     """A config.py imports the standard library, settings, errors and the settings of training."""
     allowed = ("stages.settings", "stages.errors", "stages.training.config")
-    return [f"{one.place}: a config imports {one.target}" for path, one in _below(project, "stages")
-            if PurePosixPath(path).name == "config.py" and not (_is_standard(one) or one.within(*allowed))]
+    return [f"{imported.location}: a config imports {imported.target}" for path,
+            imported in _iterate_imports(project, "stages")
+            if PurePosixPath(path).name == "config.py" and not (_is_standard(imported) or imported.is_within(*allowed))]
 
 
-def nets_and_data_stand_below(project: Project) -> list[str]:
-    """Nets know no data, shards or flow; data may read an index, and knows no nets, flow or training."""
-    refused = {"stages/nets": ("stages.data", "stages.shards", "stages.flow"),
-               "stages/data": ("stages.nets", "stages.flow", "stages.training")}
-    return [f"{one.place}: {folder} imports {one.target}" for folder, packages in refused.items()
-            for _, one in _below(project, folder) if one.within(*packages)]
+def check_net_and_data_imports(project: Project) -> list[str]:
+    """Nets import no data, shards or flow; data may read an index, but imports no nets, flow or training."""
+    forbidden = {"stages/nets": ("stages.data", "stages.shards", "stages.flow"),
+                 "stages/data": ("stages.nets", "stages.flow", "stages.training")}
+    return [f"{imported.location}: {folder} imports {imported.target}" for folder, packages in forbidden.items()
+            for _, imported in _iterate_imports(project, folder) if imported.is_within(*packages)]
 
 
-def files_are_short(project: Project) -> list[str]:
-    """No file is longer than LONGEST_FILE lines."""
-    counted = {path: len(source.splitlines()) for path, source in project.items()}
-    return [f"{path}:{count}: over {LONGEST_FILE} lines" for path, count in counted.items() if count > LONGEST_FILE]
+def check_file_lengths(project: Project) -> list[str]:
+    """No file is longer than MAX_FILE_LINES lines."""
+    lengths = {path: len(source.splitlines()) for path, source in project.items()}
+    return [f"{path}:{count}: over {MAX_FILE_LINES} lines" for path, count in lengths.items() if count > MAX_FILE_LINES]
 
 
-def functions_are_short(project: Project) -> list[str]:
-    """No function is longer than LONGEST_FUNCTION lines."""
-    told = []
+def check_function_lengths(project: Project) -> list[str]:
+    """No function is longer than MAX_FUNCTION_LINES lines."""
+    violations = []
     for path, source in project.items():
         for node in ast.walk(ast.parse(source, path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 count = (node.end_lineno or node.lineno) - node.lineno + 1
-                if count > LONGEST_FUNCTION:
-                    told.append(f"{path}:{node.lineno}: {node.name} has {count} lines, over {LONGEST_FUNCTION}")
-    return told
+                if count > MAX_FUNCTION_LINES:
+                    violations.append(f"{path}:{node.lineno}: {node.name} has {count} lines, over {MAX_FUNCTION_LINES}")
+    return violations
 
 
-def names_say_something(project: Project) -> list[str]:
-    """No file or folder is called utils, helpers or the like."""
-    return [f"{path}:1: a name that says nothing" for path in project
-            if NAMES_OF_NOTHING & set(PurePosixPath(path).with_suffix("").parts)]
+def check_module_names(project: Project) -> list[str]:
+    """No file or folder has a vague name such as utils or helpers."""
+    return [f"{path}:1: the name of the file is vague" for path in project
+            if VAGUE_NAMES & set(PurePosixPath(path).with_suffix("").parts)]
 
 
 IMPORT_RULES: tuple[Callable[[Project], list[str]], ...] = (
-    command_line_imports, command_line_arithmetic, stages_apart, only_shards_has_h5py, kernels_are_mathematics,
-    methods_see_no_files, configs_are_light, nets_and_data_stand_below,
+    check_command_line_imports, check_command_line_arithmetic, check_stage_isolation, check_h5py_imports,
+    check_kernel_imports, check_method_imports, check_config_imports, check_net_and_data_imports,
 )
-SHAPE_RULES: tuple[Callable[[Project], list[str]], ...] = (files_are_short, functions_are_short, names_say_something)
+SHAPE_RULES: tuple[Callable[[Project], list[str]], ...] = (check_file_lengths, check_function_lengths,
+                                                           check_module_names)

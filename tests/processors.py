@@ -1,8 +1,8 @@
-"""Runs the numerical tests as other processors would compute them: `python tests/processors.py [--jobs 2]`.
+"""Run the numerical tests as other processors would compute them: `python tests/processors.py [--jobs 2]`.
 
-oneDNN and ATen choose their kernels by the processor's instruction sets, and every choice rounds differently. Both can
-be told to use less than the processor has. Each set that this processor has, but for its best (which `make test`
-covers), takes one run; the sets it lacks cannot be emulated and are listed. Ends with 1 when a run fails.
+oneDNN and ATen choose their kernels by the instruction sets of the processor, and each choice rounds differently. Both
+can be limited to older sets. There is one run for each set of this processor except its best, which `make test` covers;
+sets that it lacks can't be emulated and are listed. Exits with 1 if a run fails.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SETS = (
 
 
 def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Returns the instruction sets of this processor as Linux names them; none where there is no such file."""
+    """Return the instruction sets of this processor, as named by Linux; empty if there is no such file."""
     if not cpuinfo.exists():
         return frozenset()
     for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -52,13 +52,13 @@ def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def select_sets(flags: frozenset[str]) -> tuple[list[InstructionSet], list[InstructionSet]]:
-    """Returns (sets to emulate, sets that a processor with `flags` lacks); its best set is in neither."""
+    """Return (sets to emulate, sets that a processor with `flags` lacks); its best set is in neither."""
     available = [candidate for candidate in SETS if candidate.flags <= flags]
     return available[:-1], [candidate for candidate in SETS if candidate not in available]
 
 
 def run_tests(instructions: InstructionSet, jobs: int) -> bool:
-    """Runs the numerical tests limited to an instruction set; returns whether all passed."""
+    """Run the numerical tests limited to an instruction set; return whether all passed."""
     limits = {"ONEDNN_MAX_CPU_ISA": instructions.onednn, "ATEN_CPU_CAPABILITY": instructions.aten,
               "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--dist", "worksteal", "--durations=5",
@@ -67,9 +67,9 @@ def run_tests(instructions: InstructionSet, jobs: int) -> bool:
 
 
 def main() -> int:
-    """Runs all emulations; returns the exit code."""
+    """Run all emulations; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=2, help="processes of each test run")
+    parser.add_argument("--jobs", type=int, default=2, help="Number of processes of each test run.")
     jobs = parser.parse_args().jobs
     emulated, missing = select_sets(read_cpu_flags())
     failed = []

@@ -1,4 +1,4 @@
-"""The rules of tests/layers.py hold for the project, and each catches what it is there to catch."""
+"""The rules of tests/layers.py hold for the project, and each detects a violation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY_SOURCES = layers.read_project(ROOT)
 ALL_SOURCES = layers.read_project(ROOT, ("stages", "wsss_cli", "tests", "examples"))
 
-# A project in which everything is as it should be: a rule that tells something here tells too much.
+# A project without violations, to detect rules that are too strict.
 CLEAN = {
     "wsss_cli/__init__.py": "",
     "wsss_cli/cams.py": (
@@ -41,69 +41,70 @@ CLEAN = {
     "stages/training/config.py": "from stages.settings import setting\n",
     "stages/training/loop.py": "from stages.data import images\nfrom stages.shards import reader\n",
 }
-LONG_FUNCTION = "def f():\n" + "    pass\n" * layers.LONGEST_FUNCTION
+LONG_FUNCTION = "def f():\n" + "    pass\n" * layers.MAX_FUNCTION_LINES
 
-# (rule, file, source, the line that is told)
+# (rule, file, source, line of the violation)
 PLANTED = [
-    (layers.command_line_imports, "wsss_cli/a.py", "import os\nimport torch\n", 2),
-    (layers.command_line_imports, "wsss_cli/a.py", "from stages.cams.stage import run\n", 1),
-    (layers.command_line_imports, "wsss_cli/a.py", "from stages.cams import stage\n", 1),
-    (layers.command_line_imports, "wsss_cli/a.py", "from stages import shards\n", 1),
-    (layers.command_line_imports, "wsss_cli/a.py", "def f():\n    from stages.cams.cnn import maps\n", 2),
-    (layers.command_line_imports, "wsss_cli/a.py", "def f():\n    from stages.training import loop\n", 2),
-    (layers.command_line_imports, "wsss_cli/a.py", "def f():\n    from ..stages.shards import reader\n", 2),
-    (layers.command_line_imports, "wsss_cli/a.py", "from stages.flow import map\n", 1),
-    (layers.command_line_arithmetic, "wsss_cli/a.py", "def f():\n    import numpy as np\n", 2),
-    (layers.command_line_arithmetic, "wsss_cli/a.py", "import math\n", 1),
-    (layers.command_line_arithmetic, "wsss_cli/a.py", "import importlib\nm = importlib.import_module('torch')\n", 2),
-    (layers.stages_apart, "stages/refine/crf.py", "from stages.cams.cnn import maps\n", 1),
-    (layers.stages_apart, "stages/refine/crf.py", "def f():\n    from stages import cams\n", 2),
-    (layers.stages_apart, "stages/refine/crf.py", "from ..cams import cnn\n", 1),
-    (layers.stages_apart, "stages/refine/crf.py", "\nm = __import__('stages.cams.cnn')\n", 2),
-    (layers.stages_apart, "stages/training/a.py", "from stages.cams.config import Cnn\n", 1),
-    (layers.stages_apart, "stages/flow/a.py", "import wsss_cli\n", 1),
-    (layers.only_shards_has_h5py, "stages/cams/stage.py", "import h5py\n", 1),
-    (layers.only_shards_has_h5py, "stages/data/a.py", "def f():\n    from h5py import File\n", 2),
-    (layers.kernels_are_mathematics, "stages/kernels/a.py", "from stages.data import images\n", 1),
-    (layers.kernels_are_mathematics, "stages/kernels/a.py", "import timm\n", 1),
-    (layers.kernels_are_mathematics, "stages/kernels/a.py", "import pydensecrf\n", 1),
-    (layers.methods_see_no_files, "stages/cams/cnn.py", "import torch\nfrom stages.shards import reader\n", 2),
-    (layers.methods_see_no_files, "stages/cams/cnn.py", "from stages import flow\n", 1),
-    (layers.configs_are_light, "stages/cams/config.py", "import numpy\n", 1),
-    (layers.configs_are_light, "stages/cams/config.py", "from stages.nets import NAMES\n", 1),
-    (layers.nets_and_data_stand_below, "stages/nets/a.py", "from stages.data import images\n", 1),
-    (layers.nets_and_data_stand_below, "stages/nets/a.py", "def f():\n    import stages.shards.reader\n", 2),
-    (layers.nets_and_data_stand_below, "stages/data/a.py", "from stages.flow import map\n", 1),
-    (layers.files_are_short, "stages/cams/a.py", "\n" * (layers.LONGEST_FILE + 1), layers.LONGEST_FILE + 1),
-    (layers.functions_are_short, "stages/cams/a.py", "\n" + LONG_FUNCTION, 2),
-    (layers.names_say_something, "stages/cams/utils.py", "", 1),
-    (layers.names_say_something, "stages/helpers/walk.py", "", 1),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "import os\nimport torch\n", 2),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "from stages.cams.stage import run\n", 1),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "from stages.cams import stage\n", 1),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "from stages import shards\n", 1),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "def f():\n    from stages.cams.cnn import maps\n", 2),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "def f():\n    from stages.training import loop\n", 2),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "def f():\n    from ..stages.shards import reader\n", 2),
+    (layers.check_command_line_imports, "wsss_cli/a.py", "from stages.flow import map\n", 1),
+    (layers.check_command_line_arithmetic, "wsss_cli/a.py", "def f():\n    import numpy as np\n", 2),
+    (layers.check_command_line_arithmetic, "wsss_cli/a.py", "import math\n", 1),
+    (layers.check_command_line_arithmetic, "wsss_cli/a.py", "import importlib\nm = importlib.import_module('torch')\n",
+     2),
+    (layers.check_stage_isolation, "stages/refine/crf.py", "from stages.cams.cnn import maps\n", 1),
+    (layers.check_stage_isolation, "stages/refine/crf.py", "def f():\n    from stages import cams\n", 2),
+    (layers.check_stage_isolation, "stages/refine/crf.py", "from ..cams import cnn\n", 1),
+    (layers.check_stage_isolation, "stages/refine/crf.py", "\nm = __import__('stages.cams.cnn')\n", 2),
+    (layers.check_stage_isolation, "stages/training/a.py", "from stages.cams.config import Cnn\n", 1),
+    (layers.check_stage_isolation, "stages/flow/a.py", "import wsss_cli\n", 1),
+    (layers.check_h5py_imports, "stages/cams/stage.py", "import h5py\n", 1),
+    (layers.check_h5py_imports, "stages/data/a.py", "def f():\n    from h5py import File\n", 2),
+    (layers.check_kernel_imports, "stages/kernels/a.py", "from stages.data import images\n", 1),
+    (layers.check_kernel_imports, "stages/kernels/a.py", "import timm\n", 1),
+    (layers.check_kernel_imports, "stages/kernels/a.py", "import pydensecrf\n", 1),
+    (layers.check_method_imports, "stages/cams/cnn.py", "import torch\nfrom stages.shards import reader\n", 2),
+    (layers.check_method_imports, "stages/cams/cnn.py", "from stages import flow\n", 1),
+    (layers.check_config_imports, "stages/cams/config.py", "import numpy\n", 1),
+    (layers.check_config_imports, "stages/cams/config.py", "from stages.nets import NAMES\n", 1),
+    (layers.check_net_and_data_imports, "stages/nets/a.py", "from stages.data import images\n", 1),
+    (layers.check_net_and_data_imports, "stages/nets/a.py", "def f():\n    import stages.shards.reader\n", 2),
+    (layers.check_net_and_data_imports, "stages/data/a.py", "from stages.flow import map\n", 1),
+    (layers.check_file_lengths, "stages/cams/a.py", "\n" * (layers.MAX_FILE_LINES + 1), layers.MAX_FILE_LINES + 1),
+    (layers.check_function_lengths, "stages/cams/a.py", "\n" + LONG_FUNCTION, 2),
+    (layers.check_module_names, "stages/cams/utils.py", "", 1),
+    (layers.check_module_names, "stages/helpers/walk.py", "", 1),
 ]
 
 
 @pytest.mark.parametrize("rule", layers.IMPORT_RULES, ids=lambda rule: rule.__name__)
-def test_imports_of_the_project(rule):
+def test_project_follows_import_rules(rule):
     assert LIBRARY_SOURCES
-    told = rule(LIBRARY_SOURCES)
-    assert not told, "\n" + "\n".join(told)
+    violations = rule(LIBRARY_SOURCES)
+    assert not violations, "\n" + "\n".join(violations)
 
 
 @pytest.mark.parametrize("rule", layers.SHAPE_RULES, ids=lambda rule: rule.__name__)
-def test_shape_of_the_project(rule):
-    told = rule(ALL_SOURCES)
-    assert not told, "\n" + "\n".join(told)
+def test_project_follows_shape_rules(rule):
+    violations = rule(ALL_SOURCES)
+    assert not violations, "\n" + "\n".join(violations)
 
 
 @pytest.mark.parametrize("rule", layers.IMPORT_RULES + layers.SHAPE_RULES, ids=lambda rule: rule.__name__)
-def test_a_clean_project_is_left_alone(rule):
+def test_rules_accept_a_clean_project(rule):
     assert rule(CLEAN) == []
 
 
 @pytest.mark.parametrize(("rule", "path", "source", "line"), PLANTED)
-def test_a_planted_violation_is_caught(rule, path, source, line):
-    told = rule({**CLEAN, path: source})
-    assert len(told) == 1
-    assert told[0].startswith(f"{path}:{line}: ")
+def test_rules_detect_planted_violations(rule, path, source, line):
+    violations = rule({**CLEAN, path: source})
+    assert len(violations) == 1
+    assert violations[0].startswith(f"{path}:{line}: ")
 
 
 def test_every_rule_has_a_planted_violation():
@@ -111,10 +112,10 @@ def test_every_rule_has_a_planted_violation():
 
 
 def test_light_modules_of_the_flow_are_light():
-    """What wsss_cli imports at once must not bring torch: `wsss --help` has 0.4 s."""
-    for module in layers.LIGHT:
+    """Top-level imports of wsss_cli must not import torch, because `wsss --help` must take at most 0.4 s."""
+    for module in layers.LIGHT_MODULES:
         path = module.replace(".", "/") + ".py"
         if path in LIBRARY_SOURCES:
-            heavy = [one.place for one in layers.imports(path, LIBRARY_SOURCES[path])
-                     if not one.late and one.top in layers.ARITHMETIC - {"math"}]
-            assert not heavy
+            heavy_imports = [imported.location for imported in layers.find_imports(path, LIBRARY_SOURCES[path])
+                             if not imported.is_late and imported.top_level in layers.ARITHMETIC - {"math"}]
+            assert not heavy_imports

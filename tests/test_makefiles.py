@@ -1,6 +1,6 @@
-"""The Makefiles of the examples: `make -j` makes everything once, a second `make` nothing, and a change what follows.
+"""The Makefiles of the examples: `make -j` runs everything once, a second `make` nothing, a change what depends on it.
 
-What stands for `wsss` here writes its output, and fails as it does where two are at work on one.
+A replacement of `wsss` writes the outputs, and fails like `wsss` if two processes write the same output.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Example:
-    """A folder of examples, whose output goes to `root`/out."""
+    """A folder of examples whose output goes to `root`/out."""
 
     name: str
     root: Path
 
     def make(self, *words: str) -> list[str]:
-        """Run make with -j, which must end with 0, and return the calls of wsss."""
+        """Run `make -j`, which must succeed, and return the wsss calls."""
         log = self.root / "calls"
         log.write_text("")
-        images = self.root / "coco.json"
-        images.write_text(json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1}]}))
-        own = {"image-text": [f"TRAIN={self.root / 'wsss'}"], "clip-es": [
-            f"COCO_TRAIN={images}", f"COCO_VAL={images}", "COCO_TRAIN_COUNT=1", "COCO_VAL_COUNT=1"]}
+        instances = self.root / "coco.json"
+        instances.write_text(json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1}]}))
+        extra = {"image-text": [f"TRAIN={self.root / 'wsss'}"], "clip-es": [
+            f"COCO_TRAIN={instances}", f"COCO_VAL={instances}", "COCO_TRAIN_COUNT=1", "COCO_VAL_COUNT=1"]}
         done = subprocess.run(
             ["make", "-j", "4", "-C", EXAMPLES / self.name, f"OUT={self.root / 'out'}", f"WSSS={self.root / 'wsss'}",
              f"PYTHON={sys.executable}", f"DATA={self.root / 'out' / 'pictures'}", "WEIGHTS=w.pth", "SETTINGS=small",
-             *own.get(self.name, []), *words], capture_output=True, text=True, check=False, timeout=PATIENCE)
+             *extra.get(self.name, []), *words], capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning" not in done.stderr and "jobserver" not in done.stderr, done.stderr
         return log.read_text().splitlines()
@@ -67,7 +67,7 @@ class Example:
 
 @pytest.fixture
 def example(request: pytest.FixtureRequest, tmp_path: Path) -> Example:
-    """Return the example of that name, with the stand-in for wsss."""
+    """Return the example of that name, with a replacement of wsss."""
     (tmp_path / "result.json").write_text(json.dumps(RESULT))
     program = tmp_path / "wsss"
     program.write_text(STAND_IN.format(log=tmp_path / "calls", result=tmp_path / "result.json"))
@@ -77,43 +77,44 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Example:
     return Example(request.param, tmp_path)
 
 
-def outputs(calls: list[str]) -> list[str]:
-    """Return what calls wrote to."""
+def parse_outputs(calls: list[str]) -> list[str]:
+    """Return the outputs of calls."""
     return [call.split(" -o ")[1].split()[0] for call in calls if " -o " in call]
 
 
 @pytest.mark.parametrize("example", TARGETS, indirect=True)
-def test_everything_is_made_once_and_a_second_make_does_nothing(example: Example) -> None:
+def test_second_make_does_nothing(example: Example) -> None:
     first = example.make(*TARGETS[example.name])
     assert len(first) >= 10
-    # A folder of shards may be asked for twice, and is then up to date.
-    files = [output for output in outputs(first) if Path(output).suffix]
-    assert sorted(set(files)) == sorted(files), "nothing is made twice"
+    # A folder of shards may be requested twice; the second time it is up to date.
+    files = [output for output in parse_outputs(first) if Path(output).suffix]
+    assert sorted(set(files)) == sorted(files), "no output is made twice"
     assert example.make(*TARGETS[example.name]) == []
 
 
 @pytest.mark.parametrize("example", ["clip-es"], indirect=True)
-def test_masks_that_several_tables_need_are_made_once_and_made_again_where_they_were_cut(example: Example) -> None:
-    def pseudo(calls: list[str]) -> int:
+def test_shared_masks_are_made_once_and_again_after_a_kill(example: Example) -> None:
+    def count_pseudo_calls(calls: list[str]) -> int:
         return sum(call.startswith("pseudo") for call in calls)
 
-    assert pseudo(example.make("table4", "table7-cross-entropy", "table1-dcrf")) == 1
-    assert pseudo(example.make("table4", "tableS3")) == 0
+    assert count_pseudo_calls(example.make("table4", "table7-cross-entropy", "table1-dcrf")) == 1
+    assert count_pseudo_calls(example.make("table4", "tableS3")) == 0
     for name in ("masks.made", "seg.tsv"):
-        (example.root / "out" / name).unlink()  # as if it had been killed; the folder is there
-    assert pseudo(example.make("table4")) == 1
+        (example.root / "out" / name).unlink()  # as after a kill; the folder exists
+    assert count_pseudo_calls(example.make("table4")) == 1
 
 
 @pytest.mark.parametrize("example", ["demo"], indirect=True)
-def test_changed_flags_run_their_step_and_those_after_it(example: Example) -> None:
+def test_changed_flags_rerun_their_step_and_later_ones(example: Example) -> None:
     example.make("all")
-    again = example.make("all", "PSEUDO_FLAGS=--min-confidence 0.2")
-    commands = [call.split()[0] for call in again]
+    calls = example.make("all", "PSEUDO_FLAGS=--min-confidence 0.2")
+    commands = [call.split()[0] for call in calls]
     assert commands[:5] == ["pseudo", "eval", "train-seg", "segment", "eval"]
-    assert sorted(commands[5:8]) == ["cams", "pseudo", "refine"] and commands[8:] == ["show"], "a pipe, and its picture"
+    assert sorted(commands[5:8]) == ["cams", "pseudo",
+                                     "refine"] and commands[8:] == ["show"], "a pipe, and then its contact sheet"
 
 
-@pytest.mark.parametrize(("example", "target", "changed", "asked"), [
+@pytest.mark.parametrize(("example", "target", "changed", "expected"), [
     ("clip-es", "table1-seed", "FLAGS=--precision bf16", ["cams clip-es", "eval"]),
     ("clip-es", "table1-dcrf", "CLIP=ViT-L-14", ["cams clip-es", "eval", "refine crf", "eval"]),
     ("clip-es", "tableS1-rn50", "RESNET=RN101", ["cams clip-es", "eval"]),
@@ -125,9 +126,10 @@ def test_changed_flags_run_their_step_and_those_after_it(example: Example) -> No
         "index voc", "train-cls fmix", "cams cnn", "eval", "train-aff psa", "refine psa", "eval"]),
     ("csd", "table1-cam", "CAM_FLAGS.cam=--scales 1", [
         "index voc", "train-cls cam", "cams cnn", "eval", "cams cnn", "refine crf", "eval"])], indirect=["example"])
-def test_what_another_value_makes_is_asked_for_again(example: Example, target: str, changed: str,
-                                                     asked: list[str]) -> None:
+def test_changed_variables_rerun_what_depends_on_them(example: Example, target: str, changed: str,
+                                                      expected: list[str]) -> None:
     example.make(target)
-    again = example.make(target, changed)
-    assert [" ".join(call.split()[:len(one.split())]) for call, one in zip(again, asked, strict=True)] == asked
+    calls = example.make(target, changed)
+    assert [" ".join(call.split()[:len(expected_prefix.split())]) for call,
+            expected_prefix in zip(calls, expected, strict=True)] == expected
     assert example.make(target, changed) == []

@@ -1,4 +1,4 @@
-"""Which instruction sets the numerical tests are run under, on which processor."""
+"""The instruction sets under which the numerical tests run, by processor."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NAMES = [instructions.onednn for instructions in SETS]
 
 
 @pytest.mark.parametrize(("best", "extra"), [(0, ()), (1, ()), (2, ("gfni",)), (4, ()), (5, ("avx512_fp16",))])
-def test_every_set_below_the_best_is_emulated(best: int, extra: tuple[str, ...]) -> None:
+def test_emulates_every_set_below_the_best(best: int, extra: tuple[str, ...]) -> None:
     flags = frozenset().union(*(instructions.flags for instructions in SETS[:best + 1]), extra)
     emulated, missing = select_sets(flags)
     assert [instructions.onednn for instructions in emulated] == NAMES[:best]
     assert [instructions.onednn for instructions in missing] == NAMES[best + 1:]
 
 
-def test_the_flags_are_read_from_linux(tmp_path: Path) -> None:
+def test_reads_flags_of_linux(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nvmx flags\t: ept\nflags\t\t: fpu sse4_1 avx2 fma\n\nprocessor\t: 1\n")
     assert read_cpu_flags(cpuinfo) == {"fpu", "sse4_1", "avx2", "fma"}
@@ -27,5 +27,5 @@ def test_the_flags_are_read_from_linux(tmp_path: Path) -> None:
     assert select_sets(frozenset()) == ([], list(SETS))
 
 
-def test_the_tests_are_there() -> None:
+def test_listed_tests_exist() -> None:
     assert all((ROOT / "tests" / path.partition("::")[0]).exists() for path in TESTS)

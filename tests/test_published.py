@@ -1,8 +1,8 @@
-"""Every target of the papers' Makefiles, and every recipe, runs with the published settings: all of them.
+"""Every target of the papers' Makefiles and every recipe has exactly the published settings.
 
-tests/published has a table of them for each paper. [settings.NAME] are those of one command, each with its source;
-[steps] says for each output of a target which settings make it, and of what; [targets] what a target ends with. A
-target's plan has to be these steps and no other.
+tests/published has a table for each paper. [settings.NAME] are the settings of a command, each with its source; [steps]
+gives the settings and inputs of each output; [targets] the final outputs of each target. The plan of a target must
+consist of exactly these steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from recipe_plans import EXAMPLES, OUT, VARIABLES, Call, Step, plan, resolve
+from recipe_plans import EXAMPLES, OUT, VARIABLES, Call, Step, plan_targets, resolve_call
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,7 +32,7 @@ SOURCE = re.compile(r"(paper|code|ours): \S.{3,}")
 
 @functools.cache
 def load_table(name: str) -> dict[str, Any]:
-    """Return a table of tests/published, with the settings of methods.toml below its own."""
+    """Return a table of tests/published; settings that it lacks come from methods.toml."""
     contents = tomllib.loads((TABLES / f"{name}.toml").read_text(encoding="utf-8"))
     if name != "methods":
         contents["settings"] = {**load_table("methods")["settings"], **contents.get("settings", {})}
@@ -41,7 +41,7 @@ def load_table(name: str) -> dict[str, Any]:
 
 @functools.cache
 def read_settings(paper: str, name: str) -> dict[str, Any]:
-    """Return the rows of [settings.NAME], those that it is like included: `command`, and [value, source] by setting."""
+    """Return the rows of [settings.NAME] and those inherited by `like`: `command`, and [value, source] by setting."""
     rows = load_table(paper)["settings"][name]
     inherited: dict[str, Any] = {}
     for other in _list_inherited(rows):
@@ -49,99 +49,100 @@ def read_settings(paper: str, name: str) -> dict[str, Any]:
     return inherited | {key: value for key, value in rows.items() if key != "like"}
 
 
-def fill(text: Any, names: dict[str, str]) -> Any:
-    """Return a text, or the texts of a list, with {name} replaced; a number that is one as a whole becomes a number."""
+def fill_names(text: Any, names: dict[str, str]) -> Any:
+    """Replace {name} in a text, or in the texts of a list; a text that is only a {name} may become a number."""
     if isinstance(text, list):
-        return [fill(part, names) for part in text]
+        return [fill_names(part, names) for part in text]
     if not isinstance(text, str):
         return text
-    whole = re.fullmatch(r"\{(\w+)\}", text)
-    if whole and re.fullmatch(r"[\d.]+", names[whole[1]]):
-        return float(names[whole[1]])
+    placeholder = re.fullmatch(r"\{(\w+)\}", text)
+    if placeholder and re.fullmatch(r"[\d.]+", names[placeholder[1]]):
+        return float(names[placeholder[1]])
     return re.sub(r"\{(\w+)\}", lambda match: names[match[1]], text)
 
 
 @functools.cache
 def _compile_patterns(paper: str) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
-    """Return the expression of each output's pattern in [steps], and its row."""
+    """Return the regular expression of each output in [steps], and its row."""
     return [(_compile_pattern(pattern, row), row) for pattern, row in load_table(paper)["steps"].items()]
 
 
 def _compile_pattern(pattern: str, row: dict[str, Any]) -> re.Pattern[str]:
-    """Return the expression of an output's pattern, whose {name} stands for anything, or what the row lists for it."""
-    def group(match: re.Match[str]) -> str:
+    """Return the regular expression of a pattern, whose {name} matches anything, or what the row lists for it."""
+    def build_group(match: re.Match[str]) -> str:
         inner = "|".join(map(re.escape, row[match[1]])) if match[1] in row else "[^/]*?"
         return f"(?P<{match[1]}>{inner})"
-    return re.compile(re.sub(r"\\\{(\w+)\\\}", group, re.escape(pattern)))
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", build_group, re.escape(pattern)))
 
 
 @functools.cache
 def find_published_step(paper: str, output: str) -> Step | None:
-    """Return the step that writes `output`, None where no step does: the index or file of a user."""
+    """Return the step that writes `output`, or None if no step does, as for files of the user."""
     for row, names in filter(None, (_match_step(output, step) for step in _compile_patterns(paper))):
-        rows = read_settings(paper, fill(row["settings"], names)) | row.get("with", {})
-        values = {name: fill(value[0], names) for name, value in rows.items() if name != "command"}
-        return Step(rows["command"], values, fill(row["inputs"], names))
+        rows = read_settings(paper, fill_names(row["settings"], names)) | row.get("with", {})
+        values = {name: fill_names(value[0], names) for name, value in rows.items() if name != "command"}
+        return Step(rows["command"], values, fill_names(row["inputs"], names))
     return None
 
 
 def collect_published_steps(paper: str, outputs: Iterable[str]) -> dict[str, Step]:
-    """Return the steps that lead to `outputs`, by what each writes."""
+    """Return the steps that lead to `outputs`, by output."""
     steps: dict[str, Step] = {}
-    wanted = list(outputs)
-    while wanted:
-        output = wanted.pop()
+    remaining = list(outputs)
+    while remaining:
+        output = remaining.pop()
         step = None if output in steps else find_published_step(paper, output)
         if step:
             steps[output] = step
-            wanted += [word.partition("=")[2] or word for word in step.inputs.split()]
+            remaining += [word.partition("=")[2] or word for word in step.inputs.split()]
     return steps
 
 
 def find_differences(paper: str, outputs: list[str], calls: dict[str, Call]) -> list[str]:
-    """Return how the planned calls differ from the published steps, a line each."""
+    """Return a line for each difference between the planned calls and the published steps."""
     published = collect_published_steps(paper, outputs)
     lines = [f"{output}: not planned" for output in published if output not in calls]
     for output, call in calls.items():
         if output not in published:
             lines.append(f"{output}: planned, but no published step")
             continue
-        lines += [f"{output}: {line}" for line in resolve(call).compare(published[output])]
+        lines += [f"{output}: {line}" for line in resolve_call(call).compare(published[output])]
     return lines
 
 
 def list_targets(paper: str) -> list[tuple[str, list[str]]]:
-    """Return the targets of a paper with what each ends with."""
+    """Return the targets of a paper with their final outputs."""
     return list(load_table(paper)["targets"].items())
 
 
-EVERY = [(paper, target, outputs) for paper in PAPERS for target, outputs in list_targets(paper)]
+TARGETS = [(paper, target, outputs) for paper in PAPERS for target, outputs in list_targets(paper)]
 
 
-@pytest.mark.parametrize(("paper", "target", "outputs"), EVERY, ids=[f"{paper} {target}" for paper, target, _ in EVERY])
-def test_a_target_runs_what_was_published(paper, target, outputs):
-    calls = plan(EXAMPLES / paper, [target], *load_table(paper).get("variables", {}).get(target, []))
+@pytest.mark.parametrize(("paper", "target", "outputs"), TARGETS,
+                         ids=[f"{paper} {target}" for paper, target, _ in TARGETS])
+def test_target_has_the_published_settings(paper, target, outputs):
+    calls = plan_targets(EXAMPLES / paper, [target], *load_table(paper).get("variables", {}).get(target, []))
     lines = find_differences(paper, outputs, calls)
     assert not lines, "\n" + "\n".join(lines)
 
 
 @pytest.mark.parametrize(("index", "count"), [("learn", 82081), ("val", 40137)])
-def test_coco_has_the_images_with_a_class(index, count):
-    """CLIP-ES, section 4.1. The list is cut by a script before it is indexed."""
+def test_coco_lists_only_images_with_a_class(index, count):
+    """CLIP-ES, section 4.1. A script selects the images before they are indexed."""
     done = subprocess.run(["make", "-n", "-C", EXAMPLES / "clip-es", *VARIABLES, "table5"],
                           capture_output=True, text=True, check=True, timeout=60)
     assert f"--count {count} -o {OUT}/coco/{index}.json &&" in done.stdout
 
 
 def resolve_recipe(path: Path, name: str) -> Step:
-    """Return the settings that a recipe gives the command `name`, everything else at its default."""
-    given = ("--clip", "ViT-B-16", "--weights", "openai") if name == "train-text code" else ()
-    named = {"cams": "--net", "refine": "--net", "features": "--net", "segment": "--net", "train-seg": "--masks",
-             "train-aff": "--cams", "train-cls subcategory": "--clusters"}
-    needed = next(((option, "x") for start, option in named.items() if name.startswith(start)), ())
-    needed = () if name == "refine crf" else needed
-    words = (*name.split(), "x", "-o", "out", *needed, *given, "--config", str(path))
-    return dataclasses.replace(resolve(Call(words, "out")), inputs="")
+    """Return the settings of the command `name` with a recipe, and defaults for the others."""
+    clip_options = ("--clip", "ViT-B-16", "--weights", "openai") if name == "train-text code" else ()
+    input_options = {"cams": "--net", "refine": "--net", "features": "--net", "segment": "--net",
+                     "train-seg": "--masks", "train-aff": "--cams", "train-cls subcategory": "--clusters"}
+    required_input = next(((option, "x") for start, option in input_options.items() if name.startswith(start)), ())
+    required_input = () if name == "refine crf" else required_input
+    words = (*name.split(), "x", "-o", "out", *required_input, *clip_options, "--config", str(path))
+    return dataclasses.replace(resolve_call(Call(words, "out")), inputs="")
 
 
 def read_published_recipe(file: str, name: str) -> Step:
@@ -156,7 +157,7 @@ RECIPES = [(file, name) for file, row in load_table("recipes").items() if isinst
 
 
 @pytest.mark.parametrize(("file", "name"), RECIPES, ids=[f"{file} {name}" for file, name in RECIPES])
-def test_a_recipe_has_the_published_settings(file, name):
+def test_recipe_has_the_published_settings(file, name):
     lines = resolve_recipe(EXAMPLES / "recipes" / file, name).compare(read_published_recipe(file, name))
     assert not lines, "\n" + "\n".join(lines)
 
@@ -171,7 +172,7 @@ def test_every_recipe_and_section_is_in_the_table():
 
 
 def list_documented_targets(paper: str) -> list[str]:
-    """Return the targets that a paper's Makefiles explain; a pattern such as table1-% as it stands."""
+    """Return the documented targets of a paper's Makefiles, with patterns such as table1-% unchanged."""
     files = [path for path in (EXAMPLES / paper / "Makefile", EXAMPLES / paper / "figures.mk") if path.exists()]
     lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     return [line.split(":")[0] for line in lines if re.match(r"[a-zA-Z0-9.%-]+:.* ## ", line)]
@@ -179,10 +180,10 @@ def list_documented_targets(paper: str) -> list[str]:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_target_is_in_the_table(paper):
-    known = {**load_table(paper)["targets"], **load_table(paper)["not-published"]}
+    table = {**load_table(paper)["targets"], **load_table(paper)["not-published"]}
     names = list_documented_targets(paper)
     missing = [name for name in names
-               if not any(re.fullmatch(re.escape(name).replace("%", ".+"), target) for target in known)]
+               if not any(re.fullmatch(re.escape(name).replace("%", ".+"), target) for target in table)]
     assert names and not missing
 
 
@@ -192,26 +193,26 @@ def test_every_published_setting_has_its_source(name):
             for key, value in settings.items() if key not in ("command", "like")]
     rows += [(f"[steps] {output} {key}", value) for output, row in load_table(name).get("steps", {}).items()
              for key, value in row.get("with", {}).items()]
-    wrong = [where for where, value in rows
+    wrong = [location for location, value in rows
              if not (isinstance(value, list) and len(value) == 2 and SOURCE.fullmatch(str(value[1])))]
     assert rows and not wrong
 
 
 @pytest.mark.parametrize("name", ["methods", *PAPERS])
 def test_every_row_of_a_table_is_used(name):
-    """A row that nothing is compared with would only look like a check."""
+    """A row with which nothing is compared would look like a check without being one."""
     unused = set(load_table(name)["settings"]) - collect_used_settings()
     assert not unused
 
 
 @functools.cache
 def collect_used_settings() -> frozenset[str]:
-    """Return the names of [settings.NAME] that a step or recipe is compared with, those that they are like included."""
+    """Return the names of [settings.NAME] with which a step or recipe is compared, including inherited ones."""
     used = {load_table("recipes")[file][name] for file, name in RECIPES}
     for paper in PAPERS:
         for output in collect_published_steps(paper, [name for _, outputs in list_targets(paper) for name in outputs]):
             row, names = next(filter(None, (_match_step(output, step) for step in _compile_patterns(paper))))
-            used.add(fill(row["settings"], names))
+            used.add(fill_names(row["settings"], names))
     everything = {title: rows for paper in PAPERS for title, rows in load_table(paper)["settings"].items()}
     while like := {other for title in used for other in _list_inherited(everything[title])} - used:
         used |= like

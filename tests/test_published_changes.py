@@ -1,5 +1,7 @@
-"""The comparison with the published settings fails when any single one is changed: in a Makefile, in a recipe, or by a
-default. Each is changed by itself, in a copy of the examples, and the plan has to differ from the table."""
+"""The comparison with the published settings detects every single change: in a Makefile, a recipe or a default.
+
+Each value is changed in a copy of the examples, and the plan must then differ from the table.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from recipe_plans import EXAMPLES, Call, Step, plan, resolve
+from recipe_plans import EXAMPLES, Call, Step, plan_targets, resolve_call
 from stages.errors import WsssError
 from test_published import PAPERS, RECIPES, collect_published_steps, list_targets, read_published_recipe, resolve_recipe
-from wsss_cli.recipe import section
+from wsss_cli.recipe import read_section
 
 FILES = {"csd": ("published.mk", "Makefile", "figures.mk"), "clip-es": ("Makefile", "figures.mk"),
          "mixing": ("published.mk", "Makefile", "figures.mk"), "image-text": ("Makefile",)}
-# Lines that no published row runs: dependencies, scripts, what people do with a row, and the trial of image-text.
+# Lines without published settings: dependencies, scripts, the use of a row by people, and the trial of image-text.
 NOT_PUBLISHED = re.compile(r"LABELS|CLASS_NAMES|SEEDS|COUNT|\.py|--title |--templates \$|WORST|PROMPTS_|"
                            r"SegmentationClass|grep|printf|awk|^\s*seeds|nproc_per_node|print-directory|"
                            r"^by\.|^O :=|^OUT|^PYTHON|^WSSS")
@@ -32,7 +34,7 @@ NUMBER = re.compile(r"(?<![\w./:-])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w./:-])")
 
 
 class Change(NamedTuple):
-    """A place in a line of a file, and what stands there instead."""
+    """A change of a line of a file: its position, and the new text."""
 
     line: int
     start: int
@@ -41,7 +43,7 @@ class Change(NamedTuple):
 
 
 def change_number(text: str) -> str:
-    """Return another number of the same kind, in the range of most settings."""
+    """Return a different number of the same kind that is within the range of most settings."""
     if re.fullmatch(r"\d+", text):
         return str(int(text) // 2 if int(text) > 1 else 1 - int(text))
     return repr(float(text) / 2) if float(text) else "0.5"
@@ -71,14 +73,14 @@ def plan_all_targets(paper: str) -> tuple[dict[str, Call], dict[str, Step]]:
     """Return the calls that all targets of a paper plan, and the published steps."""
     targets = [target for target, _ in list_targets(paper)]
     outputs = [output for _, outputs in list_targets(paper) for output in outputs]
-    return plan(EXAMPLES / paper, targets), collect_published_steps(paper, outputs)
+    return plan_targets(EXAMPLES / paper, targets), collect_published_steps(paper, outputs)
 
 
-def is_noticed(paper: str, folder: Path) -> bool:
-    """Say whether the plan of a copy of the examples differs from the published steps, or is refused."""
+def is_detected(paper: str, folder: Path) -> bool:
+    """Return whether the plan of a copy of the examples is rejected, or differs from the published steps."""
     before, published = plan_all_targets(paper)
     try:
-        calls = plan(folder / paper, [target for target, _ in list_targets(paper)])
+        calls = plan_targets(folder / paper, [target for target, _ in list_targets(paper)])
     except (AssertionError, ValueError):
         return True
     if set(calls) != set(published):
@@ -89,7 +91,7 @@ def is_noticed(paper: str, folder: Path) -> bool:
         if call == before[output]:
             continue
         try:
-            if resolve(call).compare(published[output]):
+            if resolve_call(call).compare(published[output]):
                 return True
         except (AssertionError, WsssError):
             return True
@@ -105,25 +107,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("paper", "file"), [(paper, file) for paper in PAPERS for file in FILES[paper]])
-def test_every_change_of_a_makefile_is_noticed(folder, paper, file):
-    assert not is_noticed(paper, folder)
+def test_detects_every_change_of_a_makefile(folder, paper, file):
+    assert not is_detected(paper, folder)
     path = folder / paper / file
     lines = path.read_text(encoding="utf-8").splitlines()
-    unnoticed, count = [], 0
+    undetected, num_changes = [], 0
     for change in list_changes(paper, lines):
         line = lines[change.line]
         changed = line[:change.start] + change.text + line[change.end:]
         path.write_text("\n".join([*lines[:change.line], changed, *lines[change.line + 1:]]) + "\n", encoding="utf-8")
-        count += 1
-        if not is_noticed(paper, folder):
-            unnoticed.append(f"{file}:{change.line + 1}: {changed}")
+        num_changes += 1
+        if not is_detected(paper, folder):
+            undetected.append(f"{file}:{change.line + 1}: {changed}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert count >= 5
-    assert not unnoticed, "\n" + "\n".join(unnoticed)
+    assert num_changes >= 5
+    assert not undetected, "\n" + "\n".join(undetected)
 
 
 def change_value(value: Any) -> Any:
-    """Return another value of the same kind."""
+    """Return a different value of the same kind."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
@@ -140,29 +142,29 @@ def write_recipe(name: str, settings: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(("file", "name"), RECIPES, ids=[f"{file} {name}" for file, name in RECIPES])
-def test_every_change_of_a_recipe_is_noticed(tmp_path, file, name):
-    settings = section(str(EXAMPLES / "recipes" / file), name, set(read_published_recipe(file, name).settings))
+def test_detects_every_change_of_a_recipe(tmp_path, file, name):
+    settings = read_section(str(EXAMPLES / "recipes" / file), name, set(read_published_recipe(file, name).settings))
     assert settings
-    unnoticed = []
+    undetected = []
     for index, (key, value) in enumerate(settings.items()):
-        path = tmp_path / f"{index}.toml"  # a path of its own, since calls are resolved once
+        path = tmp_path / f"{index}.toml"  # a new path, because resolved calls are cached by path
         path.write_text(write_recipe(name, {**settings, key: change_value(value)}), encoding="utf-8")
         try:
             lines = resolve_recipe(path, name).compare(read_published_recipe(file, name))
         except (AssertionError, WsssError):
             continue
-        unnoticed += [] if [line for line in lines if line.startswith(f"{key}:")] else [f"{key} = {value!r}"]
-    assert not unnoticed
+        undetected += [] if [line for line in lines if line.startswith(f"{key}:")] else [f"{key} = {value!r}"]
+    assert not undetected
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_every_setting_of_every_step_is_compared(paper):
-    """Defaults too: a step with one other value, or one more or less, differs in that alone."""
+def test_compares_every_setting_of_every_step(paper):
+    """A step with one changed or one missing setting, also a default, differs in exactly that setting."""
     calls, published = plan_all_targets(paper)
     assert set(calls) == set(published)
     for step in published.values():
         for name, value in step.settings.items():
-            others = {key: kept for key, kept in step.settings.items() if key != name}
+            others = {key: value for key, value in step.settings.items() if key != name}
             for settings in ({**others, name: change_value(value)}, others):
                 lines = Step(step.command, settings, step.inputs).compare(step)
                 assert len(lines) == 1 and lines[0].startswith(f"{name}: ")

@@ -1,4 +1,4 @@
-"""The examples' table and choice of a value, as their Makefiles call them."""
+"""table.py and best.py of the examples, called as in their Makefiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
-def run(script: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_script(script: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(EXAMPLES / script), *args], cwd=cwd, capture_output=True, text=True,
                           check=False)
 
@@ -26,29 +26,30 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_rows_of_equal_name_are_seeds_with_mean_and_deviation(results: Path) -> None:
-    done = run("table.py", "CAM@train=a.json", "CAM@train=b.json", "net@val=c.json", "--tsv", cwd=results)
+def test_rows_of_equal_name_give_mean_and_deviation(results: Path) -> None:
+    done = run_script("table.py", "CAM@train=a.json", "CAM@train=b.json", "net@val=c.json", "--tsv", cwd=results)
     assert done.returncode == 0
     assert done.stdout.splitlines()[1:] == [
         "CAM\ttrain\t7\t42.0 +- 2.8 (2 seeds)\tconstant:0.3, constant:0.2\tits ground truth",
         "net\tval\t7\t42.0\t-\t-"]
 
 
-def test_the_mean_of_all_rows_counts_each_once(results: Path) -> None:
-    done = run("table.py", "x@voc=a.json", "x@voc=b.json", "x@city=c.json", "--average", "x", "--tsv", cwd=results)
+def test_average_counts_each_row_once(results: Path) -> None:
+    done = run_script("table.py", "x@voc=a.json", "x@voc=b.json", "x@city=c.json", "--average", "x", "--tsv",
+                      cwd=results)
     assert done.stdout.splitlines()[-1] == "x\tmean of 2\t-\t42.0\t-\t-"
 
 
-def test_a_row_whose_file_is_missing(results: Path) -> None:
-    assert run("table.py", "CAM=none.json", cwd=results).returncode == 66
-    done = run("table.py", "CAM=none.json", "net=c.json", "--skip-missing", "--markdown", cwd=results)
+def test_row_with_a_missing_file(results: Path) -> None:
+    assert run_script("table.py", "CAM=none.json", cwd=results).returncode == 66
+    done = run_script("table.py", "CAM=none.json", "net=c.json", "--skip-missing", "--markdown", cwd=results)
     assert [line.split(" | ")[0] for line in done.stdout.splitlines()] == ["| ", "| ---", "| net"]
 
 
-def test_the_best_value_is_chosen_and_said_to_be_chosen_on_the_truth(results: Path) -> None:
-    done = run("best.py", "constant:0.3=a.json", "constant:0.2=b.json", "-o", "best.json", cwd=results)
+def test_best_value_is_recorded_as_chosen_on_the_ground_truth(results: Path) -> None:
+    done = run_script("best.py", "constant:0.3=a.json", "constant:0.2=b.json", "-o", "best.json", cwd=results)
     assert (done.returncode, done.stdout) == (0, "constant:0.2\n")
-    chosen = json.loads((results / "best.json").read_text())
-    assert chosen["miou"] == 0.44
-    assert chosen["background"] == {"rule": "constant", "value": 0.2, "chosen_on": "ground-truth", "of": 2}
-    assert run("best.py", "constant:0.3", cwd=results).returncode == 65
+    best = json.loads((results / "best.json").read_text())
+    assert best["miou"] == 0.44
+    assert best["background"] == {"rule": "constant", "value": 0.2, "chosen_on": "ground-truth", "of": 2}
+    assert run_script("best.py", "constant:0.3", cwd=results).returncode == 65

@@ -12,7 +12,7 @@ PATIENCE = 600.0
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None = None) -> bool:
-    """Waits until `condition()` holds, or `process` has ended; returns whether the condition holds.
+    """Wait until `condition()` holds, or `process` has ended; return whether the condition holds.
 
     Raises TimeoutError after `PATIENCE` seconds.
     """

@@ -1,4 +1,4 @@
-"""The command line: the stages in the order of the work."""
+"""The command line: its commands are the stages, in the order of the work."""
 
 from __future__ import annotations
 
@@ -12,61 +12,66 @@ import typer
 from typer.core import TyperGroup
 
 from stages import STAGES, VERSION
-from stages.errors import refused_write
-from wsss_cli.command import BROKEN_PIPE, add
+from stages.errors import explain_write_error
+from wsss_cli.command import BROKEN_PIPE_CODE, CONTEXT_SETTINGS, add_command
+from wsss_cli.help_pages import Command, Group
+
+HELP = "help"
 
 
-class _Stages(TyperGroup):
-    """The stages in the order of the work; what the parser refuses is told in one line, as everything else is."""
+class _CommandLine(Group):
+    """All stages. An error of the parser takes one line, as every other error does."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
              standalone_mode: bool = True, windows_expand_args: bool = True, **extra: Any) -> Any:
         """Run the command line, and end the process unless `standalone_mode` is off."""
         try:
-            ended = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
             sys.stdout.flush()
-        except OSError as error:  # of a page of help, on a full disk: commands answer for themselves
-            ended = _unwritten(error)
+        except OSError as error:  # a page of help that can't be written; commands handle their own errors
+            code = _print_write_error(error)
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise
-            ended = _refused(error)
+            code = _print_usage_error(error)
         if standalone_mode:
-            sys.exit(ended if isinstance(ended, int) else 0)
-        return ended
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
 
     def list_commands(self, ctx: object) -> list[str]:
         """Return the names in the order of the table of stages."""
-        return [stage.name for stage in STAGES]
+        return [*(stage.name for stage in STAGES), HELP]
 
 
-def _unwritten(error: OSError) -> int:
-    """Answer where standard output can't be written to, into which nothing may be flushed at exit."""
+def _print_write_error(error: OSError) -> int:
+    """Report that standard output can't be written, and keep Python from flushing into it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if isinstance(error, BrokenPipeError):
-        return BROKEN_PIPE
-    answer = refused_write(error, "standard output")
-    print(f"wsss: {answer}", file=sys.stderr)
-    return answer.code
+        return BROKEN_PIPE_CODE
+    write_error = explain_write_error(error, "standard output")
+    print(f"wsss: {write_error}", file=sys.stderr)
+    return write_error.code
 
 
-def _refused(error: Any) -> int:
-    """Tell what the parser refuses; it has a page of help to tell where nothing was given."""
-    told = error.format_message()
-    if "\n" in told:
+def _print_usage_error(error: Any) -> int:
+    """Print an error of the parser in one line; where a command is missing, it is the page of help instead."""
+    message = error.format_message()
+    if "\n" in message:
         error.show()
     else:
         command = error.ctx.command_path if getattr(error, "ctx", None) else "wsss"
-        print(f"{command}: {told[:1].lower()}{told[1:].rstrip('.')}; see {command} --help", file=sys.stderr)
+        sentence = f"{message[:1].lower()}{message[1:]}"
+        end = "" if sentence.endswith((".", "?")) else "."
+        print(f"{command}: {sentence}{end} See `{command} --help`.", file=sys.stderr)
     return int(error.exit_code)
 
 
-app = typer.Typer(name="wsss", cls=_Stages, no_args_is_help=True, rich_markup_mode=None, add_completion=False,
-                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(name="wsss", cls=_CommandLine, no_args_is_help=True, rich_markup_mode=None,
+                  pretty_exceptions_enable=False, context_settings=CONTEXT_SETTINGS)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         print(f"wsss {VERSION}")
         raise typer.Exit
 
@@ -74,9 +79,9 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def wsss(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
                                                help="Show the version.")] = False) -> None:
-    """Image tags or captions to pixel masks and trained segmentation networks.
+    """Turn image tags or captions into pixel masks and trained segmentation networks.
 
-    Stages read and write HDF5 shards and print the paths that they have finished, so they pipe:
+    Each stage reads and writes HDF5 shards and prints the paths of finished files, so stages can be piped:
 
     \b
         wsss index voc VOCdevkit/VOC2012 --split train -o train.h5
@@ -85,16 +90,54 @@ def wsss(version: Annotated[bool, typer.Option("--version", callback=_print_vers
         wsss train-seg train.h5 --masks masks --weights cam.safetensors -o seg.safetensors
         wsss segment net val.h5 --net seg.safetensors -o val | wsss eval
 
-    Exit codes: 0 done or up to date; 2 usage; 65 bad data or refused images; 66 input missing; 69 weights, device
-    or package unavailable; 70 our fault; 73 output exists with other settings; 74 I/O error, work kept;
-    75 stopped, run again; 130 second Ctrl-C; 141 reader of standard output went away.
+    A command that was interrupted resumes when it is run again; finished output is skipped.
+
+    \b
+    Exit codes:
+       0  done, or already up to date
+       2  invalid arguments
+      65  invalid input data, or more images failed than --allow-errors permits
+      66  an input does not exist
+      69  weights, a device or a package is not available
+      70  a bug in wsss
+      73  the output exists with other settings, or cannot be created
+      74  reading or writing failed, or memory ran out; finished work is kept
+      75  stopped by a signal; run the same command again to resume
+     130  stopped by a second Ctrl-C
+     141  the reader of standard output went away
     """
 
 
-for _stage in STAGES:
-    _module = importlib.import_module(f"wsss_cli.{_stage.folder}")
-    if hasattr(_module, "app"):
-        app.add_typer(_module.app, name=_stage.name)
-    else:
-        add(app, _stage.name, stage=_stage.name, run=_module.run, config=_module.CONFIG, example=_module.EXAMPLE,
-            text=_module.TEXT, inputs=_module.INPUTS, named=getattr(_module, "NAMED", ()), extra=_module.EXTRA)
+_WORDS = typer.Argument(metavar="COMMAND...", help="A stage, or one of its methods: cams cnn.", show_default=False)
+
+
+@app.command(HELP, cls=Command, context_settings=CONTEXT_SETTINGS, short_help="Show the help of a command.")
+def show_help(ctx: typer.Context, words: Annotated[list[str] | None, _WORDS] = None) -> None:
+    """Show the help of a command.
+
+    \b
+    Example:
+        wsss help cams cnn
+    """
+    context: Any = ctx.parent
+    for word in words or ():
+        if not isinstance(context.command, TyperGroup):
+            context.fail(f"No such command {word!r}: it has no commands of its own")
+        _, command, _ = context.command.resolve_command(context, [word])
+        context = type(context)(command, info_name=word, parent=context)
+    print(context.get_help())
+
+
+def _add_stages() -> None:
+    for stage in STAGES:
+        module = importlib.import_module(f"wsss_cli.{stage.folder}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=stage.name)
+        else:
+            add_command(app, stage.name, stage=stage.name, run=module.run, config=module.CONFIG,
+                        example=module.EXAMPLE, summary=module.SUMMARY, description=module.DESCRIPTION,
+                        argument=module.ARGUMENT, named_inputs=getattr(module, "NAMED_INPUTS", ()),
+                        option_groups=module.OPTION_GROUPS)
+
+
+_add_stages()

@@ -1,68 +1,76 @@
-"""`wsss cams cnn`."""
+"""`wsss cams cnn | clip-es | mctformer | gradcam`."""
 
 from __future__ import annotations
 
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.flow.execution import Summary
-from wsss_cli.command import Call, add, group
-from wsss_cli.options import CLIP, MAP, OUTPUT, REFUSED, REPLACE, ROOT, Named
+from wsss_cli.command import Call, add_command, create_group
+from wsss_cli.options import CLIP, EXECUTION_OPTIONS, FAILED_IMAGES, OUTPUT, OVERWRITE, ROOT, NamedInput
 
-app = group("cams", "Class activation maps.")
+app = create_group("cams", "Compute class activation maps (CAMs).")
+_OPTION_GROUPS = (OUTPUT, ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
 
 
-def _cnn(call: Call) -> Summary:
+def _run_cnn(call: Call) -> Summary:
     from stages.cams.stage import run_cnn
     return call.run(run_cnn)
 
 
-add(app, "cnn", stage="cams cnn", run=_cnn, config=CnnConfig, inputs="INDEX...",
+add_command(
+    app, "cnn", stage="cams cnn", run=_run_cnn, config=CnnConfig, argument="INDEX...",
     example="wsss cams cnn train.h5 --net cam.safetensors -o cams",
-    text="Maps of a classifier of train-cls, over scales and mirror images. Reads images and labels of shards of "
-         "kind index. Writes shards of kind cams: class_ids, cam (foreground only, each divided by its maximum) and "
-         "scores.",
-    named=(Named("net", "FILE", "A net of train-cls."),), extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))
+    summary="CAMs of a classifier trained with train-cls, summed over image scales and mirrored images.",
+    description="Reads images and labels from index shards. Writes cams shards with class_ids, cam (foreground classes "
+                "only, each divided by its maximum) and scores.",
+    named_inputs=(NamedInput("net", "FILE", "Classifier trained with train-cls."),), option_groups=_OPTION_GROUPS)
 
 
-def _clip_es(call: Call) -> Summary:
+def _run_clip_es(call: Call) -> Summary:
     from stages.cams.stage import run_clip_es
     return call.run(run_clip_es)
 
 
-add(app, "clip-es", stage="cams clip-es", run=_clip_es, config=ClipEsConfig, inputs="INDEX|IMAGE...",
+add_command(
+    app, "clip-es", stage="cams clip-es", run=_run_clip_es, config=ClipEsConfig, argument="INDEX|IMAGE...",
     example="wsss cams clip-es train.h5 -o cams",
-    text="Maps of a frozen CLIP, so that no net is to be trained: softmax-GradCAM, refined by its attention. Reads "
-         "images and labels of shards of kind index, or image files (then a picture OUT/<id>.png is written beside). "
-         "Writes shards of kind cams: class_ids, cam (foreground only, each between 0 and 1, at patch resolution) and "
-         "scores.",
-    named=(*CLIP,
-           Named("save_raw", "RUN", "Also write the unrefined maps, as a run of their own.", required=False)),
-    extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))
+    summary="CAMs of a frozen CLIP model, without training: softmax-GradCAM refined by attention (CLIP-ES).",
+    description="Reads images and labels from index shards, or image files, for each of which it also draws "
+                "OUT/<id>.png. Writes cams shards with class_ids, cam (foreground classes only, between 0 and 1, one "
+                "value per patch) and scores.",
+    named_inputs=(*CLIP, NamedInput("save_raw", "RUN", "Also write the CAMs before their refinement, to this run "
+                                    "folder.", required=False)),
+    option_groups=_OPTION_GROUPS)
 
 
-def _mctformer(call: Call) -> Summary:
+def _run_mctformer(call: Call) -> Summary:
     from stages.cams.stage import run_mctformer
     return call.run(run_mctformer)
 
 
-add(app, "mctformer", stage="cams mctformer", run=_mctformer, config=MctformerConfig, inputs="INDEX...",
+add_command(
+    app, "mctformer", stage="cams mctformer", run=_run_mctformer, config=MctformerConfig, argument="INDEX...",
     example="wsss cams mctformer train.h5 --net mct.safetensors -o cams",
-    text="Maps of an MCTformer: what its class tokens attend to, fused with its patch classifier and refined by the "
-         "affinity of the patches. Reads images and labels of shards of kind index. Writes shards of kind cams: "
-         "class_ids, cam (foreground only, each stretched from 0 to 1, at patch resolution) and scores.",
-    named=(Named("net", "FILE", "A net of train-cls mctformer."),), extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))
+    summary="CAMs of an MCTformer: class-token attention, fused with patch CAMs and refined by patch affinity.",
+    description="Reads images and labels from index shards. Writes cams shards with class_ids, cam (foreground classes "
+                "only, each scaled to the range 0 to 1, one value per patch) and scores.",
+    named_inputs=(NamedInput("net", "FILE", "MCTformer trained with train-cls mctformer or csd."),),
+    option_groups=_OPTION_GROUPS)
 
 
-def _gradcam(call: Call) -> Summary:
+def _run_gradcam(call: Call) -> Summary:
     from stages.cams.stage import run_gradcam
     return call.run(run_gradcam)
 
 
-add(app, "gradcam", stage="cams gradcam", run=_gradcam, config=GradcamConfig, inputs="INDEX...",
+add_command(
+    app, "gradcam", stage="cams gradcam", run=_run_gradcam, config=GradcamConfig, argument="INDEX...",
     example="wsss cams gradcam train.h5 --net timm:resnet50 --weights mine.pth --layer layer4 -o cams",
-    text="Grad-CAM of any classifier (a net of train-cls or another) at any layer. Reads images and labels of shards "
-         "of kind index. Writes shards of kind cams: class_ids, cam (foreground only, each divided by its maximum) and "
-         "scores.",
-    named=(Named("net", "FILE|NAME", "A net of train-cls, or a network of timm or torchvision."),
-           Named("weights", "FILE", "With a NAME: its weights, with one output per class of the index.",
-                 required=False)),
-    extra=(OUTPUT, ROOT, REPLACE, MAP, REFUSED))
+    summary="Grad-CAM of any classifier, at any layer.",
+    description="Reads images and labels from index shards. Writes cams shards with class_ids, cam (foreground classes "
+                "only, each divided by its maximum) and scores.",
+    named_inputs=(
+        NamedInput("net", "FILE|NAME", "Classifier trained with train-cls, or the name of a timm or torchvision "
+                   "network."),
+        NamedInput("weights", "FILE", "Weights for a network given by name, with one output per class of the index.",
+                   required=False)),
+    option_groups=_OPTION_GROUPS)

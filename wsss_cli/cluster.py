@@ -1,4 +1,4 @@
-"""`wsss cluster`."""
+"""`wsss cluster finch | kmeans`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from functools import partial
 
 from stages.cluster.config import FinchConfig, KmeansConfig
 from stages.flow.execution import Summary
-from wsss_cli.command import Call, add, group
-from wsss_cli.options import FILE, INDEX, LOG, REFUSED, REPLACE, Named
+from wsss_cli.command import Call, add_command, create_group
+from wsss_cli.options import FAILED_IMAGES, FILE, INDEX, LOG, OVERWRITE, NamedInput
 
-app = group("cluster", "Sub-categories of every class.")
-SHEET = Named("sheet", "FILE.png", "Also draw a contact sheet of the clusters.", required=False)
-EXTRA = (FILE, INDEX, REPLACE, LOG, {"allow_errors": REFUSED["allow_errors"]})
+app = create_group("cluster", "Divide every class into sub-categories by clustering features.")
+_SHEET = NamedInput("sheet", "FILE.png", "Also draw a contact sheet of the clusters.", required=False)
+_OPTION_GROUPS = (FILE, INDEX, OVERWRITE, LOG, {"allow_errors": FAILED_IMAGES["allow_errors"]})
 
 
 def _run(method: str, call: Call) -> Summary:
@@ -19,15 +19,19 @@ def _run(method: str, call: Call) -> Summary:
     return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
 
 
-add(app, "finch", stage="cluster finch", run=partial(_run, "finch"), config=FinchConfig, inputs="FEATURES...",
+add_command(
+    app, "finch", stage="cluster finch", run=partial(_run, "finch"), config=FinchConfig, argument="FEATURES...",
     example="wsss cluster finch features -o clusters.h5 --sheet clusters.png",
-    text="First neighbours (FINCH), without a number of clusters. Reads shards of kind features. Writes one shard of "
-         "kind clusters: assignment and n_clusters of the chosen partition, and all partitions. Holds all features "
-         "(4 bytes a number, twice), those of the largest class four times more, and a block of their distances; for "
-         "each partition 4 bytes an image and class.",
-    named=(SHEET,), extra=EXTRA)
-add(app, "kmeans", stage="cluster kmeans", run=partial(_run, "kmeans"), config=KmeansConfig, inputs="FEATURES...",
+    summary="Cluster by first neighbours (FINCH); the number of clusters need not be known.",
+    description="Reads features shards. Writes one clusters shard with assignment and n_clusters of the chosen "
+                "partition, and all partitions. Memory: twice the size of the features (4 bytes per number), four more "
+                "times that of the largest class, a block of their distances, and 4 bytes per image and class for each "
+                "partition.",
+    named_inputs=(_SHEET,), option_groups=_OPTION_GROUPS)
+add_command(
+    app, "kmeans", stage="cluster kmeans", run=partial(_run, "kmeans"), config=KmeansConfig, argument="FEATURES...",
     example="wsss cluster kmeans features --clusters 10 -o clusters.h5",
-    text="K-means. Reads shards of kind features. Writes one shard of kind clusters: assignment and n_clusters. "
-         "Holds all features (4 bytes a number, twice), and those of the largest class seven times more.",
-    named=(SHEET,), extra=EXTRA)
+    summary="Cluster with k-means.",
+    description="Reads features shards. Writes one clusters shard with assignment and n_clusters. Memory: twice the "
+                "size of the features (4 bytes per number), and seven more times that of the largest class.",
+    named_inputs=(_SHEET,), option_groups=_OPTION_GROUPS)

@@ -1,8 +1,9 @@
-"""One way to run every command: options to Config, inputs and output; errors to one line and a code."""
+"""Run every command in the same way: options to a Config, paths to inputs, errors to one line and an exit code."""
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -12,22 +13,43 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.errors import BadData, MissingInput, UsageError, WsssError, refused_memory, refused_write
+from stages.errors import BadData, MissingInput, UsageError, WsssError, explain_memory_error, explain_write_error
 from stages.flow.execution import Inputs, Output, Stop, Summary, parse_task
-from stages.flow.stream import LivePaths
-from stages.settings import checked
+from stages.flow.path_stream import LivePaths
+from stages.settings import validate_config
 from wsss_cli import options
-from wsss_cli.options import Named, Variants
+from wsss_cli.help_pages import Command, Group
+from wsss_cli.options import ConfigVariants, NamedInput
 from wsss_cli.report import TerminalReport
 
-_FAULT = 70
-BROKEN_PIPE = 141
+_INTERNAL_ERROR_CODE = 70
+_INTERRUPTED_CODE = 130
+BROKEN_PIPE_CODE = 141
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+_SHARDS = "shards, or run folders. Paths are read from standard input when omitted or -."
+_ARGUMENT_HELP = {
+    "INDEX...": f"Index {_SHARDS}",
+    "INDEX|IMAGE...": "Index shards, or image files. Paths are read from standard input when omitted or -.",
+    "CAMS...": f"CAM {_SHARDS}",
+    "MASKS...": f"Mask {_SHARDS}",
+    "FEATURES...": f"Feature {_SHARDS}",
+    "RUN...": "Shards, or run folders. Paths are read from standard input when omitted or -.",
+    "FILE...": "Shards or network files. Paths are read from standard input when omitted or -.",
+    "FILE|FOLDER...": "Shards, network files or run folders. Paths are read from standard input when omitted or -.",
+    "ROOT": "Folder of the data set.",
+    "TABLE": "Table of image ids or paths and their tags.",
+    "JSON": "COCO file of instances or captions.",
+    "DIR": "Folder with one folder of images per class.",
+    "TAR...": "Archives of images and captions. Paths are read from standard input when omitted or -.",
+}
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a command hands to its stage."""
+    """What a command passes to its stage."""
 
+    stage: str
     config: Any
     inputs: Inputs
     output: Output
@@ -35,97 +57,111 @@ class Call:
     report: TerminalReport
     values: Mapping[str, Any]
 
-    def run(self, run: Callable[..., Summary]) -> Summary:
+    def run(self, run_stage: Callable[..., Summary]) -> Summary:
         """Call a stage's `run`."""
-        return run(self.config, self.inputs, self.output, stop=self.stop, report=self.report)
+        return run_stage(self.config, self.inputs, self.output, stop=self.stop, report=self.report)
 
 
-def group(name: str, line: str) -> typer.Typer:
-    """Return the sub-commands of a stage that has several methods."""
-    return typer.Typer(name=name, help=line, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+def create_group(name: str, summary: str) -> typer.Typer:
+    """Return an empty group of commands, for a stage that has several methods."""
+    return typer.Typer(name=name, cls=Group, help=summary, short_help=summary, no_args_is_help=True,
+                       rich_markup_mode=None, add_completion=False)
 
 
-def add(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summary | None], config: type | Variants,
-        example: str, text: str, inputs: str = "INPUT...", named: tuple[Named, ...] = (),
-        extra: tuple[Mapping[str, tuple[Any, Any]], ...] = ()) -> None:
+def add_command(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summary | None],
+                config: type | ConfigVariants, example: str, summary: str, description: str,
+                argument: str = "INPUT...", named_inputs: tuple[NamedInput, ...] = (),
+                option_groups: tuple[Mapping[str, tuple[Any, Any]], ...] = ()) -> None:
     """Add a command to `app`.
 
-    `example` leads its help, `text` says what it reads and writes, `inputs` is the metavar of its arguments ("": it
-    has none), `named` are its further inputs, `extra` the groups of execution options that it takes.
+    Its help shows `summary` (one sentence), `example`, and `description` (what it reads and writes). `argument` is the
+    metavar of its positional arguments ("": it has none), `named_inputs` are inputs with an option of their own,
+    `option_groups` the options it shares with other commands.
     """
-    described = typer.Argument(metavar=inputs or None, hidden=not inputs, show_default=False,
-                               help="Paths; - or nothing: one a line on standard input.")
-    argument: dict[str, tuple[Any, Any]] = {"paths": (Annotated[list[str], described], [])}
-    groups = (argument, *extra, options.named_options(named), options.config_options(config), options.TALK)
+    described = typer.Argument(metavar=argument or None, hidden=not argument, show_default=False,
+                               help=_ARGUMENT_HELP.get(argument))
+    paths: dict[str, tuple[Any, Any]] = {"paths": (Annotated[list[str], described], [])}
+    groups = (paths, options.build_input_options(named_inputs), *option_groups, options.build_config_options(config),
+              options.COMMON)
 
     def command(**values: Any) -> None:
-        _guarded(stage, values, lambda: _carry_out(stage, values, config, named, run))
+        _run_guarded(stage, values, lambda: _run_command(stage, values, config, named_inputs, run))
 
-    command.__signature__ = options.signature(*groups)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
+    signature = options.build_signature(*groups)
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
     lines = "\n".join(f"    {line}" for line in example.strip().splitlines())
-    command.__doc__ = f"Example:\n\b\n{lines}\n\n{text}"
-    app.command(name, help=f"\b\nExample:\n{lines}\n\n{text}", short_help=text.split(".")[0] + ".",
-                context_settings={"help_option_names": ["-h", "--help"]})(command)
+    app.command(name, cls=Command, help=f"{summary}\n\n\b\nExample:\n{lines}\n\n{description}", short_help=summary,
+                context_settings=CONTEXT_SETTINGS)(command)
 
 
-def _carry_out(stage: str, values: dict[str, Any], config: type | Variants, named: tuple[Named, ...],
-               run: Callable[[Call], Summary | None]) -> int:
-    taken = _take_recipe(values, config, stage)
-    settings = checked(options.build_config(config, values))
+def _run_command(stage: str, values: dict[str, Any], config: type | ConfigVariants,
+                 named_inputs: tuple[NamedInput, ...], run: Callable[[Call], Summary | None]) -> int:
+    """Run a stage with the values of all options; return the exit code."""
+    recipe_has_section = _apply_recipe(values, config, stage)
+    settings = validate_config(options.build_config(config, values))
     report = TerminalReport(quiet=values["quiet"], verbose=bool(values["verbose"]))
-    if not taken:
-        report.tell(f"{values['config_file']} has no settings in [{stage.replace(' ', '.')}], so none is taken from it")
+    if not recipe_has_section:
+        report.info(f"{values['config_file']} has no section [{stage.replace(' ', '.')}], so it changes no setting of "
+                    "this command.")
     stop = Stop()
-    stop.install()
-    paths = _paths(values["paths"], values.get("null", False))
-    inputs = Inputs(paths, _named(named, values), values.get("index") or None, values.get("root") or None)
-    output = Output(
-        Path(values.get("output") or ""), task=parse_task(values.get("task") or None),
-        allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
-        workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
-        **{name: values.get(name, False) for name in ("force", "retry", "strict", "dry_run", "keep_going")})
-    output.check_apart(inputs)
-    Summary().exceeds(output.allow_errors)  # a bad --allow-errors is told before the work, not after it
+    stop.install_handlers()
+    paths = _collect_paths(values["paths"], null=values.get("null", False))
+    inputs = Inputs(paths, _collect_named_inputs(named_inputs, values), values.get("index") or None,
+                    values.get("root") or None)
+    output = _build_output(values)
+    output.check_not_input(inputs)
+    Summary().has_more_errors_than(output.allow_errors)  # an invalid --allow-errors is an error before the work starts
     with report:
-        summary = run(Call(settings, inputs, output, stop, report, values)) or Summary()
-    if summary.exceeds(output.allow_errors):
-        report.tell(f"wsss {stage}: {summary.errors} of {summary.items} images were refused; see wsss info, "
-                    "mend them and use --retry, or --allow-errors", always=True)
+        summary = run(Call(stage, settings, inputs, output, stop, report, values)) or Summary()
+    if summary.has_more_errors_than(output.allow_errors):
+        report.info(f"wsss {stage}: {summary.num_failed} of {summary.num_images} images failed. `wsss info` lists them "
+                    "with the reasons. Fix them and run the same command with --retry, or accept them with "
+                    "--allow-errors.", always=True)
         return BadData.code
     return 0
 
 
-def _take_recipe(values: dict[str, Any], config: type | Variants, stage: str) -> bool:
-    """Fill in what the recipe says and the command line does not; False for a recipe that says nothing to the stage."""
+def _build_output(values: Mapping[str, Any]) -> Output:
+    flags = ("force", "retry", "strict", "dry_run", "keep_going")
+    return Output(Path(values.get("output") or ""), task=parse_task(values.get("task") or None),
+                  allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
+                  workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
+                  **{name: values.get(name, False) for name in flags})
+
+
+def _apply_recipe(values: dict[str, Any], config: type | ConfigVariants, stage: str) -> bool:
+    """Set the options that the command line leaves out to the values of the recipe.
+
+    Return False if there is a recipe without settings for this stage.
+    """
     if not values.get("config_file"):
         return True
-    from wsss_cli.recipe import section
-    found = section(values["config_file"], stage, set(options.config_options(config)))
-    for name, value in found.items():
+    from wsss_cli.recipe import read_section
+    settings = read_section(values["config_file"], stage, set(options.build_config_options(config)))
+    for name, value in settings.items():
         if values["ctx"].get_parameter_source(name).name in ("DEFAULT", "DEFAULT_MAP"):
             values[name] = value
-    return bool(found)
+    return bool(settings)
 
 
-def _named(named: tuple[Named, ...], values: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return the further inputs, None for one that was left out. Raises UsageError for one that is empty."""
-    for one in named:
-        if values[one.name] is not None and not values[one.name].strip():
-            raise UsageError(f"{options.option_name(one.name)} is empty", f"give {one.metavar}, or leave it out")
-    return {one.name: values[one.name] for one in named}
+def _collect_named_inputs(named_inputs: tuple[NamedInput, ...], values: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the named inputs, None for one that was left out. Raise UsageError for one that is empty."""
+    for named in named_inputs:
+        if values[named.name] is not None and not values[named.name].strip():
+            raise UsageError(f"{options.option_name(named.name)} is empty", f"Give {named.metavar}, or leave it out")
+    return {named.name: values[named.name] for named in named_inputs}
 
 
-def _paths(given: list[str], null: bool) -> LivePaths | list[str]:
-    if given and given != ["-"]:
-        return given
-    if given or _stdin_has_paths():
+def _collect_paths(arguments: list[str], *, null: bool) -> LivePaths | list[str]:
+    if arguments and arguments != ["-"]:
+        return arguments
+    if arguments or _stdin_has_paths():
         return LivePaths(null=null)
     return []
 
 
 def _stdin_has_paths() -> bool:
-    import stat
     try:
         mode = os.fstat(0).st_mode
     except OSError:
@@ -133,8 +169,8 @@ def _stdin_has_paths() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -> None:
-    """Run `action`, and turn every exception into one line on standard error and an exit code."""
+def _run_guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -> None:
+    """Run `action`; turn every exception into one line on standard error and an exit code."""
     code = 0
     try:
         code = action()
@@ -142,49 +178,50 @@ def _guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int]) -
     except typer.Exit as ended:
         code = ended.exit_code
     except BrokenPipeError:
-        # The reader of standard output went away; nothing may be flushed into it at exit.
+        # The reader of standard output has gone; nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = BROKEN_PIPE
+        code = BROKEN_PIPE_CODE
     except WsssError as error:
-        code = _answer(stage, error, values)
+        code = _print_error(stage, error, values)
     except KeyboardInterrupt:
-        code = 130
+        code = _INTERRUPTED_CODE
     except OSError as error:
-        code = _answer(stage, _os_answer(error), values)
+        code = _print_error(stage, _explain_os_error(error), values)
     except Exception as error:
-        fault = WsssError(f"internal error ({type(error).__name__}: {error})",
-                          "this is a fault of wsss: --debug shows where")
-        code = _answer(stage, refused_memory(error, _with_less(values)) or fault, values)
+        internal_error = WsssError(f"internal error ({type(error).__name__}: {error})",
+                                   "This is a bug in wsss. Run the same command with --debug to see where it happened")
+        code = _print_error(stage, explain_memory_error(error, _suggest_less_memory(values)) or internal_error, values)
     raise typer.Exit(code)
 
 
-def _with_less(values: Mapping[str, Any]) -> str:
-    """Return what to do where memory ran out. The size of a batch is a setting: with another one nothing goes on."""
-    jobs = ", or with a smaller -j" if "jobs" in values else ""
-    settings = {"batch_size": "--batch-size", "crop_size": "--crop-size"}
-    sizes = [option for name, option in settings.items() if name in values]
-    anew = f"; with a smaller {' or '.join(sizes)} it begins anew" if sizes else ""
-    return f"run the same command where there is more memory{jobs}{anew}"
+def _suggest_less_memory(values: Mapping[str, Any]) -> str:
+    """Return what to do when memory runs out. Another batch size is another setting, so the work starts over."""
+    fewer_jobs = ", or with a smaller -j" if "jobs" in values else ""
+    options_by_name = {"batch_size": "--batch-size", "crop_size": "--crop-size"}
+    size_options = [option for name, option in options_by_name.items() if name in values]
+    smaller_sizes = (f". A smaller {' or '.join(size_options)} needs less memory, but starts over"
+                     if size_options else "")
+    return f"Run the same command on a machine with more memory{fewer_jobs}{smaller_sizes}"
 
 
-def _os_answer(error: OSError) -> WsssError:
+def _explain_os_error(error: OSError) -> WsssError:
     if isinstance(error, FileNotFoundError):
-        return MissingInput("is not there", where=str(error.filename))
+        return MissingInput("does not exist", where=str(error.filename))
     if isinstance(error, (PermissionError, IsADirectoryError)):
         return BadData(error.strerror or str(error), where=str(error.filename))
-    return refused_write(error, error.filename or "")
+    return explain_write_error(error, error.filename or "")
 
 
-def _answer(stage: str, error: WsssError, values: Mapping[str, Any]) -> int:
+def _print_error(stage: str, error: WsssError, values: Mapping[str, Any]) -> int:
     if values.get("debug"):
         traceback.print_exc()
     print(f"wsss {stage}: {error}", file=sys.stderr)
     return error.code
 
 
-def need_paths(call: Call, what: str = "INPUT") -> list[str]:
-    """Return the arguments as a list; UsageError when there are none."""
+def require_paths(call: Call, metavar: str = "INPUT") -> list[str]:
+    """Return the positional arguments as a list. Raise UsageError when there are none."""
     paths = list(call.inputs.paths)
     if not paths:
-        raise UsageError(f"{what} is missing", "see --help")
+        raise UsageError(f"{metavar} is missing", f"See `wsss {call.stage} --help`")
     return paths

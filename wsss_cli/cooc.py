@@ -9,49 +9,50 @@ from typing import Any
 from stages.cooc.config import CoocConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call
-from wsss_cli.options import FILE, JSON, LOG, REFUSED, REPLACE, Named
-from wsss_cli.tables import print_rows
+from wsss_cli.options import FAILED_IMAGES, FILE, JSON, LOG, OVERWRITE, NamedInput
+from wsss_cli.tables import print_table
 
 CONFIG = CoocConfig
 EXAMPLE = "wsss cooc train.h5 -o cooc.h5 --plot cooc.png"
-TEXT = ("Which classes appear together (CSD, eq. 1). Reads labels of shards of kind index. Writes one shard of kind "
-        "cooc: counts, the images that bear both classes; probability, each row of it divided by its sum; "
-        "single_label, the images that bear one class only. A class without samples has a row of zeros. Prints the "
-        "probabilities, a row a class: text on a terminal, TSV otherwise, or JSON with everything. Images with "
-        "unknown labels are left out and told. Holds the ids and labels of all images, about 300 bytes each.")
-EXTRA = (FILE, REPLACE, LOG, {"allow_errors": REFUSED["allow_errors"]}, JSON)
-NAMED = (Named("plot", "FILE.png", "Also draw the probabilities as a heat map.", required=False),)
-INPUTS = "INDEX..."
+SUMMARY = "Count which classes appear together in the same image."
+DESCRIPTION = ("This is equation 1 of CSD. Reads labels from index shards. Writes one cooc shard with counts (images "
+               "that have both classes), probability (each row divided by its sum; a row of zeros for a class without "
+               "images) and single_label (images that have one class only). Prints the probabilities, one row per "
+               "class: aligned text on a terminal, TSV otherwise, or everything as JSON. Images with unknown labels "
+               "are skipped and counted. Memory: the ids and labels of all images, about 300 bytes each.")
+OPTION_GROUPS = (FILE, OVERWRITE, LOG, {"allow_errors": FAILED_IMAGES["allow_errors"]}, JSON)
+NAMED_INPUTS = (NamedInput("plot", "FILE.png", "Also draw the probabilities as a heat map.", required=False),)
+ARGUMENT = "INDEX..."
 
 
 def run(call: Call) -> Summary:
-    """Call the stage and print what the shard says."""
-    from stages.cooc.stage import describe
-    from stages.cooc.stage import run as stage
-    summary = call.run(stage)
+    """Call the stage and print what the shard holds."""
+    from stages.cooc.stage import run as run_cooc
+    from stages.cooc.stage import summarise_shard
+    summary = call.run(run_cooc)
     if call.output.dry_run:
         return summary
-    result = describe(call.output.path)
+    result = summarise_shard(call.output.path)
     if call.values["json"]:
         json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
         print()
     else:
-        print_rows(_rows(result, short=sys.stdout.isatty()))
+        print_table(_build_rows(result, is_short=sys.stdout.isatty()))
     return summary
 
 
-def _rows(result: dict[str, Any], *, short: bool) -> list[tuple[str, ...]]:
-    """Return the table; a short one, for people, has numbers instead of names over its columns."""
+def _build_rows(result: dict[str, Any], *, is_short: bool) -> list[tuple[str, ...]]:
+    """Return the table. The short one, for people, has numbers instead of names above its columns."""
     names = list(result["single_label"])
-    numbers = [str(place) for place, _ in enumerate(names, 1)]
+    numbers = [str(number) for number, _ in enumerate(names, 1)]
     rows = []
     for number, name in zip(numbers, names, strict=True):
-        values = [_value(one, short) for one in result["probability"][name].values()]
-        rows.append((f"{number} {name}" if short else name, str(result["single_label"][name]), *values))
-    return [("class", "single_label", *(numbers if short else names)), *rows]
+        values = [_format_probability(value, is_short) for value in result["probability"][name].values()]
+        rows.append((f"{number} {name}" if is_short else name, str(result["single_label"][name]), *values))
+    return [("class", "single_label", *(numbers if is_short else names)), *rows]
 
 
-def _value(value: float, short: bool) -> str:
-    if not short:
+def _format_probability(value: float, is_short: bool) -> str:
+    if not is_short:
         return f"{value:.6f}"
     return f"{value:.2f}" if value else "."

@@ -5,18 +5,20 @@ from __future__ import annotations
 from stages.features.config import FeaturesConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call
-from wsss_cli.options import MAP, OUTPUT, REFUSED, REPLACE, ROOT, Named
+from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, OUTPUT, OVERWRITE, ROOT, NamedInput
 
 CONFIG = FeaturesConfig
 EXAMPLE = "wsss features train.h5 --net cam.safetensors -o features"
-TEXT = ("Pooled features of every image. Reads images and labels of shards of kind index, or image files, which bear "
-        "no class. Writes shards of kind features: features (N, D) and labels (N, C+1), a row an image; a refused "
-        "image's are 0.")
-INPUTS = "INDEX|IMAGE..."
-NAMED = (Named("net", "FILE|NAME", "A net of train-*, of train-text its CLIP's embedding; or a network as "
-               "[timm:|torchvision:|wsss:]NAME."),
-         Named("weights", "FILE|TAG", "With a NAME: its weights.", required=False))
-EXTRA = (OUTPUT, ROOT, REPLACE, MAP, REFUSED)
+SUMMARY = "Compute one pooled feature vector per image."
+DESCRIPTION = ("Reads images and labels from index shards, or image files, which have no labels. Writes features "
+               "shards with features (N, D) and labels (N, C+1), one row per image; the row of an image that "
+               "failed is 0.")
+ARGUMENT = "INDEX|IMAGE..."
+NAMED_INPUTS = (
+    NamedInput("net", "FILE|NAME", "Network trained with wsss (of train-text, its CLIP embedding is used), or a "
+               "network as [timm:|torchvision:|wsss:]NAME."),
+    NamedInput("weights", "FILE|TAG", "Weights for a network given by name.", required=False))
+OPTION_GROUPS = (OUTPUT, ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
 
 
 def run(call: Call) -> Summary:

@@ -9,45 +9,48 @@ from typing import Any
 from stages.flow.execution import Summary
 from stages.info.config import InfoConfig
 from wsss_cli import options
-from wsss_cli.command import Call, need_paths
-from wsss_cli.tables import print_rows
+from wsss_cli.command import Call, require_paths
+from wsss_cli.tables import print_table
 
 CONFIG = InfoConfig
 EXAMPLE = "wsss info cams/cams-00000-of-00003.h5"
-TEXT = ("What a file holds and how it was made. Reads any shard (index, cams, masks, ...) or net; of clusters "
-        "it tells how many each class has. Prints a table: "
-        "text on a terminal, TSV otherwise, or JSON with everything.")
-EXTRA = (options.JSON,)
-INPUTS = "FILE..."
+SUMMARY = "Show what a shard or network file holds and how it was made."
+DESCRIPTION = ("Reads a shard of any kind (index, cams, masks, ...) or a network file (net). Prints its contents, the "
+               "images that failed, and its provenance: aligned text on a terminal, TSV otherwise, or everything as "
+               "JSON.")
+OPTION_GROUPS = (options.JSON,)
+ARGUMENT = "FILE..."
 
 
 def run(call: Call) -> Summary:
-    """Call the stage and print what it says."""
-    from stages.info.stage import describe
-    described = [one for path in need_paths(call, "FILE") for one in describe(path, call.stop)]
+    """Call the stage and print what it returns."""
+    from stages.info.stage import describe_files
+    descriptions = [description for path in require_paths(call, "FILE")
+                    for description in describe_files(path, call.stop)]
     if call.values["json"]:
-        json.dump(described, sys.stdout, indent=1, ensure_ascii=False)
+        json.dump(descriptions, sys.stdout, indent=1, ensure_ascii=False)
         print()
         return Summary()
-    print_rows([("path", "key", "value"), *(row for one in described for row in _rows(one))])
+    print_table([("path", "key", "value"), *(row for description in descriptions for row in _build_rows(description))])
     return Summary()
 
 
-def _rows(described: dict[str, Any]) -> list[tuple[str, str, str]]:
-    path = described["path"]
-    rows = [(path, key, _short(value)) for key, value in described.items()
+def _build_rows(description: dict[str, Any]) -> list[tuple[str, str, str]]:
+    path = description["path"]
+    rows = [(path, key, _format_value(value)) for key, value in description.items()
             if key not in ("path", "clusters", "provenance")]
-    rows += [(path, f"clusters of {name}", _short(one)) for name, one in described.get("clusters", {}).items()]
-    for entry in described.get("provenance", []):
+    rows += [(path, f"clusters of {name}", _format_value(value))
+             for name, value in description.get("clusters", {}).items()]
+    for entry in description.get("provenance", []):
         name = " ".join(filter(None, (entry["stage"], entry.get("method"))))
-        rows.append((path, name, _short(entry["config"])))
+        rows.append((path, name, _format_value(entry["config"])))
     return rows
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_short(one)}" for key, one in value.items())
+        return ", ".join(f"{key}={_format_value(element)}" for key, element in value.items())
     if isinstance(value, list):
-        shown = [str(one) for one in value[:8]]
+        shown = [str(element) for element in value[:8]]
         return ", ".join([*shown, "..."] if len(value) > len(shown) else shown)
     return str(value)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from stages.flow.execution import Summary
 from stages.merge.config import MergeConfig
 from wsss_cli.command import Call
-from wsss_cli.options import INDEX, LOG, OUTPUT, REFUSED, REPLACE
+from wsss_cli.options import FAILED_IMAGES, INDEX, LOG, OUTPUT, OVERWRITE
 
 CONFIG = MergeConfig
 EXAMPLE = "wsss merge masks -o masks.h5"
-TEXT = ("Join the parts of a run into one shard, or into fewer. Reads a whole run of kind index, features, cams or "
-        "masks. Writes shards of the same kind: the same images in the same order, the refused ones, and their "
-        "history. Shards of several indexes need --index, which was merged of these. Holds one shard to be written, "
-        "three times.")
-EXTRA = (OUTPUT, {"index": INDEX["index"]}, REPLACE, LOG, {"allow_errors": REFUSED["allow_errors"]})
-INPUTS = "RUN..."
+SUMMARY = "Join the shards of a run into one shard, or into fewer."
+DESCRIPTION = ("Reads a complete run of kind index, features, cams or masks. Writes shards of the same kind with the "
+               "same images in the same order, the images that failed, and the provenance. If the shards were made "
+               "from several indexes, pass the merged index with --index. Memory: three times the size of one output "
+               "shard.")
+OPTION_GROUPS = (OUTPUT, {"index": INDEX["index"]}, OVERWRITE, LOG, {"allow_errors": FAILED_IMAGES["allow_errors"]})
+ARGUMENT = "RUN..."
 
 
 def run(call: Call) -> Summary:
     """Call the stage."""
-    from stages.merge.stage import run as stage
-    return call.run(stage)
+    from stages.merge.stage import run as run_merge
+    return call.run(run_merge)

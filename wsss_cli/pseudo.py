@@ -5,17 +5,18 @@ from __future__ import annotations
 from stages.flow.execution import Summary
 from stages.pseudo.config import PseudoConfig
 from wsss_cli.command import Call
-from wsss_cli.options import INDEX, MAP, OUTPUT, REFUSED, REPLACE
+from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, INDEX, OUTPUT, OVERWRITE
 
 CONFIG = PseudoConfig
 EXAMPLE = "wsss pseudo cams --background constant:0.3 -o masks"
-TEXT = ("Maps to pseudo masks. Reads class_ids and cam of shards of kind cams. Writes shards of kind masks: mask, and "
-        "confidence with 255 for certain.")
-EXTRA = (OUTPUT, INDEX, REPLACE, MAP, REFUSED)
-INPUTS = "CAMS..."
+SUMMARY = "Turn CAMs into pseudo masks."
+DESCRIPTION = ("Reads class_ids and cam from cams shards. Writes masks shards with mask, and confidence (0 to 255, "
+               "where 255 is certain).")
+OPTION_GROUPS = (OUTPUT, INDEX, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+ARGUMENT = "CAMS..."
 
 
 def run(call: Call) -> Summary:
     """Call the stage."""
-    from stages.pseudo.stage import run as stage
-    return call.run(stage)
+    from stages.pseudo.stage import run as run_pseudo
+    return call.run(run_pseudo)

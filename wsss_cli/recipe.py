@@ -1,4 +1,4 @@
-"""Reads `--config recipe.toml`: a section per stage and method, keys spelled as the options."""
+"""Read `--config recipe.toml`: one section per stage and method, with keys named as the options."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import Any
 from stages.errors import BadData, MissingInput, UsageError
 
 
-def section(path: str, stage: str, known: set[str]) -> dict[str, Any]:
-    """Return the settings of `[stage.method]` (or `[stage]`) by field name.
+def read_section(path: str, stage: str, option_names: set[str]) -> dict[str, Any]:
+    """Return the settings of `[stage.method]` (`[stage]` for a command without methods) by field name.
 
-    Raises MissingInput, BadData (no TOML), UsageError (an option that the command does not have).
+    Raise MissingInput, BadData (not TOML) or UsageError (a setting that the command does not have).
     """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        found: Any = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        section: Any = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise MissingInput("is not there", where=path) from None
+        raise MissingInput("does not exist", where=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadData(f"is no TOML ({error})", where=path) from None
+        raise BadData(f"is not valid TOML ({error})", where=path) from None
+    heading = f"[{stage.replace(' ', '.')}]"
     for name in stage.split():
-        found = found.get(name, {})
-        if not isinstance(found, dict):
-            raise UsageError(f"{name} is a value, not a section", f"write [{stage.replace(' ', '.')}]", where=path)
-    settings = {key.replace("-", "_"): value for key, value in found.items() if not isinstance(value, dict)}
-    unknown = sorted(set(settings) - known)
+        section = section.get(name, {})
+        if not isinstance(section, dict):
+            raise UsageError(f"{name} is a value, not a section", f"Write {heading}", where=path)
+    settings = {key.replace("-", "_"): value for key, value in section.items() if not isinstance(value, dict)}
+    unknown = sorted(set(settings) - option_names)
     if unknown:
-        raise UsageError(f"[{stage.replace(' ', '.')}] has no setting {unknown[0]!r}", "see --help", where=path)
+        raise UsageError(f"{heading} has no setting {unknown[0]!r}", f"`wsss {stage} --help` lists all settings",
+                         where=path)
     return settings

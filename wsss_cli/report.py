@@ -1,4 +1,4 @@
-"""Progress for the person who waits: bars on a terminal, one line a minute otherwise; paths for the pipe."""
+"""Report progress: bars on a terminal, one line per minute otherwise; paths of finished files to standard output."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 
 class TerminalReport:
-    """Writes progress to standard error and finished paths to standard output, flushed one by one."""
+    """Writes progress to standard error, and paths of finished files to standard output, each flushed at once."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self._quiet, self._verbose = quiet, verbose
         self._bars: Any = None
         self._bar: Any = None
-        self._what = ""
+        self._label = ""
         self._total: int | None = None
         self._done = 0
-        self._started = self._told = time.monotonic()
+        self._start_time = self._last_line_time = time.monotonic()
 
     def __enter__(self) -> TerminalReport:
         if not self._quiet and sys.stderr.isatty():
@@ -29,7 +29,7 @@ class TerminalReport:
             self._bars = Progress(
                 TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                 TimeRemainingColumn(), console=Console(stderr=True, markup=False, highlight=False),
-                # Else rich takes what is meant for a pipe and shows it on the terminal.
+                # Otherwise rich shows on the terminal what is written to a pipe.
                 redirect_stdout=sys.stdout.isatty(),
                 transient=True)
             self._bars.start()
@@ -39,42 +39,42 @@ class TerminalReport:
         if self._bars:
             self._bars.stop()
 
-    def begin(self, what: str, total: int | None) -> None:
-        """Start to count `what`, of `total` where that is known."""
-        self._what, self._total, self._done = what, total, 0
-        self._started = self._told = time.monotonic()
+    def start_progress(self, label: str, total: int | None) -> None:
+        """Start a progress bar; `total` is None if the amount of work is unknown."""
+        self._label, self._total, self._done = label, total, 0
+        self._start_time = self._last_line_time = time.monotonic()
         if self._bars:
             if self._bar is not None:
                 self._bars.remove_task(self._bar)
-            self._bar = self._bars.add_task(what, total=total)
+            self._bar = self._bars.add_task(label, total=total)
 
     def advance(self, count: int = 1) -> None:
-        """Count on."""
+        """Advance the progress bar by `count`."""
         self._done += count
         if self._bars:
             self._bars.advance(self._bar, count)
-        elif time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
-            self.tell(self._line())
+        elif time.monotonic() - self._last_line_time > _SECONDS_BETWEEN_LINES:
+            self._last_line_time = time.monotonic()
+            self.info(self._format_progress())
 
-    def _line(self) -> str:
-        rate = self._done / max(1e-9, time.monotonic() - self._started)
-        of = f"/{self._total}" if self._total else ""
-        return f"{self._what}: {self._done}{of}, {rate:.2f} a second"
+    def _format_progress(self) -> str:
+        rate = self._done / max(1e-9, time.monotonic() - self._start_time)
+        total = f" of {self._total}" if self._total else ""
+        return f"{self._label}: {self._done}{total}, {rate:.2f} per second"
 
-    def tell(self, text: str, *, always: bool = False) -> None:
-        """Say one line to the person who waits."""
+    def info(self, text: str, *, always: bool = False) -> None:
+        """Print one line on standard error, unless --quiet is set."""
         if always or not self._quiet:
             if self._bars:
                 self._bars.console.print(text, markup=False, highlight=False)
             else:
                 print(text, file=sys.stderr, flush=True)
 
-    def detail(self, text: str) -> None:
-        """Say one line to the person who asked for more."""
+    def debug(self, text: str) -> None:
+        """Print one line on standard error if --verbose is set."""
         if self._verbose:
-            self.tell(text)
+            self.info(text)
 
-    def finished(self, path: Path) -> None:
-        """Name a finished file to whoever reads standard output."""
+    def print_path(self, path: Path) -> None:
+        """Print the path of a finished file on standard output."""
         print(path, flush=True)

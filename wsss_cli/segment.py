@@ -14,65 +14,69 @@ from stages.segment.config import (
     ProxyclipConfig,
     SclipConfig,
 )
-from wsss_cli.command import Call, add, group
-from wsss_cli.options import CLIP, MAP, OUTPUT, REFUSED, REPLACE, ROOT, Named
+from wsss_cli.command import Call, add_command, create_group
+from wsss_cli.options import CLIP, EXECUTION_OPTIONS, FAILED_IMAGES, OUTPUT, OVERWRITE, ROOT, NamedInput
 
-app = group("segment", "Segment images with a trained network, or with CLIP and words alone.")
+app = create_group("segment", "Segment images with a trained network, or with CLIP and a list of words.")
 
-_SCORES = Named("scores", "RUN", "Also write the scores, as a cams run with background.", required=False)
-_WORDS = Named("words", "FILE|WORDS", 'The classes as phrases, "cat; dog; wet grass = grass, lawn", or a file of them '
-               "(one a line, or FILE.toml).", required=False)
-_TEXT = (*CLIP, _WORDS, _SCORES)
-_EXTRA = (OUTPUT, ROOT, REPLACE, MAP, REFUSED)
+_SCORES = NamedInput("scores", "RUN", "Also write the scores as CAMs with background, to this run folder.",
+                     required=False)
+_WORDS = NamedInput("words", "FILE|WORDS", 'Classes to segment, such as "cat; dog; wet grass = grass, lawn", or a file '
+                    "with one class per line, or FILE.toml.  [default: the classes of the index]", required=False)
+_OPTION_GROUPS = (OUTPUT, ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+_READS_AND_WRITES = ("Reads images from index shards, or image files, for each of which it also draws OUT/<id>.png. "
+                     "Writes masks shards; with --scores also cams shards.")
 
 
-def _net(call: Call) -> Summary:
+def _run_net(call: Call) -> Summary:
     from stages.segment.stage import run_net
     return call.run(run_net)
 
 
-def _grounded(method: str, call: Call) -> Summary:
+def _run_grounded(method: str, call: Call) -> Summary:
     from stages.segment.stage import run_grounded
     return call.run(partial(run_grounded, method))
 
 
-def _text(method: str, call: Call) -> Summary:
+def _run_text(method: str, call: Call) -> Summary:
     from stages.segment.stage import run_text
     return call.run(partial(run_text, method))
 
 
-add(app, "net", stage="segment net", run=_net, config=NetConfig, inputs="INDEX|IMAGE...",
+add_command(
+    app, "net", stage="segment net", run=_run_net, config=NetConfig, argument="INDEX|IMAGE...",
     example="wsss segment net photo.jpg --net seg.safetensors -o out",
-    text="Masks of a network of train-seg. Reads images of shards of kind index, or image files (then a picture "
-         "OUT/<id>.png is written beside). Writes shards of kind masks, and with --scores its scores as shards of "
-         "kind cams.",
-    named=(Named("net", "FILE", "A net of train-seg."), _SCORES), extra=_EXTRA)
+    summary="Segment images with a network trained with train-seg.", description=_READS_AND_WRITES,
+    named_inputs=(NamedInput("net", "FILE", "Network trained with train-seg."), _SCORES), option_groups=_OPTION_GROUPS)
 
-for _name, _line in (("tcl", "TCL: masks of a net that learnt from whole captions"),
-                     ("code", "CoDe: masks of a net that learnt from the nouns of captions")):
-    add(app, _name, stage=f"segment {_name}", run=partial(_grounded, _name), config=GroundedConfig,
-        inputs="INDEX|IMAGE...",
+for _name, _summary in (
+        ("tcl", "Segment any words with a network that learnt from whole captions (TCL)."),
+        ("code", "Segment any words with a network that learnt from the nouns of captions (CoDe).")):
+    add_command(
+        app, _name, stage=f"segment {_name}", run=partial(_run_grounded, _name), config=GroundedConfig,
+        argument="INDEX|IMAGE...",
         example=f'wsss segment {_name} photo.jpg --net {_name}.safetensors --words "cat; dog; grass" -o out',
-        text=f"{_line}, for any words. The net holds its CLIP, so that no other file is needed. Reads images of shards "
-             "of kind index, or image files (then a picture OUT/<id>.png is written beside). Writes shards of kind "
-             "masks, and with --scores its scores as shards of kind cams. On an index the classes are its own, unless "
-             "--words are given.",
-        named=(Named("net", "FILE", f"A net of train-text {_name}."), _WORDS, _SCORES), extra=_EXTRA)
+        summary=_summary, description=f"The network file includes its CLIP model. {_READS_AND_WRITES}",
+        named_inputs=(NamedInput("net", "FILE", f"Network trained with train-text {_name}."), _WORDS, _SCORES),
+        option_groups=_OPTION_GROUPS)
 
-for _name, _config, _line, _more in (
-        ("naclip", NaclipConfig, "NACLIP: patches attend to like keys nearby", ()),
-        ("sclip", SclipConfig, "SCLIP: patches attend to like queries and like keys", ()),
-        ("clearclip", ClearclipConfig, "ClearCLIP: patches attend to like queries, without the block's residual path",
-         ()),
-        ("maskclip", MaskclipConfig, "MaskCLIP: every patch sees itself alone", ()),
-        ("proxyclip", ProxyclipConfig, "ProxyCLIP: patches attend to those that another network finds alike",
-         (Named("proxy", "NAME", "The other network, such as timm:vit_base_patch8_224 or dinov2's."),
-          Named("proxy_weights", "FILE|TAG", "Its weights: a file, a tag of its library (dino), or random.")))):
-    _own = " --proxy timm:vit_base_patch8_224 --proxy-weights dino" if _more else ""
-    add(app, _name, stage=f"segment {_name}", run=partial(_text, _name), config=_config, inputs="INDEX|IMAGE...",
-        example=f'wsss segment {_name} photo.jpg{_own} --words "cat; dog; grass" -o out',
-        text=f"{_line}. No net is trained: the last block of a frozen CLIP gets another attention, and its patches are "
-             "compared with words, in windows. Reads images of shards of kind index, or image files (then a picture "
-             "OUT/<id>.png is written beside). Writes shards of kind masks, and with --scores its scores as shards of "
-             "kind cams. On an index the classes are its own, unless --words are given.",
-        named=(*_TEXT, *_more), extra=_EXTRA)
+_PROXY = (NamedInput("proxy", "NAME", "Network whose features say which patches are similar, such as "
+                     "timm:vit_base_patch8_224 or a DINOv2."),
+          NamedInput("proxy_weights", "FILE|TAG", "Weights of the proxy network: a file, a tag of its library (dino), "
+                     "or `random`."))
+for _name, _config, _rule, _more in (
+        ("naclip", NaclipConfig, "patches attend to nearby patches with similar keys (NACLIP)", ()),
+        ("sclip", SclipConfig, "patches attend to patches with similar queries and similar keys (SCLIP)", ()),
+        ("clearclip", ClearclipConfig, "patches attend to similar queries, without the residual path (ClearCLIP)", ()),
+        ("maskclip", MaskclipConfig, "every patch attends to itself alone (MaskCLIP)", ()),
+        ("proxyclip", ProxyclipConfig, "patches attend to those that another network finds similar (ProxyCLIP)",
+         _PROXY)):
+    _proxy_words = " --proxy timm:vit_base_patch8_224 --proxy-weights dino" if _more else ""
+    add_command(
+        app, _name, stage=f"segment {_name}", run=partial(_run_text, _name), config=_config,
+        argument="INDEX|IMAGE...",
+        example=f'wsss segment {_name} photo.jpg{_proxy_words} --words "cat; dog; grass" -o out',
+        summary=f"Segment any words with a frozen CLIP model: {_rule}.",
+        description="No training. The attention of CLIP's last block is replaced, and the resulting patch features are "
+                    f"compared with the words, in sliding windows. {_READS_AND_WRITES}",
+        named_inputs=(*CLIP, _WORDS, _SCORES, *_more), option_groups=_OPTION_GROUPS)

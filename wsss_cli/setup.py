@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from stages.flow.execution import Summary
 from stages.setup.config import NltkConfig
-from wsss_cli.command import Call, add, group
-from wsss_cli.options import ARCHIVE, REPLACE
+from wsss_cli.command import Call, add_command, create_group
+from wsss_cli.options import ARCHIVE, OVERWRITE
 
-app = group("setup", "Put data where they are found, without a network.")
+app = create_group("setup", "Install data files that a method needs, without an internet connection.")
 
 
-def _nltk(call: Call) -> Summary:
+def _run_nltk(call: Call) -> Summary:
     from stages.setup.stage import run_nltk
     return run_nltk(call.values["archive"], call.output, call.report)
 
 
-add(app, "nltk", stage="setup nltk", run=_nltk, config=NltkConfig, inputs="", extra=(ARCHIVE, REPLACE),
+add_command(
+    app, "nltk", stage="setup nltk", run=_run_nltk, config=NltkConfig, argument="",
     example="wsss setup nltk --from averaged_perceptron_tagger_eng.zip",
-    text="NLTK's part-of-speech tagger, for train-text code --nouns nltk. Reads an archive, the zip of NLTK's data. "
-         "Writes its data files below a folder in which NLTK looks, and prints that.")
+    summary="Install NLTK's part-of-speech tagger, for train-text code --nouns nltk.",
+    description="Reads an archive, as NLTK distributes it. Writes its files to a folder that NLTK searches, and prints "
+                "that folder.",
+    option_groups=(ARCHIVE, OVERWRITE))

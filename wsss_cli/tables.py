@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 
-def print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text; the first is the head."""
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text; the first is the header."""
     if not sys.stdout.isatty():
         for row in rows:
             print("\t".join(row))

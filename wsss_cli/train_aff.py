@@ -4,37 +4,40 @@ from __future__ import annotations
 
 from stages.flow.execution import Summary
 from stages.train_aff.config import IrnConfig, PsaConfig
-from wsss_cli.command import Call, add, group
-from wsss_cli.options import FILE, REPLACE, ROOT, TRAIN, Named
+from wsss_cli.command import Call, add_command, create_group
+from wsss_cli.options import FILE, OVERWRITE, ROOT, TRAINING_OPTIONS, NamedInput
 
-app = group("train-aff", "Train a network that tells which neighbouring cells belong together.")
+app = create_group("train-aff", "Train a network that predicts which neighbouring pixels belong together.")
+_LABELS = ("Learns only where CAMs are confident: foreground and background labels come from two thresholds, each "
+           "followed by a dense CRF.")
+_READS = "Reads images from index shards, and class_ids and cam from cams shards, matched by image id."
 
 
-def _psa(call: Call) -> Summary:
+def _run_psa(call: Call) -> Summary:
     from stages.train_aff.stage import run_psa
     return call.run(run_psa)
 
 
-def _irn(call: Call) -> Summary:
+def _run_irn(call: Call) -> Summary:
     from stages.train_aff.stage import run_irn
     return call.run(run_irn)
 
 
-_NAMED = (Named("cams", "RUN", "A run of wsss cams."),
-          Named("weights", "FILE|TAG", "Initial weights: a net of train-cls, .pth, .pt, or a tag that timm or "
-                "torchvision know.", required=False))
+_NAMED_INPUTS = (
+    NamedInput("cams", "RUN", "CAMs of the images, made with wsss cams."),
+    NamedInput("weights", "FILE|TAG", "Initial weights: a network trained with train-cls, a .pth or .pt file, or a tag "
+               "of timm or torchvision.", required=False))
 
-add(app, "psa", stage="train-aff psa", run=_psa, config=PsaConfig, inputs="INDEX...",
+add_command(
+    app, "psa", stage="train-aff psa", run=_run_psa, config=PsaConfig, argument="INDEX...",
     example="wsss train-aff psa train.h5 --cams cams --weights cam.safetensors --stride 16 -o affinity.safetensors",
-    text="AffinityNet on the areas that class activation maps are sure of: at two backgrounds, each fitted to the "
-         "image by a dense CRF. Reads images of shards of kind index, and class_ids and cam of shards of kind cams, "
-         "joined by id. Writes a net (.safetensors) for refine psa.",
-    named=_NAMED, extra=(FILE, ROOT, REPLACE, TRAIN))
+    summary="Train AffinityNet (PSA) on confident areas of CAMs.",
+    description=f"{_LABELS} {_READS} Writes a net (.safetensors) for refine psa.",
+    named_inputs=_NAMED_INPUTS, option_groups=(FILE, ROOT, OVERWRITE, TRAINING_OPTIONS))
 
-add(app, "irn", stage="train-aff irn", run=_irn, config=IrnConfig, inputs="INDEX...",
+add_command(
+    app, "irn", stage="train-aff irn", run=_run_irn, config=IrnConfig, argument="INDEX...",
     example="wsss train-aff irn train.h5 --cams cams --weights cam.safetensors --stride 16 -o irn.safetensors",
-    text="IRNet on the areas that class activation maps are sure of: at two thresholds, each fitted to the image by a "
-         "dense CRF. Learns where boundaries are, and where from each cell the centre of its object is; the backbone "
-         "stays as it is. Reads images of shards of kind index, and class_ids and cam of shards of kind cams, joined "
-         "by id. Writes a net (.safetensors) for refine irn.",
-    named=_NAMED, extra=(FILE, ROOT, REPLACE, TRAIN))
+    summary="Train IRNet on confident areas of CAMs: class boundaries, and displacements to object centres.",
+    description=f"{_LABELS} The backbone is frozen. {_READS} Writes a net (.safetensors) for refine irn.",
+    named_inputs=_NAMED_INPUTS, option_groups=(FILE, ROOT, OVERWRITE, TRAINING_OPTIONS))

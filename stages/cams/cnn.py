@@ -1,11 +1,11 @@
 """Class activation maps of a trained classifier, over several scales and the mirrored image.
 
 Ahn, Cho and Kwak (IRN, CVPR 2019), section 3.1 and its released settings: scales .5, 1, 1.5, 2, each with its
-mirror image, summed after ReLU, divided by each class's maximum.
+mirrored image, summed after ReLU, divided by each class's maximum.
 
-Of a net that also learnt sub-categories, a class can be the largest of the maps of its sub-categories instead (Chang et
-al., "Weakly-Supervised Semantic Segmentation via Sub-Category Exploration", CVPR 2020, released code). Its authors
-found that far worse on VOC than the maps of the classes (0.367 against 0.503 mIoU): it is there to be looked at.
+If the network was also trained on sub-categories, a class can be the maximum of the maps of its sub-categories instead
+(Chang et al., "Weakly-Supervised Semantic Segmentation via Sub-Category Exploration", CVPR 2020, released code). The
+authors found these far worse on VOC than the maps of the classes (0.367 against 0.503 mIoU): they are for inspection.
 """
 
 from __future__ import annotations
@@ -23,48 +23,53 @@ CLASSES, SUBCATEGORIES = HEADS = ("classes", "subcategories")
 
 
 @torch.inference_mode()
-def class_maps(net: torch.nn.Module, views: Sequence[Tensor], *, flip: bool,
-               head: str = CLASSES) -> tuple[list[Tensor], Tensor]:
-    """Return the maps of a batch and its scores.
+def compute_class_maps(net: torch.nn.Module, views: Sequence[Tensor], *, flip: bool,
+                       head: str = CLASSES) -> tuple[list[Tensor], Tensor]:
+    """Compute the maps of a batch for every scale, and its scores.
 
-    `views` holds one tensor (B, 3, H_s, W_s) per scale. The maps are, per scale and (with `flip`) mirror image,
-    (B, C, h_s, w_s) float32 after ReLU and flipped back, or with `head` "subcategories" those of all sub-categories
-    in turn, (B, S, h_s, w_s); scores (B, C) are the sigmoid of the mean of the classes' logits.
+    `views` has one tensor (B, 3, H_s, W_s) per scale. The maps are, per scale and (with `flip`) mirrored image,
+    (B, C, h_s, w_s) float32 after ReLU and flipped back, or with `head` "subcategories" the maps of all sub-categories
+    in order, (B, S, h_s, w_s). The scores (B, C) are the sigmoid of the mean of the classes' logits.
     """
     maps, logits = [], []
     for view in views:
-        for mirrored in (False, True) if flip else (False,):
-            features = net.backbone(view.flip(-1) if mirrored else view)
+        for is_mirrored in (False, True) if flip else (False,):
+            features = net.backbone(view.flip(-1) if is_mirrored else view)
             raw = infinite_to_nan(net.classifier(features).float())
             logits.append(raw.mean(dim=(-2, -1)))
             raw = infinite_to_nan(net.subcategories(features).float()) if head == SUBCATEGORIES else raw
-            maps.append((raw.flip(-1) if mirrored else raw).relu())
+            maps.append((raw.flip(-1) if is_mirrored else raw).relu())
     return maps, torch.stack(logits).mean(dim=0).sigmoid()
 
 
-def merged(maps: Sequence[Tensor], position: int, class_ids: np.ndarray, size: tuple[int, int], *,
-           scales: Sequence[float], flip: bool, grid_stride: int, stride: int,
-           alignment: str, first_centre: float = 0.0,
-           n_subcategories: Sequence[int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return (cam (K, h, w) float16 in [0, 1], covers) of one image of the batch, for `class_ids` (K,) from 1.
+def merge_class_maps(maps: Sequence[Tensor], position: int, class_ids: np.ndarray, size: tuple[int, int], *,
+                     scales: Sequence[float], flip: bool, grid_stride: int, stride: int,
+                     alignment: str, first_cell_centre: float = 0.0,
+                     n_subcategories: Sequence[int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Merge the maps of one image of the batch. Return (cam (K, h, w) float16 in [0, 1], covers).
 
-    `maps` are those of `class_maps`; each class is divided by its maximum. `n_subcategories` (C,) where the maps are
-    those of sub-categories.
+    `maps` come from `compute_class_maps`, `class_ids` (K,) count from 1; each class is divided by its maximum.
+    `n_subcategories` (C,) is given if the maps are those of sub-categories.
     """
     classes = class_ids.astype(np.int64) - 1
-    places, members = (classes, None) if n_subcategories is None else _places(classes, n_subcategories)
-    chosen = torch.as_tensor(places, device=maps[0].device)
+    if n_subcategories is None:
+        channels, maps_per_class = classes, None
+    else:
+        channels, maps_per_class = _list_subcategory_channels(classes, n_subcategories)
+    channel_index = torch.as_tensor(channels, device=maps[0].device)
     sides = (False, True) if flip else (False,)
     cam, covers = merge_scales(
-        [one[position].index_select(0, chosen) for one in maps], size, grid_stride=grid_stride, stride=stride,
-        alignment=alignment, first_centre=first_centre, scales=[scale for scale in scales for _ in sides],
-        mirrored=[side for _ in scales for side in sides], members=members)
+        [scale_maps[position].index_select(0, channel_index) for scale_maps in maps], size, grid_stride=grid_stride,
+        stride=stride, alignment=alignment, first_cell_centre=first_cell_centre,
+        scales=[scale for scale in scales for _ in sides], mirrored=[side for _ in scales for side in sides],
+        maps_per_class=maps_per_class)
     return cam.cpu().numpy().astype(np.float16), covers
 
 
-def _places(classes: np.ndarray, n_subcategories: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-    """Return the places of the sub-categories of `classes` (K,) among those of all, and how many each has."""
+def _list_subcategory_channels(classes: np.ndarray, n_subcategories: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+    """Return the channels of the sub-categories of `classes` (K,), and the number of channels of each class."""
     ends = np.cumsum(n_subcategories)
-    members = [int(n_subcategories[one]) for one in classes]
-    ranges = [np.arange(ends[one] - count, ends[one]) for one, count in zip(classes, members, strict=True)]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *ranges]), members
+    maps_per_class = [int(n_subcategories[class_index]) for class_index in classes]
+    channels = [np.arange(ends[class_index] - num_maps, ends[class_index])
+                for class_index, num_maps in zip(classes, maps_per_class, strict=True)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *channels]), maps_per_class

@@ -1,4 +1,4 @@
-"""What the `cams` methods do in a worker process: load a network once, and make the items of a part."""
+"""Workers of the `cams` methods: each process loads a network once and computes the CAMs of the images of a part."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import numpy as np
 import torch
 
 from stages.cams import clip_es, cnn, gradcam, mctformer
+from stages.cams.class_selection import NO_TAGS_REMEDY, parse_tags, select_class_ids
 from stages.cams.config import CamsConfig, ClipEsConfig, GradcamConfig, MctformerConfig
-from stages.cams.tags import choose, parse_tags
-from stages.data.source import ImageSource
-from stages.data.views import patch_size, patch_views, scaled_views
+from stages.data.image_source import ImageSource
+from stages.data.inference_views import build_patch_aligned_views, build_scaled_views, round_size_to_patches
 from stages.errors import BadData, UsageError
 from stages.flow.finite import check_finite
+from stages.flow.map_work import COMPANION_PREFIX, MapWork
 from stages.flow.parts import Part
-from stages.flow.work import BESIDE, MapWork
+from stages.nets.batch_norm_folding import fold_batch_norm
 from stages.nets.clip import load_clip
-from stages.nets.files import load_net
-from stages.nets.folding import fold_batch_norm
-from stages.nets.layer_maps import LayerMaps
-from stages.nets.plain_classifier import input_cell, layer_of, plain_classifier
+from stages.nets.layer_maps import LayerMapExtractor
+from stages.nets.library_classifier import find_layer, find_size_divisor, load_library_classifier
+from stages.nets.net_files import load_net
 from stages.nets.precision import DTYPES
-from stages.nets.prompts import class_features, templates_of, variant_shares, word_features
-from stages.shards import Item, Shard, same_classes
+from stages.nets.prompt_encoding import compute_variant_weights, encode_classes, encode_words, load_templates
+from stages.shards import Item, Shard, check_same_classes
 
 
-def _device(work: MapWork) -> torch.device:
-    """Return the device asked for, with its ordinal where one was given."""
-    return torch.device(work.config.device if ":" in work.config.device else work.plain["device"])
+def _select_device(work: MapWork) -> torch.device:
+    """Return the device of the work, with the ordinal if the user gave one (cuda:1)."""
+    return torch.device(work.config.device if ":" in work.config.device else work.config_dict["device"])
 
 
-class _Part:
-    """The images of one part, and which of their classes get a map."""
+class _CamsPart:
+    """The images of one part, and the rule that selects which of their classes get a CAM."""
 
     def __init__(self, images: ImageSource, config: CamsConfig) -> None:
         self.root_attrs = {"background": "none"}
@@ -41,127 +41,130 @@ class _Part:
         self.rule, self.threshold = parse_tags(config.tags)
 
     def check_tags(self, item_id: str) -> None:
-        """Raise BadData when the image has no tags and needs them."""
-        if self.rule == "index" and self.images.labels(item_id) is None:
-            raise BadData("has no tags in the index", "give --tags predicted:0.5 or all", where=item_id)
+        """Raise BadData if the rule needs tags and the image has none."""
+        if self.rule == "index" and self.images.read_labels(item_id) is None:
+            raise BadData("the index has no tags for this image", NO_TAGS_REMEDY, where=item_id)
 
-    def chosen(self, item_id: str, scores: np.ndarray) -> np.ndarray:
-        """Return the class ids (K,) of an image, given the scores (C,) of all classes.
+    def choose_classes(self, item_id: str, scores: np.ndarray) -> np.ndarray:
+        """Return the class ids (K,) that get a CAM in an image, given the scores (C,) of all classes.
 
-        Raises BadData for scores that are not finite: no threshold chooses a NaN, so its image would have no class.
+        Raises BadData if a score is not finite: no threshold selects NaN, so the image would silently get no class.
         """
         check_finite(scores, "scores", item_id)
-        return choose(self.rule, self.threshold, self.images.labels(item_id), scores)
+        return select_class_ids(self.rule, self.threshold, self.images.read_labels(item_id), scores)
 
 
 class CnnWorker:
-    """Holds the folded net on its device."""
+    """Holds a classifier on its device, with batch normalisation folded into the convolutions."""
 
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
         net, self.description = load_net(work.named["net"])
-        self.device = _device(work)
+        self.device = _select_device(work)
         self.net = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
         self.n_subcategories = None if self.config.maps == cnn.CLASSES else net.n_subcategories
 
     def open(self, part: Part, source: Shard, index: Shard) -> _CnnPart:
-        """Begin a part; BadData when the net was trained for other classes."""
-        same_classes((str(index.path), index.classes),
-                     (str(self.work.named["net"]), tuple(self.description["classes"])))
+        """Open a part. Raises BadData if the network was trained for other classes."""
+        check_same_classes((str(index.path), index.classes),
+                           (str(self.work.named["net"]), tuple(self.description["classes"])))
         return _CnnPart(self, ImageSource(index, self.work.root))
 
 
-class _CnnPart(_Part):
+class _CnnPart(_CamsPart):
     """A part of `cams cnn`."""
 
     def __init__(self, worker: CnnWorker, images: ImageSource) -> None:
         super().__init__(images, worker.config)
         self.worker, self.config = worker, worker.config
 
-    def key(self, item_id: str) -> tuple[int, int]:
-        """Images of one size make a batch."""
-        return self.images.size(item_id)
+    def batch_key(self, item_id: str) -> tuple[int, int]:
+        """Return the image size: images of equal size can be batched together."""
+        return self.images.read_size(item_id)
 
     def load(self, item_id: str) -> list[np.ndarray]:
-        """Return the image's normalised views, one per scale."""
+        """Load the image's normalised views, one per scale."""
         self.check_tags(item_id)
-        described = self.worker.description
-        return scaled_views(self.images.image(item_id), self.config.scales, described["mean"], described["std"])
+        description = self.worker.description
+        return build_scaled_views(self.images.read_image(item_id), self.config.scales, description["mean"],
+                                  description["std"])
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
+        """Compute the CAMs of a batch of images with equal keys, one item per image."""
         device = self.worker.device
-        views = [view.to(memory_format=torch.channels_last) for view in _stacked(loaded, device)]
+        views = [view.to(memory_format=torch.channels_last) for view in _stack_views(loaded, device)]
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
-            maps, scores = cnn.class_maps(self.worker.net, views, flip=self.config.flip, head=self.config.maps)
-        return [self._item(item_id, maps, position, scores[position].cpu().numpy())
+            maps, scores = cnn.compute_class_maps(self.worker.net, views, flip=self.config.flip, head=self.config.maps)
+        return [self._build_item(item_id, maps, position, scores[position].cpu().numpy())
                 for position, (item_id, _) in enumerate(loaded)]
 
-    def _item(self, item_id: str, maps: list[torch.Tensor], position: int, scores: np.ndarray) -> Item:
-        class_ids = self.chosen(item_id, scores)
-        size = self.images.size(item_id)
+    def _build_item(self, item_id: str, maps: list[torch.Tensor], position: int, scores: np.ndarray) -> Item:
+        class_ids = self.choose_classes(item_id, scores)
+        size = self.images.read_size(item_id)
         config = self.config
-        cam, covers = cnn.merged(
+        cam, covers = cnn.merge_class_maps(
             maps, position, class_ids, size, scales=config.scales, flip=config.flip, grid_stride=config.grid_stride,
             stride=self.worker.description["stride"], alignment=config.alignment,
-            first_centre=self.worker.net.backbone.first_centre, n_subcategories=self.worker.n_subcategories)
+            first_cell_centre=self.worker.net.backbone.first_cell_centre, n_subcategories=self.worker.n_subcategories)
         datasets: dict[str, Any] = {"class_ids": class_ids, "cam": cam,
                                     "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
         return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(covers)})
 
 
 class GradcamWorker:
-    """Holds the net on its device, and which of its layers is looked at."""
+    """Holds a network on its device, and the layer whose maps are extracted."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.config, self.device = work, work.config, _device(work)
+        self.work, self.config, self.device = work, work.config, _select_device(work)
         self.net: torch.nn.Module | None = None
         self.classes: tuple[str, ...] | None = None
         if work.named["weights"] is None:
-            net, described = load_net(work.named["net"])
-            self.classes = tuple(described["classes"])
-            self._take(net, described["mean"], described["std"], described["stride"])
+            net, description = load_net(work.named["net"])
+            self.classes = tuple(description["classes"])
+            self._prepare_net(net, description["mean"], description["std"], description["stride"])
 
-    def _take(self, net: torch.nn.Module, mean: Sequence[float], std: Sequence[float], cell: int) -> None:
+    def _prepare_net(self, net: torch.nn.Module, mean: Sequence[float], std: Sequence[float], cell: int) -> None:
         self.net = net.eval().requires_grad_(False).to(self.device)
-        layer = layer_of(self.net, self.config.layer or getattr(net, "watched_layer", "backbone"))
-        self.maps_of = LayerMaps(self.net, layer, cell)
+        layer = find_layer(self.net, self.config.layer or getattr(net, "default_cam_layer", "backbone"))
+        self.layer_maps = LayerMapExtractor(self.net, layer, cell)
         self.mean, self.std, self.cell = tuple(mean), tuple(std), cell
 
     def open(self, part: Part, source: Shard, index: Shard) -> _GradcamPart:
-        """Begin a part; a net known by name gets as many outputs as the index has classes."""
+        """Open a part; a network given by its library name gets one output per class of the index."""
         if self.net is None:
             name, weights = str(self.work.named["net"]), str(self.work.named["weights"])
-            net, mean, std = plain_classifier(name, weights, len(index.classes) - 1)
-            self._take(net, mean, std, input_cell(net))
+            net, mean, std = load_library_classifier(name, weights, len(index.classes) - 1)
+            self._prepare_net(net, mean, std, find_size_divisor(net))
         if self.classes is not None:
-            same_classes((str(index.path), index.classes), (str(self.work.named["net"]), self.classes))
+            check_same_classes((str(index.path), index.classes), (str(self.work.named["net"]), self.classes))
         return _GradcamPart(self, ImageSource(index, self.work.root))
 
 
-class _PatchPart(_Part):
-    """A part whose images are resized whole (to multiples of a cell, if `rounding` is not none): the maps span them."""
+class _PatchPart(_CamsPart):
+    """A part whose CAMs span the whole image, which is resized to multiples of a cell unless `rounding` is none."""
 
     def __init__(self, images: ImageSource, config: GradcamConfig | ClipEsConfig | MctformerConfig, cell: int,
                  mean: tuple[float, ...], std: tuple[float, ...], rounding: str = "up") -> None:
         super().__init__(images, config)
         self.config, self.cell, self.mean, self.std, self.rounding = config, cell, mean, std, rounding
 
-    def key(self, item_id: str) -> tuple[tuple[int, int], ...]:
-        """Images of one padded size at every scale make a batch."""
-        size = self.images.size(item_id)
-        return tuple(patch_size(size, scale, self.cell, self.rounding) for scale in self.config.scales)
+    def batch_key(self, item_id: str) -> tuple[tuple[int, int], ...]:
+        """Return the sizes at all scales, rounded to whole patches: images of equal sizes can be batched together."""
+        size = self.images.read_size(item_id)
+        return tuple(round_size_to_patches(size, scale, self.cell, self.rounding) for scale in self.config.scales)
 
     def load(self, item_id: str) -> list[np.ndarray]:
-        """Return the image's normalised views, one per scale."""
+        """Load the image's normalised views, one per scale."""
         self.check_tags(item_id)
-        image = self.images.image(item_id)
-        return patch_views(image, self.config.scales, self.cell, self.mean, self.std, self.rounding)
+        image = self.images.read_image(item_id)
+        return build_patch_aligned_views(image, self.config.scales, self.cell, self.mean, self.std, self.rounding)
 
-    def item(self, item_id: str, class_ids: np.ndarray, cam: torch.Tensor, scores: np.ndarray, **more: Any) -> Item:
-        """Return the item of maps (K, h, w) with scores (K,) that span the whole image."""
-        size = self.images.size(item_id)
-        datasets = {"class_ids": class_ids, "cam": _stored(cam), "scores": scores.astype(np.float32), **more}
+    def build_item(self, item_id: str, class_ids: np.ndarray, cam: torch.Tensor, scores: np.ndarray,
+                   **companion_datasets: Any) -> Item:
+        """Build the item of CAMs (K, h, w) that span the whole image, with scores (K,)."""
+        size = self.images.read_size(item_id)
+        datasets = {"class_ids": class_ids, "cam": _to_float16(cam), "scores": scores.astype(np.float32),
+                    **companion_datasets}
         return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
 
 
@@ -173,31 +176,33 @@ class _GradcamPart(_PatchPart):
         self.worker = worker
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
+        """Compute the CAMs of a batch of images with equal keys, one item per image."""
         worker, device = self.worker, self.worker.device
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
-            found = gradcam.batch_maps(worker.maps_of, _stacked(loaded, device), flip=self.config.flip,
-                                       chosen=lambda place, scores: self.chosen(loaded[place][0], scores))
-        return [self.item(item_id, ids, maps, scores[ids.astype(int) - 1])
-                for (item_id, _), (ids, maps, scores) in zip(loaded, found, strict=True)]
+            cams = gradcam.compute_cams(
+                worker.layer_maps, _stack_views(loaded, device), flip=self.config.flip,
+                choose_classes=lambda position, scores: self.choose_classes(loaded[position][0], scores))
+        return [self.build_item(item_id, class_ids, cam, scores[class_ids.astype(int) - 1])
+                for (item_id, _), (class_ids, cam, scores) in zip(loaded, cams, strict=True)]
 
 
 class MctformerWorker:
     """Holds an MCTformer on its device."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.config, self.device = work, work.config, _device(work)
+        self.work, self.config, self.device = work, work.config, _select_device(work)
         net, self.description = load_net(work.named["net"])
         depth = net.backbone.depth
         if self.config.layers > depth:
-            raise UsageError(f"--layers {self.config.layers}: the net has {depth}", f"give 1 to {depth}")
+            raise UsageError(f"--layers {self.config.layers} is more than the {depth} layers of the network",
+                             f"Use --layers from 1 to {depth}")
         net.backbone.exact_positions = not self.config.as_released
         self.net = net.requires_grad_(False).to(self.device)
 
     def open(self, part: Part, source: Shard, index: Shard) -> _MctformerPart:
-        """Begin a part; BadData when the net was trained for other classes."""
-        same_classes((str(index.path), index.classes),
-                     (str(self.work.named["net"]), tuple(self.description["classes"])))
+        """Open a part. Raises BadData if the network was trained for other classes."""
+        check_same_classes((str(index.path), index.classes),
+                           (str(self.work.named["net"]), tuple(self.description["classes"])))
         return _MctformerPart(self, ImageSource(index, self.work.root))
 
 
@@ -205,40 +210,41 @@ class _MctformerPart(_PatchPart):
     """A part of `cams mctformer`."""
 
     def __init__(self, worker: MctformerWorker, images: ImageSource) -> None:
-        described = worker.description
-        super().__init__(images, worker.config, described["stride"], tuple(described["mean"]), tuple(described["std"]),
-                         "none" if worker.config.as_released else "down")
+        description = worker.description
+        super().__init__(images, worker.config, description["stride"], tuple(description["mean"]),
+                         tuple(description["std"]), "none" if worker.config.as_released else "down")
         self.worker = worker
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
+        """Compute the CAMs of a batch of images with equal keys, one item per image."""
         device, precision = self.worker.device, self.config.precision
         with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
-            found = mctformer.batch_maps(self.worker.net, _stacked(loaded, device), self.config,
-                                         lambda place, scores: self.chosen(loaded[place][0], scores))
-        return [self.item(item_id, ids, maps, scores[ids.astype(int) - 1])
-                for (item_id, _), (ids, maps, scores) in zip(loaded, found, strict=True)]
+            cams = mctformer.compute_cams(
+                self.worker.net, _stack_views(loaded, device), self.config,
+                lambda position, scores: self.choose_classes(loaded[position][0], scores))
+        return [self.build_item(item_id, class_ids, cam, scores[class_ids.astype(int) - 1])
+                for (item_id, _), (class_ids, cam, scores) in zip(loaded, cams, strict=True)]
 
 
 class ClipWorker:
-    """Holds a frozen CLIP and the vectors of its prompts."""
+    """Holds a frozen CLIP and the text features of the class prompts."""
 
     def __init__(self, work: MapWork) -> None:
         self.work = work
         self.config: ClipEsConfig = work.config
-        self.device = _device(work)
+        self.device = _select_device(work)
         source, words = work.shared["clip"], work.shared["words"]
         self.clip = load_clip(source, device=self.device, dtype=DTYPES[self.config.precision],
                               round_positions=self.config.as_released)
-        templates, text = templates_of(self.config.template), self.clip.text
-        classes = class_features(text, words.classes, templates, self.config.fuse)
-        background = word_features(text, words.background if self.config.background_words else (), templates)
+        templates, text = load_templates(self.config.template), self.clip.text
+        classes = encode_classes(text, words.classes, templates, self.config.fuse)
+        background = encode_words(text, words.background if self.config.background_words else (), templates)
         empty = classes.new_zeros(0, classes.shape[-1])
-        self.text = clip_es.TextSide(classes, background if len(background) else empty, self.clip.scale,
-                                     variant_shares(words.classes, self.config.fuse))
+        self.text = clip_es.TextFeatures(classes, background if len(background) else empty, self.clip.logit_scale,
+                                         compute_variant_weights(words.classes, self.config.fuse))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _ClipPart:
-        """Begin a part."""
+        """Open a part."""
         return _ClipPart(self, ImageSource(index, self.work.root))
 
 
@@ -251,24 +257,24 @@ class _ClipPart(_PatchPart):
         self.worker = worker
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
+        """Compute the CAMs of a batch of images with equal keys, one item per image."""
         worker = self.worker
-        threshold = worker.work.plain["box_threshold"]
-        views = _stacked(loaded, worker.device)
-        found = clip_es.batch_maps(worker.clip.vision, views, worker.text, self.config, threshold,
-                                   lambda place, scores: self.chosen(loaded[place][0], scores))
-        return [self._item(item_id, maps) for (item_id, _), maps in zip(loaded, found, strict=True)]
+        threshold = worker.work.config_dict["box_threshold"]
+        views = _stack_views(loaded, worker.device)
+        cams = clip_es.compute_cams(worker.clip.vision, views, worker.text, self.config, threshold,
+                                    lambda position, scores: self.choose_classes(loaded[position][0], scores))
+        return [self._build_item(item_id, maps) for (item_id, _), maps in zip(loaded, cams, strict=True)]
 
-    def _item(self, item_id: str, maps: clip_es.ImageMaps) -> Item:
-        beside = {BESIDE + "cam": _stored(maps.raw)} if self.worker.work.beside is not None else {}
-        return self.item(item_id, maps.class_ids, maps.refined, maps.scores, **beside)
+    def _build_item(self, item_id: str, maps: clip_es.ImageMaps) -> Item:
+        companion = {COMPANION_PREFIX + "cam": _to_float16(maps.raw)} if self.worker.work.companion is not None else {}
+        return self.build_item(item_id, maps.class_ids, maps.refined, maps.scores, **companion)
 
 
-def _stored(maps: torch.Tensor) -> np.ndarray:
+def _to_float16(maps: torch.Tensor) -> np.ndarray:
     return maps.float().cpu().numpy().astype(np.float16)
 
 
-def _stacked(loaded: Sequence[tuple[str, list[np.ndarray]]], device: torch.device) -> list[torch.Tensor]:
-    """Return one tensor (B, 3, H, W) per scale."""
-    return [torch.from_numpy(np.stack(of_scale)).to(device) for of_scale in
+def _stack_views(loaded: Sequence[tuple[str, list[np.ndarray]]], device: torch.device) -> list[torch.Tensor]:
+    """Stack the views of a batch. Return one tensor (B, 3, H, W) per scale."""
+    return [torch.from_numpy(np.stack(scale_views)).to(device) for scale_views in
             zip(*(views for _, views in loaded), strict=True)]

@@ -1,4 +1,4 @@
-"""`check`: damaged bytes and parts that are of no run, found; and what is sound of a shard kept, to make the rest."""
+"""`check`: finds damaged files, and shards that do not belong to their run; repairs shards by keeping intact items."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 from stages.errors import BadData, MissingInput, Stopped, WsssError
 from stages.flow.execution import Output, Report, Stop
-from stages.nets.files import read_net
+from stages.nets.net_files import read_net
 from stages.shards import (
     Shard,
-    check_name,
     check_same_run,
     check_shard,
-    expand,
-    missing_parts,
-    numbered,
-    part_path,
-    salvage,
+    check_shard_name,
+    describe_missing_parts,
+    find_shard_files,
+    parse_shard_name,
+    salvage_shard,
+    unfinished_path,
 )
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A file and what is wrong with it; of a run the holes are, under the name of its folder, one more."""
+class CheckResult:
+    """The verdict on a file, or on the folder of a run that lacks parts, and its faults."""
 
     path: Path
     verdict: str
@@ -35,29 +35,31 @@ class Checked:
 
 
 def check(paths: Iterable[str], report: Report, *, stop: Stop, repair: bool = False,
-          dry_run: bool = False) -> Iterator[Checked]:
-    """Yield what is found of every file, of a net against the sha256 of its tensors; then the holes of a run.
+          dry_run: bool = False) -> Iterator[CheckResult]:
+    """Yield the result for every file, then for every folder of a run that lacks parts.
 
-    With `repair` what is sound of a damaged shard goes to its journal, and the shard out of the way; with `dry_run`
-    that is told only. Raises what `salvage` raises but BadData, which is told; Stopped.
+    Networks are compared with the sha256 of their tensors. With `repair` the intact items of a damaged shard are moved
+    to its journal and the shard is renamed; with `dry_run` this is only reported. Raises Stopped, and what
+    `salvage_shard` raises except BadData, which is reported.
     """
     runs: dict[tuple[Path, str, int], Shard] = {}
-    for given in paths:
-        files = [Path(given)] if given.endswith(".safetensors") else expand(given)
+    for path in paths:
+        files = [Path(path)] if path.endswith(".safetensors") else find_shard_files(path)
         for file in files:
             if stop.requested:
-                raise Stopped("stopped", "run the same command again")
-            faults = _faults(file, stop)
-            yield Checked(file, "damaged", faults) if faults else _in_its_run(file, runs)
+                raise Stopped("stopped by a signal", "Run the same command again")
+            faults = _find_faults(file, stop)
+            yield CheckResult(file, "damaged", faults) if faults else _check_run_membership(file, runs)
             if faults and repair:
-                report.tell(_repaired(file, dry_run))
-        holes = _holes(files) if Path(given).is_dir() else ""
-        if holes:
-            fault = MissingInput(f"the run lacks part {holes}", "make the missing shards", where=given)
-            yield Checked(Path(given), "incomplete", [fault])
+                report.info(_repair(file, dry_run))
+        missing = _describe_missing(files) if Path(path).is_dir() else ""
+        if missing:
+            fault = MissingInput(f"the run lacks part {missing}",
+                                 "Run the command that made it again to make the missing shards", where=path)
+            yield CheckResult(Path(path), "incomplete", [fault])
 
 
-def _faults(file: Path, stop: Stop) -> list[WsssError]:
+def _find_faults(file: Path, stop: Stop) -> list[WsssError]:
     if file.suffix != ".safetensors":
         return list(check_shard(file, lambda: stop.requested))
     try:
@@ -67,59 +69,60 @@ def _faults(file: Path, stop: Stop) -> list[WsssError]:
     return []
 
 
-def _in_its_run(file: Path, runs: dict[tuple[Path, str, int], Shard]) -> Checked:
-    """Compare a sound file with its name and with the first of its run, of which `runs` keeps one each."""
-    name = numbered(file)
+def _check_run_membership(file: Path, runs: dict[tuple[Path, str, int], Shard]) -> CheckResult:
+    """Compare an intact file with its name and with the first shard of its run, which `runs` stores."""
+    name = parse_shard_name(file)
     if name is None:
-        return Checked(file, "good", [])
+        return CheckResult(file, "good", [])
     shard = Shard(file)
     shard.close()
     verdict = "misnamed"
     try:
-        check_name(shard)
+        check_shard_name(shard)
         verdict = "mixed"
         check_same_run(shard, runs.setdefault((file.parent, name[0], name[2]), shard))
     except BadData as fault:
-        return Checked(file, verdict, [fault])
-    return Checked(file, "good", [])
+        return CheckResult(file, verdict, [fault])
+    return CheckResult(file, "good", [])
 
 
-def _holes(files: list[Path]) -> str:
-    """Return the parts that the names in a folder lack."""
-    numbers = [name for file in files if (name := numbered(file))]
-    return missing_parts([part for _, part, _ in numbers], numbers[0][2])
+def _describe_missing(files: list[Path]) -> str:
+    """Return the parts that are missing according to the file names of a run."""
+    names = [name for file in files if (name := parse_shard_name(file))]
+    return describe_missing_parts([part for _, part, _ in names], names[0][2])
 
 
-def _repaired(file: Path, dry_run: bool) -> str:
-    """Keep what is sound, and return what is to be done now; in a dry run what would be done."""
+def _repair(file: Path, dry_run: bool) -> str:
+    """Repair a damaged file, or in a dry run only pretend to, and return a message with the command to run next."""
     if file.suffix == ".safetensors":
-        return f"{file}: a net can't be repaired; copy it again, or train it again with --force"
+        return f"{file}: a network can't be repaired. Copy it again, or train it again with --force."
     try:
-        done = salvage(file, dry_run=dry_run)
+        result = salvage_shard(file, dry_run=dry_run)
     except BadData as error:
         return str(error)
-    images = f"{done.kept} of its {done.total} images"
+    images = f"{result.num_sound} of its {result.num_items} images in {unfinished_path(file).name}"
     if dry_run:
-        kept = f"would keep {images} in {part_path(file).name}" if done.kept else "would keep nothing of it"
-        return f"{file}: {kept}, and move it to {done.moved.name}; to be run then: {_command(file)}"
-    kept = f"{images} are kept in {part_path(file).name}" if done.kept else "nothing of it could be kept"
-    return f"{file}: {kept}, itself is now {done.moved.name}; run again: {_command(file)}"
+        action = f"would keep {images}" if result.num_sound else "would keep none of its images"
+        return f"{file}: {action}, and rename it to {result.damaged_path.name}. Run then: {_find_command(file)}"
+    action = f"kept {images}" if result.num_sound else "could keep none of its images"
+    return f"{file}: {action}, and renamed it to {result.damaged_path.name}. Run again: {_find_command(file)}"
 
 
-def _command(file: Path) -> str:
+def _find_command(file: Path) -> str:
     """Return the command that made a file, from the log of its run."""
-    told = "the command that made it"
+    command = "the command that made it"
     try:
-        log = Output(file if numbered(file) is None else file.parent).log_path
+        log = Output(file if parse_shard_name(file) is None else file.parent).log_path
         lines = log.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        return told
+        return command
     for line in lines:
-        told = _of_line(line, file.name) or told
-    return told
+        command = _parse_log_line(line, file.name) or command
+    return command
 
 
-def _of_line(line: str, name: str) -> str:
+def _parse_log_line(line: str, name: str) -> str:
+    """Return the command in a line of the log if it made the file `name`, else an empty string."""
     try:
         entry: Any = json.loads(line)
         return shlex.join(["wsss", *entry["command"][1:]]) if entry["path"] == name else ""

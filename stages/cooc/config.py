@@ -11,5 +11,6 @@ from stages.settings import setting
 class CoocConfig:
     """Settings of `cooc`."""
 
-    diagonal: str = setting("single", "What a class counts with itself: its images without another class, all its "
-                            "images, or zero.", choices=("single", "all", "zero"), source="CSD, by its text")
+    diagonal: str = setting("single", "Diagonal of the matrix: the images of a class without another class (single), "
+                            "all images of the class (all), or zero.", choices=("single", "all", "zero"),
+                            source="CSD, by its text")

@@ -1,4 +1,4 @@
-"""`cooc`: which classes appear together, counted over the tags of an index."""
+"""`cooc`: count how often classes appear together, over the tags of an index."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 
 from stages.cooc.config import CoocConfig
-from stages.cooc.matrix import counts_of, probability_of
+from stages.cooc.matrix import compute_probability, count_cooccurrences
 from stages.errors import BadData, Stopped
-from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture
-from stages.flow.one_shard import check_one_file, shard_before, write_one_shard
-from stages.settings import as_plain
-from stages.shards import Contents, Run, Shard, provenance_entry
+from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
+from stages.flow.single_shard import check_single_file, reuse_existing_shard, write_single_shard
+from stages.settings import to_json_dict
+from stages.shards import Run, Shard, ShardContents, provenance_entry
 from stages.shards.disk import make_folder, replace_file
 
 
 @dataclass(frozen=True)
 class _Tags:
-    """The known labels of all images one after the other, and how many of them each image has."""
+    """The concatenated known labels of all images, and how many labels each image has."""
 
     class_ids: np.ndarray
-    per_image: np.ndarray
-    unknown: int
-    refused: dict[str, str]
+    labels_per_image: np.ndarray
+    num_unknown: int
+    rejected: dict[str, str]
 
 
 def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -33,113 +33,120 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
 
     Memory: the labels of all images.
     """
-    check_one_file(output)
+    check_single_file(output)
     plot = inputs.named.get("plot")
     if plot:
-        check_picture(plot, "--plot")
+        check_picture_path(plot, "--plot")
     index = Run(inputs.paths, "index")
-    entry = provenance_entry("cooc", "", as_plain(config), {"index": index.digest})
-    summary = shard_before(output.path, entry, output)
+    entry = provenance_entry("cooc", "", to_json_dict(config), {"index": index.digest})
+    summary = reuse_existing_shard(output.path, entry, output)
     if output.dry_run:
-        report.tell(f"{output.path} is up to date" if summary else f"would write {output.path}")
+        report.info(f"{output.path} is up to date." if summary else f"Would write {output.path}.")
         return summary or Summary()
     if summary is None:
-        summary = _counted(config, index, entry, output, stop, report)
-    report.tell(f"{output.path} is up to date" if summary.up_to_date else f"wrote {output.path}")
+        summary = _write_counts(config, index, entry, output, stop, report)
+    report.info(f"{output.path} is up to date." if summary.num_up_to_date else f"Wrote {output.path}.")
     if plot:
-        _draw(output.path, Path(plot), config.diagonal)
-        report.tell(plot)
+        _write_plot(output.path, Path(plot), config.diagonal)
+        report.info(f"Wrote the plot {plot}.")
     return summary
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Return what `wsss cooc --json` prints of a shard: counts, probability and single_label, by class names."""
+def summarise_shard(path: Path) -> dict[str, Any]:
+    """Return what `wsss cooc --json` prints for a shard: counts, probability and single_label by class name."""
     shard = Shard(path, "cooc")
     names = shard.classes[1:]
 
-    def by_name(rows: np.ndarray) -> dict[str, Any]:
+    def map_by_name(rows: np.ndarray) -> dict[str, Any]:
         return dict(zip(names, rows.tolist(), strict=True))
 
-    tables = {name: {row: dict(zip(names, values, strict=True)) for row, values in by_name(shard.root(name)).items()}
+    tables = {name: {row: dict(zip(names, values, strict=True))
+                     for row, values in map_by_name(shard.read_root(name)).items()}
               for name in ("counts", "probability")}
     return {"diagonal": shard.provenance[-1]["config"]["diagonal"], "images": len(shard.ids),
-            "refused": len(shard.errors), "single_label": by_name(shard.root("single_label")), **tables}
+            "refused": len(shard.errors), "single_label": map_by_name(shard.read_root("single_label")), **tables}
 
 
-def _counted(config: CoocConfig, index: Run, entry: dict[str, Any], output: Output, stop: Stop,
-             report: Report) -> Summary:
-    tags = _tags(index, stop, report)
-    counts, single = counts_of(tags.class_ids, tags.per_image, len(index.classes) - 1, config.diagonal)
-    _tell(index, tags, single, report)
-    contents = Contents(
+def _write_counts(config: CoocConfig, index: Run, entry: dict[str, Any], output: Output, stop: Stop,
+                  report: Report) -> Summary:
+    tags = _read_tags(index, stop, report)
+    counts, single = count_cooccurrences(tags.class_ids, tags.labels_per_image, len(index.classes) - 1, config.diagonal)
+    _report_tags(index, tags, single, report)
+    contents = ShardContents(
         "cooc", index.classes, ids=list(index.ids), provenance=[*index.first.provenance, entry],
-        root_datasets={"counts": counts, "probability": probability_of(counts), "single_label": single})
-    return write_one_shard(output, contents, (index.first.digest, index.first.path), tags.refused.items())
+        root_datasets={"counts": counts, "probability": compute_probability(counts), "single_label": single})
+    return write_single_shard(output, contents, (index.first.digest, index.first.path), tags.rejected.items())
 
 
-def _tags(index: Run, stop: Stop, report: Report) -> _Tags:
-    """Return the labels of all images. Raises BadData where there are none, or ids that are no class."""
-    where, n_classes = str(index.first.path), len(index.classes) - 1
-    if not n_classes:
-        raise BadData("has no classes", "index it with tags, or with --class-names", where=where)
+def _read_tags(index: Run, stop: Stop, report: Report) -> _Tags:
+    """Return the labels of all images. Raises BadData if there are none, or if one is not a class."""
+    where, num_classes = str(index.first.path), len(index.classes) - 1
+    if not num_classes:
+        raise BadData("the index has no classes", "Run `wsss index` again with tags or with --class-names",
+                      where=where)
     if not any(shard.ids for shard in index.shards):
-        raise BadData("holds no images", "index some", where=where)
-    report.begin("images", sum(len(shard.ids) for shard in index.shards))
-    rows, unknown = [], 0
+        raise BadData("the index has no images", "Run `wsss index` again with at least one image", where=where)
+    report.start_progress("images", sum(len(shard.ids) for shard in index.shards))
+    rows, num_unknown = [], 0
     for shard in index.shards:
-        for item_id, labels in shard.each("labels"):
+        for item_id, labels in shard.iterate_datasets("labels"):
             if stop.requested:
-                raise Stopped("stopped", "run the same command again")
+                raise Stopped("stopped before the end", "Run the same command again")
             report.advance()
             if labels is None:
-                unknown += 1
+                num_unknown += 1
             else:
-                rows.append(_class_ids(labels, n_classes, f"{shard.path}: item {item_id}"))
+                rows.append(_validate_class_ids(labels, num_classes, f"{shard.path}: item {item_id}"))
     class_ids = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
-    refused = {item_id: told for shard in index.shards for item_id, told in shard.errors.items()}
+    rejected = {item_id: reason for shard in index.shards for item_id, reason in shard.errors.items()}
     if not len(class_ids):
-        what = "no image bears a class" if rows else "the labels of all images are unknown"
-        raise BadData(f"{what} ({len(rows)} known to have none, {unknown} unknown, {len(refused)} refused)",
-                      "index it with tags", where=where)
-    return _Tags(class_ids, np.array([len(row) for row in rows]), unknown, refused)
+        problem = "no image has a class" if rows else "the labels of all images are unknown"
+        raise BadData(f"{problem} (images without a class: {len(rows)}, with unknown labels: {num_unknown}, "
+                      f"rejected: {len(rejected)})", "Run `wsss index` again with tags", where=where)
+    return _Tags(class_ids, np.array([len(row) for row in rows]), num_unknown, rejected)
 
 
-def _class_ids(labels: np.ndarray, n_classes: int, where: str) -> np.ndarray:
-    """Return the labels of an image, sorted and each once. Raises BadData for ids that are no class."""
+def _validate_class_ids(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
+    """Return the labels of an image without duplicates. Raises BadData for ids that are not a class."""
     ids = sorted(set(labels.tolist()))
-    if ids and not 1 <= ids[0] <= ids[-1] <= n_classes:
-        raise BadData(f"labels {labels.tolist()} are not class ids of 1 to {n_classes}", "index it again", where=where)
+    if ids and not 1 <= ids[0] <= ids[-1] <= num_classes:
+        raise BadData(f"the labels {labels.tolist()} are not all class ids from 1 to {num_classes}",
+                      "Run `wsss index` again", where=where)
     return labels if len(ids) == len(labels) else np.array(ids, dtype=labels.dtype)
 
 
-def _tell(index: Run, tags: _Tags, single: np.ndarray, report: Report) -> None:
-    known, one, several = len(tags.per_image), int((tags.per_image == 1).sum()), int((tags.per_image > 1).sum())
-    report.tell(f"{known} images with known labels: {one} bear one class, {several} more than one, "
-                f"{known - one - several} none")
-    if tags.unknown:
-        report.tell(f"{tags.unknown} images have unknown labels and are left out")
-    if tags.refused:
-        report.tell(f"{len(tags.refused)} images were refused at index and are left out")
+def _report_tags(index: Run, tags: _Tags, single: np.ndarray, report: Report) -> None:
+    """Report how many images were counted and skipped, and warn of classes that are never alone or nowhere."""
+    num_images = sum(len(shard.ids) for shard in index.shards)
+    num_single, num_multi = int((tags.labels_per_image == 1).sum()), int((tags.labels_per_image > 1).sum())
+    num_known = len(tags.labels_per_image)
+    report.info(f"Counted {num_known} of {num_images} images: {num_single} with one class, {num_multi} with several, "
+                f"{num_known - num_single - num_multi} with none.")
+    if tags.num_unknown:
+        report.info(f"Skipped {tags.num_unknown} of {num_images} images because their labels are unknown.")
+    if tags.rejected:
+        report.info(f"Skipped {len(tags.rejected)} of {num_images} images because the index rejected them. List them "
+                    f"with `wsss info {index.first.path}`.")
     if len(single) == 1:
-        report.tell("there is one class only, so nothing can appear together")
-    elif not several:
-        report.tell("no image bears more than one class, so nothing appears together")
-    borne = np.bincount(tags.class_ids - 1, minlength=len(single)) > 0
-    for chosen, what in ((~borne, "in no image at all"), (borne & (single == 0), "without a single-label image")):
-        names = [index.classes[place + 1] for place in np.flatnonzero(chosen)]
+        report.info("The index has only one class, so no classes appear together.")
+    elif not num_multi:
+        report.info("No image has more than one class, so no classes appear together.")
+    is_present = np.bincount(tags.class_ids - 1, minlength=len(single)) > 0
+    for selected, problem in ((~is_present, "in no image"), (is_present & (single == 0), "in no single-label image")):
+        names = [index.classes[position + 1] for position in np.flatnonzero(selected)]
         if names:
-            report.tell(f"classes {what}: {len(names)} ({', '.join(names)})")
+            report.info(f"{len(names)} of {len(single)} classes are {problem}: {', '.join(names)}.")
 
 
-def _draw(shard_path: Path, path: Path, diagonal: str) -> None:
-    """Write the probabilities as a heat map; a class without samples gets an empty row."""
+def _write_plot(shard_path: Path, path: Path, diagonal: str) -> None:
+    """Write the probabilities as an annotated heat map; a class without samples gets an empty row."""
     shard = Shard(shard_path, "cooc")
-    values, names = shard.root("probability"), shard.classes[1:]
+    values, names = shard.read_root("probability"), shard.classes[1:]
     values[values.sum(axis=1) == 0] = np.nan
     title = f"How likely the column's class is where the row's class is, in % (diagonal: {diagonal})"
-    # Pillow takes a tenth of a second, and few ask for a picture.
-    from stages.data.heat_table import heat_table
+    # Imported here because Pillow takes a tenth of a second and few runs draw a plot.
+    from stages.data.annotated_heat_map import render_annotated_heat_map
     from stages.data.images import encode_png
-    picture = heat_table(values, names, title=title)
+    plot = render_annotated_heat_map(values, names, title=title)
     make_folder(path.absolute().parent)
-    replace_file(path, encode_png(picture))
+    replace_file(path, encode_png(plot))

@@ -1,8 +1,8 @@
-"""Random views of photographs for training; all randomness comes from the Generator given.
+"""Sample random views (augmented crops) of images for training; all randomness comes from the given Generator.
 
-Two recipes, `classification_view` and `segmentation_view`, draw everything first and then resize only the part
-that the crop keeps. The same steps stand alone for other recipes. Images are (H, W, 3) uint8 RGB, masks
-(H, W) class ids; a normalised image is (3, H, W) float32.
+The two recipes, `sample_classification_view` and `sample_segmentation_view`, draw all random numbers first and then
+resize only the part of the image that is inside the crop. The single steps are also functions, for other recipes.
+Images are (H, W, 3) uint8 RGB, masks (H, W) class ids; a normalised image is (3, H, W) float32.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.random import Generator
 from PIL import Image, ImageEnhance
 
 from stages.data.masks import IGNORE_8_BIT
-from stages.data.rand_augment import erase, rand_augment, resized_crop
-from stages.kernels.resample import interpolation_matrix, resample
+from stages.data.rand_augment import rand_augment, random_erase, random_resized_crop
+from stages.kernels.resample import build_interpolation_matrix, resample
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class ClassificationView:
-    """Settings of a view for image-level training; defaults of PSA's released code (crop 448).
+class ClassificationViewSettings:
+    """Settings of a view for image-level training; the defaults are those of PSA's released code (crop 448).
 
-    Long side in pixels, drawn uniformly; jitter as shares of change, hue as a share of the colour circle. With `area`
-    (low, high) the view is a part of so large a share of the image instead, resized to the crop. `rand_augment` is a
-    magnitude (0: none), `erase` a probability.
+    The long side is in pixels and drawn uniformly. Jitter strengths are relative changes, hue is a fraction of the
+    colour circle. If `area` (low, high) is set, the view is instead a random part that covers this fraction of the
+    image, resized to the crop. `rand_augment` is a magnitude (0: off), `erase` a probability.
     """
 
     crop: int = 448
@@ -46,11 +46,12 @@ class ClassificationView:
 
 
 @dataclass(frozen=True)
-class SegmentationView:
-    """Settings of a view with its mask; defaults of DeepLab-v2 (crop 321, scales .5 to 1.5, flip).
+class SegmentationViewSettings:
+    """Settings of a view with its mask; the defaults are those of DeepLab-v2 (crop 321, scale 0.5 to 1.5, flip).
 
-    `resize` is bicubic (smoothed) or bilinear (not smoothed). An image smaller than the crop lies at a random place in
-    it, or with `in_corner` at the top left; `padding` is the label around it, None for `ignore`.
+    `resize` is bicubic (antialiased) or bilinear (not antialiased). An image smaller than the crop goes to a random
+    position in it, or with `anchor_top_left` at the top left; `padding_label` is the label around it, or None for
+    `ignore_index`.
     """
 
     crop: int = 321
@@ -62,75 +63,79 @@ class SegmentationView:
     hue: float = 0.0
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    ignore: int = IGNORE_8_BIT
+    ignore_index: int = IGNORE_8_BIT
     resize: str = "bicubic"
-    in_corner: bool = False
-    padding: int | None = None
+    anchor_top_left: bool = False
+    padding_label: int | None = None
 
 
-def classification_view(image: np.ndarray, rng: Generator, settings: ClassificationView) -> np.ndarray:
-    """Return a normalised random view (3, S, S) of `image`, S = `settings.crop`.
+def sample_classification_view(image: np.ndarray, rng: Generator, settings: ClassificationViewSettings) -> np.ndarray:
+    """Sample a normalised random view (3, S, S) of `image`, S = `settings.crop`.
 
-    PSA's and IRN's order: resize the long side, flip, jitter, normalise, crop with zeros around images smaller
-    than the crop, at a random place. Zeros are put in after normalisation: they are the mean colour.
-    We jitter the crop, so contrast turns about the crop's mean grey and not the photograph's.
-    With an `area` it is DeiT's order: a part, resized; flip; RandAugment, jitter; normalise; erase.
+    The order is that of PSA and IRN: resize the long side, flip, jitter, normalise, crop. Images smaller than the crop
+    are placed at a random position and padded with zeros after normalisation, that is with the mean colour.
+    Here the crop is jittered, so contrast changes about the mean grey of the crop and not of the whole image.
+    If `area` is set, the order is that of DeiT: random resized crop, flip, RandAugment, jitter, normalise, erase.
     """
     if settings.area:
-        part = resized_crop(image, rng, settings.crop, settings.area)
+        part = random_resized_crop(image, rng, settings.crop, settings.area)
         size = (settings.crop, settings.crop)
     else:
-        part, size = image, _long_side_size(image.shape[:2], settings.long_side, rng)
-    view, _ = _view(part, None, size, rng, settings)
-    return erase(view, rng, settings.erase) if settings.erase else view
+        part, size = image, _sample_long_side_size(image.shape[:2], settings.long_side, rng)
+    view, _ = _crop_flip_jitter(part, None, size, rng, settings)
+    return random_erase(view, rng, settings.erase) if settings.erase else view
 
 
-def segmentation_view(
-    image: np.ndarray, mask: np.ndarray, rng: Generator, settings: SegmentationView
+def sample_segmentation_view(
+    image: np.ndarray, mask: np.ndarray, rng: Generator, settings: SegmentationViewSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a normalised random view (3, S, S) and its mask (S, S), `settings.padding` outside the image.
+    """Sample a normalised random view (3, S, S) and its mask (S, S), `settings.padding_label` outside the image.
 
-    Scale, flip, jitter, normalise, crop; the mask is resized to the nearest pixel.
+    Scale, flip, jitter, normalise, crop; the mask is resized by nearest neighbour.
     """
-    size = _scaled_size(image.shape[:2], settings.scale, rng)
-    view, view_mask = _view(image, mask, size, rng, settings)
-    assert view_mask is not None  # a mask went in
+    size = _sample_scaled_size(image.shape[:2], settings.scale, rng)
+    view, view_mask = _crop_flip_jitter(image, mask, size, rng, settings)
+    assert view_mask is not None  # because a mask was passed
     return view, view_mask
 
 
-def cell_view(
-    image: np.ndarray, label: np.ndarray, cell: int, rng: Generator, settings: SegmentationView
+def sample_cell_aligned_view(
+    image: np.ndarray, label: np.ndarray, cell: int, rng: Generator, settings: SegmentationViewSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a normalised random window (3, S, S) of `image` and its label (S / cell, S / cell), unscaled.
+    """Sample a normalised random window (3, S, S) of `image` and its label (S / cell, S / cell), without scaling.
 
-    `label` (h, w) has one value for `cell` x `cell` pixels, so windows start at whole cells; `settings.ignore` stands
-    outside. The canvas is flipped, not the window: a cell cut by the border keeps its pixels.
+    `label` (h, w) has one value per `cell` x `cell` pixels, so windows start at cell borders; outside the image the
+    label is `settings.ignore_index`. The padded canvas is flipped rather than the window, so that a cell cut by the
+    border keeps its pixels.
     """
-    source, target = _placement(label.shape, settings.crop // cell, rng)
-    pixels = tuple(slice(part.start * cell, part.stop * cell) for part in source)
-    part = colour_jitter(image[pixels], settings.brightness, settings.contrast, settings.saturation, settings.hue, rng)
+    source, target = _sample_placement(label.shape, settings.crop // cell, rng)
+    window = tuple(slice(cells.start * cell, cells.stop * cell) for cells in source)
+    part = jitter_colours(image[window], settings.brightness, settings.contrast, settings.saturation, settings.hue, rng)
     canvas = np.zeros((3, settings.crop, settings.crop), dtype=np.float32)
     top, left = target[0].start * cell, target[1].start * cell
     canvas[:, top:top + part.shape[0], left:left + part.shape[1]] = normalise(part, settings.mean, settings.std)
-    canvas_label = np.full((settings.crop // cell,) * 2, settings.ignore, dtype=label.dtype)
+    canvas_label = np.full((settings.crop // cell,) * 2, settings.ignore_index, dtype=label.dtype)
     canvas_label[target] = label[source]
     if rng.random() < settings.flip:
         canvas, canvas_label = np.ascontiguousarray(canvas[:, :, ::-1]), np.ascontiguousarray(canvas_label[:, ::-1])
     return canvas, canvas_label
 
 
-def square_view(
+def sample_square_view(
     image: np.ndarray, mask: np.ndarray, short_side: int, crop: int, rng: Generator, *, probability: float = 0.5,
     fill: tuple[int, ...] = (0, 0, 0),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random window (S, S, 3) uint8 of `image` and its mask's (S, S), the short side resized to `short_side`.
+    """Sample a random window (S, S, 3) uint8 of `image` and of its mask (S, S), with the short side at `short_side`.
 
-    S is `crop`; mirrored with `probability`; the mask is resized to the nearest pixel. Where the image is smaller than
-    the window it lies at a random place, with the colour `fill` and the mask's largest value (ignored) around it.
+    S is `crop`. The window is mirrored with `probability`; the mask is resized by nearest neighbour. An image smaller
+    than the window is placed at a random position, with the colour `fill` and the mask's largest value (ignored) around
+    it.
     """
-    size = _rounded(image.shape[:2], short_side / min(image.shape[:2]))
-    source, target = _placement(size, crop, rng)
-    part, part_mask = flip(_resize(image, size, source), rng, _nearest(mask, size, source), probability)
+    size = _scale_size(image.shape[:2], short_side / min(image.shape[:2]))
+    source, target = _sample_placement(size, crop, rng)
+    part, part_mask = random_flip(
+        _resize_window(image, size, source), rng, _resize_mask_window(mask, size, source), probability
+    )
     canvas = np.full((crop, crop, 3), np.asarray(fill, dtype=np.uint8))
     canvas_mask = np.full((crop, crop), np.iinfo(mask.dtype).max, dtype=mask.dtype)
     canvas[target], canvas_mask[target] = part, part_mask
@@ -140,57 +145,57 @@ def square_view(
 def resize_long_side(
     image: np.ndarray, low: int, high: int, rng: Generator, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return image (bicubic) and mask (nearest) with a long side drawn uniformly from low..high pixels."""
-    size = _long_side_size(image.shape[:2], (low, high), rng)
+    """Resize image (bicubic) and mask (nearest) to a long side drawn uniformly from low..high pixels."""
+    size = _sample_long_side_size(image.shape[:2], (low, high), rng)
     return _resize_both(image, mask, size)
 
 
 def random_scale(
     image: np.ndarray, low: float, high: float, rng: Generator, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return image (bicubic) and mask (nearest) scaled by a factor drawn uniformly from [low, high)."""
-    return _resize_both(image, mask, _scaled_size(image.shape[:2], (low, high), rng))
+    """Scale image (bicubic) and mask (nearest) by a factor drawn uniformly from [low, high)."""
+    return _resize_both(image, mask, _sample_scaled_size(image.shape[:2], (low, high), rng))
 
 
-def flip(
+def random_flip(
     image: np.ndarray, rng: Generator, mask: np.ndarray | None = None, probability: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return image (H, W, 3) and mask (H, W), both mirrored left to right with `probability`."""
+    """Mirror image (H, W, 3) and mask (H, W) left to right, both or neither, with `probability`."""
     if rng.random() >= probability:
         return image, mask
     return image[:, ::-1], None if mask is None else mask[:, ::-1]
 
 
-def colour_jitter(
+def jitter_colours(
     image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float, rng: Generator
 ) -> np.ndarray:
-    """Return `image` with brightness, contrast and saturation multiplied by U(1 - v, 1 + v) and hue turned.
+    """Multiply brightness, contrast and saturation of `image` by U(1 - v, 1 + v) and shift its hue.
 
-    Hue turns by U(-hue, hue) of the circle (in steps of 1/256). The four come in random order.
+    The hue shifts by U(-hue, hue) of the colour circle (in steps of 1/256). The four changes are made in random order.
     """
-    changes = {"Brightness": brightness, "Contrast": contrast, "Color": saturation, "Hue": hue}
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    for place in rng.permutation(len(changes)):
-        name, extent = list(changes.items())[place]
-        amount = rng.uniform(-extent, extent)
-        if extent == 0:
+    strengths = {"Brightness": brightness, "Contrast": contrast, "Color": saturation, "Hue": hue}
+    jittered = Image.fromarray(np.ascontiguousarray(image))
+    for index in rng.permutation(len(strengths)):
+        name, strength = list(strengths.items())[index]
+        amount = rng.uniform(-strength, strength)
+        if strength == 0:
             continue
         if name == "Hue":
-            picture = _turn_hue(picture, round(amount * 256))
+            jittered = _shift_hue(jittered, round(amount * 256))
         else:
-            picture = getattr(ImageEnhance, name)(picture).enhance(max(0.0, 1.0 + amount))
-    return np.array(picture)
+            jittered = getattr(ImageEnhance, name)(jittered).enhance(max(0.0, 1.0 + amount))
+    return np.array(jittered)
 
 
 def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Return (3, H, W) float32: (image / 255 - mean) / std, with mean and std on the scale 0..1."""
+    """Compute (image / 255 - mean) / std as (3, H, W) float32, with mean and std on the scale 0..1."""
     gain = 1.0 / (255.0 * np.asarray(std, dtype=np.float64))
     shift = -np.asarray(mean, dtype=np.float64) / np.asarray(std, dtype=np.float64)
-    result = np.empty((3, *image.shape[:2]), dtype=np.float32)
+    normalised = np.empty((3, *image.shape[:2]), dtype=np.float32)
     for channel in range(3):
-        np.multiply(image[:, :, channel], np.float32(gain[channel]), out=result[channel])
-        result[channel] += np.float32(shift[channel])
-    return result
+        np.multiply(image[:, :, channel], np.float32(gain[channel]), out=normalised[channel])
+        normalised[channel] += np.float32(shift[channel])
+    return normalised
 
 
 def random_crop(
@@ -199,49 +204,50 @@ def random_crop(
     size: int,
     rng: Generator,
     fill: float = 0.0,
-    ignore: int = IGNORE_8_BIT,
+    ignore_index: int = IGNORE_8_BIT,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return a random window (3, S, S) of a normalised image (3, H, W), and of its mask (H, W).
+    """Crop a random window (3, S, S) from a normalised image (3, H, W) and the same window from its mask (H, W).
 
-    Where the image is smaller than the window it lies at a random place, with `fill` and `ignore` around it.
+    An image smaller than the window is placed at a random position, with `fill` and `ignore_index` around it.
     """
-    source, target = _placement(image.shape[1:], size, rng)
+    source, target = _sample_placement(image.shape[1:], size, rng)
     canvas = np.full((3, size, size), fill, dtype=np.float32)
     canvas[:, target[0], target[1]] = image[:, source[0], source[1]]
     if mask is None:
         return canvas, None
-    canvas_mask = np.full((size, size), ignore, dtype=mask.dtype)
+    canvas_mask = np.full((size, size), ignore_index, dtype=mask.dtype)
     canvas_mask[target] = mask[source]
     return canvas, canvas_mask
 
 
-def _view(
+def _crop_flip_jitter(
     image: np.ndarray,
     mask: np.ndarray | None,
     size: tuple[int, int],
     rng: Generator,
-    settings: ClassificationView | SegmentationView,
+    settings: ClassificationViewSettings | SegmentationViewSettings,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    resize, in_corner, outside = _resize, False, IGNORE_8_BIT
-    if isinstance(settings, SegmentationView):
-        resize = _resize_bilinear if settings.resize == "bilinear" else _resize
-        in_corner = settings.in_corner
-        outside = settings.ignore if settings.padding is None else settings.padding
-    source, target = _placement(size, settings.crop, rng, in_corner=in_corner)
-    part, part_mask = resize(image, size, source), None
+    """Crop image and mask at the resized `size`, flip them, change the colours and normalise the image."""
+    resize_window, anchor_top_left, padding_label = _resize_window, False, IGNORE_8_BIT
+    if isinstance(settings, SegmentationViewSettings):
+        resize_window = _resize_window_bilinear if settings.resize == "bilinear" else _resize_window
+        anchor_top_left = settings.anchor_top_left
+        padding_label = settings.ignore_index if settings.padding_label is None else settings.padding_label
+    source, target = _sample_placement(size, settings.crop, rng, anchor_top_left=anchor_top_left)
+    part, part_mask = resize_window(image, size, source), None
     if mask is not None:
-        part_mask = _nearest(mask, size, source)
-    part, part_mask = flip(part, rng, part_mask, settings.flip)
-    if isinstance(settings, ClassificationView) and settings.rand_augment:
+        part_mask = _resize_mask_window(mask, size, source)
+    part, part_mask = random_flip(part, rng, part_mask, settings.flip)
+    if isinstance(settings, ClassificationViewSettings) and settings.rand_augment:
         part = rand_augment(part, rng, settings.rand_augment, settings.mean)
-    part = colour_jitter(
+    part = jitter_colours(
         part, settings.brightness, settings.contrast, settings.saturation, settings.hue, rng
     )
     canvas = np.zeros((3, settings.crop, settings.crop), dtype=np.float32)
     canvas[:, target[0], target[1]] = normalise(part, settings.mean, settings.std)
     if part_mask is None:
         return canvas, None
-    canvas_mask = np.full((settings.crop, settings.crop), outside, dtype=part_mask.dtype)
+    canvas_mask = np.full((settings.crop, settings.crop), padding_label, dtype=part_mask.dtype)
     canvas_mask[target] = part_mask
     return canvas, canvas_mask
 
@@ -249,30 +255,33 @@ def _view(
 Window = tuple[slice, slice]
 
 
-def _placement(size: tuple[int, ...], crop: int, rng: Generator, *, in_corner: bool = False) -> tuple[Window, Window]:
-    """Return where a window of crop x crop reads an image of `size`, and where on the canvas that goes.
+def _sample_placement(
+    size: tuple[int, ...], crop: int, rng: Generator, *, anchor_top_left: bool = False
+) -> tuple[Window, Window]:
+    """Sample which window of crop x crop pixels is read from an image of `size`, and where on the canvas it goes.
 
-    A smaller image goes to a random place, or with `in_corner` to the top left.
+    An image smaller than the crop goes to a random position, or with `anchor_top_left` to the top left.
     """
     source, target = [], []
     for length in size:
         span = min(length, crop)
-        read, put = (int(rng.integers(0, room + 1)) for room in (length - span, 0 if in_corner else crop - span))
-        source.append(slice(read, read + span))
-        target.append(slice(put, put + span))
+        slacks = (length - span, 0 if anchor_top_left else crop - span)
+        source_start, target_start = (int(rng.integers(0, slack + 1)) for slack in slacks)
+        source.append(slice(source_start, source_start + span))
+        target.append(slice(target_start, target_start + span))
     return (source[0], source[1]), (target[0], target[1])
 
 
-def _long_side_size(size: tuple[int, ...], bounds: tuple[int, int], rng: Generator) -> tuple[int, int]:
+def _sample_long_side_size(size: tuple[int, ...], bounds: tuple[int, int], rng: Generator) -> tuple[int, int]:
     factor = int(rng.integers(bounds[0], bounds[1] + 1)) / max(size)
-    return _rounded(size, factor)
+    return _scale_size(size, factor)
 
 
-def _scaled_size(size: tuple[int, ...], bounds: tuple[float, float], rng: Generator) -> tuple[int, int]:
-    return _rounded(size, float(rng.uniform(*bounds)))
+def _sample_scaled_size(size: tuple[int, ...], bounds: tuple[float, float], rng: Generator) -> tuple[int, int]:
+    return _scale_size(size, float(rng.uniform(*bounds)))
 
 
-def _rounded(size: tuple[int, ...], factor: float) -> tuple[int, int]:
+def _scale_size(size: tuple[int, ...], factor: float) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
@@ -280,37 +289,41 @@ def _resize_both(
     image: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     whole = (slice(0, size[0]), slice(0, size[1]))
-    return _resize(image, size, whole), None if mask is None else _nearest(mask, size, whole)
+    return _resize_window(image, size, whole), None if mask is None else _resize_mask_window(mask, size, whole)
 
 
-def _resize(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
-    # The window of the bicubic resize to `size`: Pillow reads beyond the box, so its border is right too.
-    down, across = image.shape[0] / size[0], image.shape[1] / size[1]
+def _resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Return a window of the bicubic resize of an image to `size`, without resizing the rest."""
+    # Pillow also reads pixels beyond the box, so the border of the window is right too.
+    y_scale, x_scale = image.shape[0] / size[0], image.shape[1] / size[1]
     rows, columns = window
-    box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
+    box = (columns.start * x_scale, rows.start * y_scale, columns.stop * x_scale, rows.stop * y_scale)
     box = (*box[:2], min(box[2], image.shape[1]), min(box[3], image.shape[0]))
     extent = (columns.stop - columns.start, rows.stop - rows.start)
     return np.asarray(Image.fromarray(image).resize(extent, Image.Resampling.BICUBIC, box=box))
 
 
-def _resize_bilinear(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
-    """Return the window of a bilinear resize to `size` that smooths nothing, as OpenCV's; rounded to whole levels."""
-    down, across = (interpolation_matrix(part.stop - part.start, full, scale=full / length,
-                                         offset=part.start * full / length)
-                    for part, full, length in zip(window, image.shape, size, strict=False))
+def _resize_window_bilinear(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Return a window of the bilinear resize to `size`, without antialiasing (as OpenCV), rounded to whole levels."""
+    row_weights, column_weights = (
+        build_interpolation_matrix(span.stop - span.start, full, scale=full / length, offset=span.start * full / length)
+        for span, full, length in zip(window, image.shape, size, strict=False)
+    )
     channels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    return np.round(resample(channels, down, across).numpy()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    resized = np.round(resample(channels, row_weights, column_weights).numpy())
+    return resized.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def _nearest(mask: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+def _resize_mask_window(mask: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Return a window of the nearest-neighbour resize of a mask to `size`."""
     rows, columns = (
-        ((np.arange(part.start, part.stop) + 0.5) * (full / length)).astype(np.int64)
-        for part, full, length in zip(window, mask.shape, size, strict=True)
+        ((np.arange(span.start, span.stop) + 0.5) * (full / length)).astype(np.int64)
+        for span, full, length in zip(window, mask.shape, size, strict=True)
     )
     return mask[rows[:, None], columns]
 
 
-def _turn_hue(picture: Image.Image, steps: int) -> Image.Image:
-    hue, saturation, value = picture.convert("HSV").split()
-    turned = hue.point([(level + steps) % 256 for level in range(256)])
-    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+def _shift_hue(image: Image.Image, steps: int) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    shifted = hue.point([(level + steps) % 256 for level in range(256)])
+    return Image.merge("HSV", (shifted, saturation, value)).convert("RGB")

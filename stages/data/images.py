@@ -1,4 +1,4 @@
-"""Photographs from encoded bytes: what is accepted, what is refused, and in one line why."""
+"""Decode images from bytes, and reject those that cannot be used with a one-line reason."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from PIL import Image
 from stages.errors import BadData
 from stages.shards.schema import MAX_PIXELS
 
-# Formats that Pillow decodes by itself; EPS, for one, would start another program.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
-SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
-ORIENTATION = 0x0112
-_MODES = {"1": "1 bit", "P": "a palette", "CMYK": "CMYK colours"}
-REPLACE = "replace the file or take it off the list"
-_pillow_limit = threading.Lock()
+# Formats that Pillow decodes by itself. Others are excluded: EPS, for example, would start an external program.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+EXIF_ORIENTATION_TAG = 0x0112
+_MODES = {"1": "1 bit per pixel", "P": "a palette", "CMYK": "CMYK colours"}
+REPLACE_REMEDY = "Replace the file, or remove it from the list"
+_pillow_limit_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header tells: stored size in pixels, EXIF orientation 1..8, Pillow's mode.
+    """The header of an image file: stored size in pixels, EXIF orientation 1..8, Pillow's mode.
 
-    `notes` are what decoding changes, each the end of a sentence on images: "have transparency, which is dropped".
+    `notes` are what decoding changes, each the end of a sentence about images, such as "have transparency, which
+    is dropped".
     """
 
     height: int
@@ -38,94 +39,96 @@ class ImageHeader:
 
 
 def read_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Return the header of an encoded image; no pixel is decoded.
+    """Read the header of an encoded image without decoding pixels.
 
-    Sizes are those of the stored axes: EXIF orientation is told, not applied.
-    Raises BadData for what is no image, is animated or is larger than `max_pixels`.
+    Sizes are along the stored axes: the EXIF orientation is reported, not applied.
+    Raises BadData if the data are not an image, are animated, or have more than `max_pixels`.
     """
-    with opened(data, where=where, max_pixels=max_pixels) as image:
+    with open_image(data, where=where, max_pixels=max_pixels) as image:
         height, width = stored_size(image)
-        return ImageHeader(height, width, _orientation(image), image.mode, _notes(image))
+        return ImageHeader(height, width, _read_orientation(image), image.mode, _describe_conversions(image))
 
 
 def decode_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, apply_exif: bool = False) -> np.ndarray:
-    """Return the RGB image (H, W, 3), uint8, in its stored axes or, with `apply_exif`, turned as EXIF says.
+    """Decode an RGB image (H, W, 3), uint8, along its stored axes or, with `apply_exif`, in its EXIF orientation.
 
-    Accepts CMYK, grey, palette, 1-bit and alpha (dropped); 16-bit grey is divided by 257, so that 65535 is 255
-    (Pillow's own conversion saturates above 255). Raises BadData as `read_header` does, for truncated
-    files, and for pixels of 32 bits.
+    Accepts CMYK, grey, palette, 1-bit and alpha (dropped). 16-bit grey is divided by 257, so that 65535 becomes 255
+    (Pillow's own conversion saturates above 255). Raises BadData as `read_header` does, and for truncated files and
+    32-bit pixels.
     """
-    return decode_with_header(data, where=where, max_pixels=max_pixels, apply_exif=apply_exif)[0]
+    return decode_image_with_header(data, where=where, max_pixels=max_pixels, apply_exif=apply_exif)[0]
 
 
-def decode_with_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS,
-                       apply_exif: bool = False) -> tuple[np.ndarray, ImageHeader]:
-    """Return what `decode_image` and `read_header` do."""
+def decode_image_with_header(
+    data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, apply_exif: bool = False
+) -> tuple[np.ndarray, ImageHeader]:
+    """Decode an image and return its header too; see `decode_image` and `read_header`."""
     header = read_header(data, where=where, max_pixels=max_pixels)
-    with opened(data, where=where, max_pixels=max_pixels) as image:
-        stored = unturned(_rgb(loaded(image, where), where), image, header.orientation)
-    return (turned(stored, header.orientation) if apply_exif else stored), header
+    with open_image(data, where=where, max_pixels=max_pixels) as image:
+        stored = restore_stored_axes(_convert_to_rgb(load_pixels(image, where), where), image, header.orientation)
+    return (apply_orientation(stored, header.orientation) if apply_exif else stored), header
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """Return the PNG of an image, (H, W, 3) or (H, W) uint8."""
+    """Encode an image, (H, W, 3) or (H, W) uint8, as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 @contextmanager
-def opened(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Open encoded bytes without decoding them. Raises BadData: no image, animated, or too many pixels."""
+def open_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open encoded bytes without decoding them. Raises BadData if they are not an image, animated or too large."""
     try:
-        # Pillow warns or raises at a limit of its own; ours is checked right below instead.
-        with _pillow_limit:
+        # Pillow warns or raises at its own limit; `max_pixels` is checked below instead.
+        with _pillow_limit_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(io.BytesIO(data), formats=FORMATS)
+                image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
-    except Exception as error:  # Pillow's decoders raise whatever a broken header makes them raise
-        raise BadData(_what_it_is(data), REPLACE, where=where) from error
+    except Exception as error:  # Pillow's decoders raise any type of exception for a damaged header
+        raise BadData(_describe_non_image(data), REPLACE_REMEDY, where=where) from error
     with image:
         height, width = stored_size(image)
         if height * width > max_pixels:
             raise BadData(
-                f"image of {height}x{width} = {height * width} pixels is over the limit of {max_pixels}",
-                "shrink it or raise --max-pixels of wsss index",
+                f"the image has {height}x{width} = {height * width} pixels, more than the limit of {max_pixels}",
+                "Shrink it, or run `wsss index` with a larger --max-pixels",
                 where=where,
             )
-        # Cameras store a preview as second picture of an MPO: that is no animation.
-        if image.format != "MPO" and _attempt(lambda: getattr(image, "is_animated", False), where):
-            raise BadData(f"{image.format} with several frames", "give one picture per file", where=where)
+        # Cameras store a preview as the second image of an MPO file, which is not an animation.
+        if image.format != "MPO" and _read_or_reject(lambda: getattr(image, "is_animated", False), where):
+            raise BadData(f"the {image.format} file has several frames", "Save each frame as an image of its own",
+                          where=where)
         yield image
 
 
-def loaded(image: Image.Image, where: str) -> Image.Image:
-    """Decode the pixels of an opened image. Raises BadData when they can't be, as in a truncated file."""
-    _attempt(image.load, where)
-    # A palette's transparency would only make Pillow warn; alpha is dropped anyway.
+def load_pixels(image: Image.Image, where: str) -> Image.Image:
+    """Decode the pixels of an opened image. Raises BadData if that fails, as for a truncated file."""
+    _read_or_reject(image.load, where)
+    # Pillow would warn about a palette's transparency; alpha is dropped anyway.
     image.info.pop("transparency", None)
     return image
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
-    """Return (height, width) in stored axes; Pillow gives those of a TIFF already turned."""
+    """Return (height, width) along the stored axes; for TIFF, Pillow itself returns the size after orientation."""
     tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
     if tags and 256 in tags and 257 in tags:
         return int(tags[257]), int(tags[256])
     return image.height, image.width
 
 
-def unturned(array: np.ndarray, image: Image.Image, orientation: int) -> np.ndarray:
-    """Return decoded pixels in stored axes: Pillow turns a TIFF as its orientation says, and nothing else."""
+def restore_stored_axes(array: np.ndarray, image: Image.Image, orientation: int) -> np.ndarray:
+    """Return decoded pixels along their stored axes: undo the orientation, which Pillow applies to TIFF only."""
     if image.format != "TIFF":
         return array
-    return turned(array, {6: 8, 8: 6}.get(orientation, orientation))
+    return apply_orientation(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
-def turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Return (H, W, ...) pixels as EXIF `orientation` 1..8 says they should be seen."""
+def apply_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Rotate or mirror (H, W, ...) pixels so that EXIF `orientation` 1..8 is upright."""
     axes = (1, 0, *range(2, array.ndim))
     views = {
         2: lambda: array[:, ::-1],
@@ -139,53 +142,56 @@ def turned(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(views[orientation]()) if orientation in views else array
 
 
-def _attempt(read: Callable[[], object], where: str) -> object:
+def _read_or_reject(read: Callable[[], object], where: str) -> object:
+    """Call one of Pillow's readers and turn whatever it raises into BadData."""
     try:
         return read()
     except MemoryError:
         raise
-    except Exception as error:  # OSError mostly, but SyntaxError, struct.error, ... as well
+    except Exception as error:  # mostly OSError, but also SyntaxError, struct.error, ...
         reason = str(error) or type(error).__name__
-        raise BadData(f"broken image ({reason})", REPLACE, where=where) from error
+        raise BadData(f"the image is damaged ({reason})", REPLACE_REMEDY, where=where) from error
 
 
-def _what_it_is(data: bytes) -> str:
+def _describe_non_image(data: bytes) -> str:
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
-        return f"not an image but a web page or XML ({len(data)} bytes)"
-    return f"not an image ({len(data)} bytes)"
+        return f"this is a web page or an XML file, not an image ({len(data)} bytes)"
+    return f"this is not an image ({len(data)} bytes)"
 
 
-def _orientation(image: Image.Image) -> int:
-    # Asked of a PNG without EXIF in front, Pillow would decode all of it in search of one at the end.
+def _read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation 1..8; 1 if there is none."""
+    # For a PNG without EXIF at the start, Pillow would decode the whole file to look for EXIF at the end.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     try:
-        value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+        value = image.getexif().get(EXIF_ORIENTATION_TAG, 1)
+    except Exception:  # a damaged EXIF block does not mean that the pixels are damaged
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _notes(image: Image.Image) -> tuple[str, ...]:
-    notes = []
-    if image.mode in SIXTEEN_BIT or image.mode == "I":
-        notes.append("have 16 bits, scaled to 8")
+def _describe_conversions(image: Image.Image) -> tuple[str, ...]:
+    conversions = []
+    if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
+        conversions.append("have 16 bits per pixel and are scaled to 8")
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        notes.append("have transparency, which is dropped")
+        conversions.append("have transparency, which is dropped")
     elif image.mode not in ("RGB", "L"):
-        notes.append(f"have {_MODES.get(image.mode, f'the mode {image.mode}')}, converted to RGB")
+        conversions.append(f"have {_MODES.get(image.mode, f'the mode {image.mode}')} and are converted to RGB")
     if image.format == "MPO":
-        notes.append("hold several pictures, of which the first is taken")
-    return tuple(notes)
+        conversions.append("contain several images, of which the first is used")
+    return tuple(conversions)
 
 
-def _rgb(image: Image.Image, where: str) -> np.ndarray:
-    # Before Pillow 11, PNG and PPM of 16 bits are opened as mode I.
-    if image.mode in SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM")):
+def _convert_to_rgb(image: Image.Image, where: str) -> np.ndarray:
+    # Pillow before version 11 opens PNG and PPM of 16 bits as mode I.
+    if image.mode in SIXTEEN_BIT_MODES or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
         grey = ((values + 128) // 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise BadData(f"pixels of 32 bits (mode {image.mode})", "save it with 8 or 16 bits", where=where)
+        raise BadData(f"the pixels have 32 bits (mode {image.mode})", "Save the image with 8 or 16 bits per pixel",
+                      where=where)
     return np.array(image.convert("RGB"))

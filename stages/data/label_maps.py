@@ -1,4 +1,4 @@
-"""What the values of a benchmark's masks mean: tables from them to class ids, by the name that an index records."""
+"""Map the values in the masks of benchmarks to class ids; an index records the map by its name."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ import numpy as np
 
 from stages.errors import BadData
 
-IGNORE, NO_CLASS = 255, 254
-# Ids of COCO's categories, less one, that no image has.
+IGNORE_VALUE, NO_CLASS = 255, 254
+# Category ids of COCO, minus one, that are not used.
 _GAPS_OF_COCO = frozenset((11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90))
 _FIRST_STUFF, _LAST_STUFF = 91, 181
 _THINGS = [value for value in range(_FIRST_STUFF) if value not in _GAPS_OF_COCO]
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
 
 
-def _table(known: dict[int, int]) -> np.ndarray:
+def _build_table(class_id_by_value: dict[int, int]) -> np.ndarray:
     table = np.full(256, NO_CLASS, dtype=np.uint8)
-    table[IGNORE] = IGNORE
-    table[list(known)] = list(known.values())
+    table[IGNORE_VALUE] = IGNORE_VALUE
+    table[list(class_id_by_value)] = list(class_id_by_value.values())
     return table
 
 
-# Each takes a value 0..255 to a class id, IGNORE or NO_CLASS.
+# Each table maps a value 0..255 to a class id, IGNORE_VALUE or NO_CLASS.
 LABEL_MAPS = {
-    # Training ids from 0 on, as MMSegmentation's and Cityscapes' converters write them.
-    "from-zero": _table({value: value + 1 for value in range(NO_CLASS - 1)}),
-    "cityscapes": _table({**dict.fromkeys(range(34), IGNORE),
-                          **{value: place for place, value in enumerate(_CITYSCAPES, 1)}}),
-    "coco-stuff": _table({value: place for place, value in
-                          enumerate([*_THINGS, *range(_FIRST_STUFF, _LAST_STUFF + 1)], 1)}),
-    # As GroupViT's converter has it, which the evaluations share: stuff and what bears no label are background.
-    "coco-object": _table({**dict.fromkeys((*range(_FIRST_STUFF, _LAST_STUFF + 1), IGNORE), 0),
-                           **{value: place for place, value in enumerate(_THINGS, 1)}}),
+    # Training ids starting at 0, as written by the converters of MMSegmentation and Cityscapes.
+    "from-zero": _build_table({value: value + 1 for value in range(NO_CLASS - 1)}),
+    "cityscapes": _build_table({**dict.fromkeys(range(34), IGNORE_VALUE),
+                                **{value: class_id for class_id, value in enumerate(_CITYSCAPES, 1)}}),
+    "coco-stuff": _build_table({value: class_id for class_id, value in
+                                enumerate([*_THINGS, *range(_FIRST_STUFF, _LAST_STUFF + 1)], 1)}),
+    # As in GroupViT's converter, which the evaluations share: stuff and unlabelled pixels are background.
+    "coco-object": _build_table({**dict.fromkeys((*range(_FIRST_STUFF, _LAST_STUFF + 1), IGNORE_VALUE), 0),
+                                 **{value: class_id for class_id, value in enumerate(_THINGS, 1)}}),
 }
 
 
-def mapped(ids: np.ndarray, name: str, where: str) -> np.ndarray:
-    """Return the class ids (H, W) uint8 of a mask's values. Raises BadData for a value that the map does not have."""
-    if ids.max(initial=0) > IGNORE:
-        raise BadData(f"mask with the value {int(ids.max())}", f"the masks of {name} are of 8 bits", where=where)
-    found = LABEL_MAPS[name][ids]
-    if (found == NO_CLASS).any():
-        raise BadData(f"mask with the value {int(ids[found == NO_CLASS][0])}, which {name} does not have",
-                      "give the masks of this benchmark", where=where)
-    return found
+def apply_label_map(values: np.ndarray, name: str, where: str) -> np.ndarray:
+    """Return the class ids (H, W) uint8 of a mask's values. Raises BadData for a value that is not in the map."""
+    if values.max(initial=0) > IGNORE_VALUE:
+        raise BadData(f"the mask has the value {int(values.max())}, but masks of {name} have 8 bits",
+                      "Pass the masks of this benchmark, as it publishes them", where=where)
+    class_ids = LABEL_MAPS[name][values]
+    is_unknown = class_ids == NO_CLASS
+    if is_unknown.any():
+        raise BadData(f"the mask has the value {int(values[is_unknown][0])}, which does not exist in {name}",
+                      "Pass the masks of this benchmark, as it publishes them", where=where)
+    return class_ids

@@ -1,4 +1,4 @@
-"""Importer of COCO's JSON files: instances (categories per image) and captions."""
+"""Import COCO's JSON files: instances (categories per image) and captions."""
 
 from __future__ import annotations
 
@@ -8,118 +8,137 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from stages.data.folders import MASK_SUFFIXES, FileFinder, below, common_root, existing_folder
-from stages.data.records import Listing, Record, counted, supervision_of
-from stages.data.tables import check_id, check_text, read_text
+from stages.data.folders import MASK_SUFFIXES, FileFinder, find_common_root, require_folder, resolve_inside_root
+from stages.data.records import ImageRecord, Listing, describe_count, infer_supervision
+from stages.data.tables import check_id, check_text, read_text_file
 from stages.errors import BadData, MissingInput
 
-_IDS = {"id", "image_id", "category_id"}
-_TEXTS = ("file_name", "name", "caption")
+_ID_KEYS = {"id", "image_id", "category_id"}
+_TEXT_KEYS = ("file_name", "name", "caption")
+_REQUIRED_KEYS = {"images": {"id", "file_name"}, "annotations": {"image_id"}, "categories": {"id", "name"}}
+_COCO_REMEDY = "Pass an instances or captions file in COCO's format"
+_REPAIR_REMEDY = "Correct this entry of the JSON file"
 
 
 def list_coco(annotations: Path, *, images: Path, captions: Path | None = None, masks: Path | None = None) -> Listing:
-    """Return the listing of a COCO JSON file whose images lie below `images`.
+    """List the images of a COCO JSON file, which are below `images`.
 
-    Categories become classes 1..C in the order of their ids; labels are the categories of an image's
-    annotations, crowds too, and an image without any is known to have none. A captions file gives captions and
-    leaves the labels unknown; `captions` adds one to an instances file. Ids are file names without suffix. `masks`
-    is the folder of the ground truth, a picture of class ids 1..C for each image, named as the image.
-    Raises MissingInput for a missing file or folder and when no image or no mask is there, BadData for other JSON
-    and for annotations of images or categories that the file doesn't list.
+    Categories become classes 1..C in the order of their ids. Labels are the categories of an image's annotations,
+    crowds too; an image without annotations is known to have no class. A captions file has captions and leaves the
+    labels unknown; `captions` adds one to an instances file. Ids are file names without suffix. `masks` is the folder
+    of the ground truth, with a mask of class ids 1..C per image, named as the image.
+    Raises MissingInput for a missing file or folder and if no image or no mask exists, BadData for other JSON and for
+    annotations of images or categories that the file does not list.
     """
-    content, images = _read(annotations), existing_folder(images)
-    root = common_root(images, *([existing_folder(masks)] if masks else []))
-    categories = sorted(content.get("categories", []), key=lambda one: (isinstance(one["id"], str), one["id"]))
-    classes = ("background", *_names(categories, annotations))
-    ids = {one["id"]: position for position, one in enumerate(categories, 1)}
-    labels = _labels(content, ids, annotations) if categories else {}
-    texts = _captions(content, annotations)
+    content, images = _read_json(annotations), require_folder(images)
+    root = find_common_root(images, *([require_folder(masks)] if masks else []))
+    categories = sorted(content.get("categories", []), key=lambda category: (isinstance(category["id"], str),
+                                                                             category["id"]))
+    classes = ("background", *_read_class_names(categories, annotations))
+    class_ids = {category["id"]: class_id for class_id, category in enumerate(categories, 1)}
+    labels = _collect_labels(content, class_ids, annotations) if categories else {}
+    texts = _collect_captions(content)
     if captions is not None:
-        for image, more in _captions(_read(captions), captions).items():
-            texts[image] = texts.get(image, ()) + more
+        for image_id, more_texts in _collect_captions(_read_json(captions)).items():
+            texts[image_id] = texts.get(image_id, ()) + more_texts
     finder = FileFinder(images, root)
-    truth = FileFinder(masks, root, MASK_SUFFIXES) if masks else None
-    records, missing = [], 0
+    mask_finder = FileFinder(masks, root, MASK_SUFFIXES) if masks else None
+    records, num_missing = [], 0
     for image in content["images"]:
-        path = below(str(image["file_name"]), images, str(annotations))
-        missing += finder.find(path) is None
-        known = tuple(sorted(labels.get(image["id"], ()))) if categories else None
+        path = resolve_inside_root(str(image["file_name"]), images, str(annotations))
+        num_missing += finder.find(path) is None
+        image_labels = tuple(sorted(labels.get(image["id"], ()))) if categories else None
         name = check_id(posixpath.splitext(path)[0], str(annotations))
-        mask = truth.find(name) if truth else None
-        records.append(Record(name, finder.place(path), known, mask, texts.get(image["id"], ())))
-    _check(records, missing, annotations, images)
+        mask = mask_finder.find(name) if mask_finder else None
+        records.append(ImageRecord(name, finder.relative_to_root(path), image_labels, mask,
+                                   texts.get(image["id"], ())))
+    _check_records(records, num_missing, annotations, images)
     if masks is not None and not any(record.mask_path for record in records):
-        raise MissingInput(f"no mask of {len(records)} images is there", "check --masks", where=str(masks))
-    notes = counted(missing, len(records), "are not there")
+        raise MissingInput(f"none of the {len(records)} images has a mask in this folder", "Check --masks",
+                           where=str(masks))
+    notes = describe_count(num_missing, len(records), "do not exist")
     if masks is not None:
-        notes += counted(sum(record.mask_path is None for record in records), len(records), "have no mask")
-    empty = sum(one.labels == () for one in records)
-    notes += counted(empty, len(records), "have no annotation: known to have no class")
-    return Listing(root, classes, tuple(records), notes, supervision_of(records))
+        notes += describe_count(sum(record.mask_path is None for record in records), len(records), "have no mask")
+    num_empty = sum(record.labels == () for record in records)
+    notes += describe_count(num_empty, len(records), "have no annotation, so they are known to have no class")
+    return Listing(root, classes, tuple(records), notes, infer_supervision(records))
 
 
-def _names(categories: list[dict[str, Any]], annotations: Path) -> list[str]:
-    """Return the names of the classes. Raises BadData for empty and equal ones, and for one that is the background."""
-    names = [str(one["name"]) for one in categories]
+def _read_class_names(categories: list[dict[str, Any]], annotations: Path) -> list[str]:
+    """Return the class names. Raises BadData for an empty or repeated name and for "background"."""
+    names = [str(category["name"]) for category in categories]
     for position, name in enumerate(names):
         if not name.strip() or name in ("background", *names[:position]):
-            raise BadData(f"categories[{position}] is named {name!r}, which is empty or there already",
-                          "give each category a name of its own, and none to the background", where=str(annotations))
+            raise BadData(f"categories[{position}] has the name {name!r}, which is empty or already in use",
+                          "Give every category a name of its own, other than background", where=str(annotations))
     return names
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read and check a COCO JSON file."""
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text_file(path))
     except (ValueError, RecursionError) as error:
-        raise BadData(f"not JSON ({error})", where=str(path)) from error
+        raise BadData(f"the file is not valid JSON ({error})", _COCO_REMEDY, where=str(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise BadData('no list "images" in it', "give a COCO instances or captions file", where=str(path))
-    wanted = {"images": {"id", "file_name"}, "annotations": {"image_id"}, "categories": {"id", "name"}}
-    for kind, keys in wanted.items():
+        raise BadData('the file has no list "images"', _COCO_REMEDY, where=str(path))
+    for kind, keys in _REQUIRED_KEYS.items():
         if not isinstance(content.get(kind, []), list):
-            raise BadData(f'"{kind}" in it is no list', "give a COCO instances or captions file", where=str(path))
-        for position, one in enumerate(content.get(kind, [])):
-            if not isinstance(one, dict) or not keys <= one.keys():
-                raise BadData(f"{kind}[{position}] lacks {' or '.join(sorted(keys))}", where=str(path))
-            for key in _IDS & one.keys():
-                if not isinstance(one[key], (int, float, str)):
-                    raise BadData(f"{kind}[{position}] has {one[key]!r} as {key}", "ids are numbers", where=str(path))
-            for key in _TEXTS:
-                if isinstance(one.get(key), str):
-                    check_text(one[key], f"{kind}[{position}].{key}", str(path))
+            raise BadData(f'"{kind}" is not a list', _COCO_REMEDY, where=str(path))
+        for position, entry in enumerate(content.get(kind, [])):
+            _check_entry(entry, keys, f"{kind}[{position}]", path)
     return content
 
 
-def _labels(content: dict[str, Any], ids: dict[Any, int], path: Path) -> dict[Any, set[int]]:
-    listed = {image["id"] for image in content["images"]}
+def _check_entry(entry: Any, keys: set[str], name: str, path: Path) -> None:
+    """Check the keys, ids and texts of one image, annotation or category."""
+    if not isinstance(entry, dict) or not keys <= entry.keys():
+        raise BadData(f"{name} lacks {' or '.join(sorted(keys))}", _REPAIR_REMEDY, where=str(path))
+    for key in _ID_KEYS & entry.keys():
+        if not isinstance(entry[key], (int, float, str)):
+            raise BadData(f"{name} has {entry[key]!r} as {key}, but ids are numbers", _REPAIR_REMEDY, where=str(path))
+    for key in _TEXT_KEYS:
+        if isinstance(entry.get(key), str):
+            check_text(entry[key], f"{name}.{key}", str(path))
+
+
+def _collect_labels(content: dict[str, Any], class_ids: dict[Any, int], path: Path) -> dict[Any, set[int]]:
+    """Return the class ids of the annotations by image id."""
+    image_ids = {image["id"] for image in content["images"]}
     labels: dict[Any, set[int]] = defaultdict(set)
-    for one in content.get("annotations", []):
-        if one["image_id"] not in listed:
-            raise BadData(f"annotation of image {one['image_id']}, which is not listed", where=str(path))
-        if "category_id" not in one:
+    for annotation in content.get("annotations", []):
+        image_id = annotation["image_id"]
+        if image_id not in image_ids:
+            raise BadData(f'there is an annotation of image {image_id}, which is not in "images"', _REPAIR_REMEDY,
+                          where=str(path))
+        if "category_id" not in annotation:
             continue
-        if one["category_id"] not in ids:
-            raise BadData(f"annotation of category {one['category_id']}, which is not listed", where=str(path))
-        labels[one["image_id"]].add(ids[one["category_id"]])
+        category_id = annotation["category_id"]
+        if category_id not in class_ids:
+            raise BadData(f'there is an annotation of category {category_id}, which is not in "categories"',
+                          _REPAIR_REMEDY, where=str(path))
+        labels[image_id].add(class_ids[category_id])
     return labels
 
 
-def _captions(content: dict[str, Any], path: Path) -> dict[Any, tuple[str, ...]]:
+def _collect_captions(content: dict[str, Any]) -> dict[Any, tuple[str, ...]]:
+    """Return the captions by image id, with single blanks."""
     texts: dict[Any, list[str]] = defaultdict(list)
-    for one in content.get("annotations", []):
-        if isinstance(one.get("caption"), str) and one["caption"].strip():
-            texts[one["image_id"]].append(" ".join(one["caption"].split()))
-    return {image: tuple(lines) for image, lines in texts.items()}
+    for annotation in content.get("annotations", []):
+        if isinstance(annotation.get("caption"), str) and annotation["caption"].strip():
+            texts[annotation["image_id"]].append(" ".join(annotation["caption"].split()))
+    return {image_id: tuple(captions) for image_id, captions in texts.items()}
 
 
-def _check(records: list[Record], missing: int, annotations: Path, images: Path) -> None:
+def _check_records(records: list[ImageRecord], num_missing: int, annotations: Path, images: Path) -> None:
     if not records:
-        raise MissingInput("lists no images", where=str(annotations))
-    if missing == len(records):
-        raise MissingInput(f"none of {missing} images is there", "check --images", where=str(images))
-    first: set[str] = set()
+        raise MissingInput("the file lists no images", _COCO_REMEDY, where=str(annotations))
+    if num_missing == len(records):
+        raise MissingInput(f"none of the {num_missing} images exists in this folder", "Check --images",
+                           where=str(images))
+    ids: set[str] = set()
     for record in records:
-        if record.id in first:
-            raise BadData(f"two images have the id {record.id!r}", "file names must differ", where=str(annotations))
-        first.add(record.id)
+        if record.id in ids:
+            raise BadData(f"two images have the id {record.id!r}", "Rename one: ids are file names without suffix",
+                          where=str(annotations))
+        ids.add(record.id)

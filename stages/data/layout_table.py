@@ -1,4 +1,4 @@
-"""Importer of a folder of images with a table of tags beside it."""
+"""Import a folder of images with a table of tags."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from pathlib import Path
 from stages.data.folders import (
     MASK_SUFFIXES,
     FileFinder,
-    below,
-    common_root,
-    existing_folder,
-    with_labels_of_masks,
+    find_common_root,
+    read_labels_from_masks,
+    require_folder,
+    resolve_inside_root,
 )
-from stages.data.records import Known, Listing, Record, class_ids, collect, counted, supervision_of
-from stages.data.tables import TAG_COLUMNS, Row, read_class_names, read_table, split_tags
+from stages.data.records import (
+    LABELS_FROM_MASKS_NOTE,
+    ImageRecord,
+    Listing,
+    TableEntry,
+    collect_table_entries,
+    describe_classes,
+    describe_count,
+    infer_supervision,
+    resolve_class_ids,
+)
+from stages.data.tables import TAG_COLUMNS, TableRow, read_class_names, read_table, split_tags
 from stages.errors import MissingInput
 
 
@@ -26,83 +36,87 @@ def list_table(
     masks: Path | None = None,
     class_names: Path | None = None,
     labels_from_masks: bool = False,
-    images_needed: bool = True,
+    require_images: bool = True,
 ) -> Listing:
-    """Return the listing of a table (CSV, TSV or JSONL) whose images lie below `images`.
+    """List the images of a table (CSV, TSV or JSONL), which are below `images`.
 
-    Ids come from column `id`, else from `path` without its suffix. The file is that of `path`, else the id
-    with a known suffix in any case. Masks are the id's files below `masks`. Without `class_names` the classes
-    are the table's own tags, sorted, with a background. `images_needed` False is for tags alone: images may then
-    be anywhere or nowhere.
-    Raises MissingInput for a missing file or folder and when no image or no mask is found, BadData for ids that
-    stand twice, paths that lead out of `images`, and tags that are no class.
+    Ids come from column `id`, else from `path` without its suffix. The file of an image is that of `path`, else the id
+    with a known suffix in upper or lower case. Masks are the files of the ids below `masks`. Without `class_names` the
+    classes are the tags of the table, sorted, with a background. `require_images` False is for using the tags alone:
+    images may then be anywhere or missing.
+    Raises MissingInput for a missing file or folder and if no image or no mask exists, BadData for repeated ids,
+    paths outside `images`, and tags that are not classes.
     """
-    table, images = Path(table), existing_folder(images)
+    table, images = Path(table), require_folder(images)
     rows = read_table(table)
-    classes = read_class_names(class_names)[0] if class_names else _inferred(rows)
-    keys = [_key(row, images, table) for row in rows]
-    known = collect(rows, keys, classes, table)
-    root = common_root(images, existing_folder(masks)) if masks else common_root(images)
-    paths, missing = _paths(rows, keys, images, root, table)
-    if images_needed and missing == len(known):
-        raise MissingInput(f"none of {len(known)} images is there", "check --images and the ids", where=str(images))
-    mask_of = FileFinder(masks, root, MASK_SUFFIXES).find if masks else lambda _: None
-    records: Sequence[Record] = [
-        Record(key, paths[key], _labels(one, classes, table), mask_of(key), one.captions)
-        for key, one in known.items()
+    classes = read_class_names(class_names)[0] if class_names else _infer_classes(rows)
+    ids = [_read_id(row, images, table) for row in rows]
+    entries = collect_table_entries(rows, ids, classes, table)
+    root = find_common_root(images, require_folder(masks)) if masks else find_common_root(images)
+    paths, num_missing = _find_paths(rows, ids, images, root, table)
+    if require_images and num_missing == len(entries):
+        raise MissingInput(f"none of the {len(entries)} images exists in this folder",
+                           f"Check --images and the ids in {table.name}", where=str(images))
+    find_mask = FileFinder(masks, root, MASK_SUFFIXES).find if masks else lambda _: None
+    records: Sequence[ImageRecord] = [
+        ImageRecord(image_id, paths[image_id], _resolve_labels(entry, classes, table), find_mask(image_id),
+                    entry.captions)
+        for image_id, entry in entries.items()
     ]
     if masks and not any(record.mask_path for record in records):
-        raise MissingInput(f"no mask of {len(records)} images is there", "check --masks", where=str(masks))
-    inferred = class_names is None and len(classes) > 1
-    notes: tuple[str, ...] = (f"{len(classes) - 1} classes are inferred from the tags",) if inferred else ()
+        raise MissingInput(f"none of the {len(records)} images has a mask in this folder", "Check --masks",
+                           where=str(masks))
+    is_inferred = class_names is None and len(classes) > 1
+    notes = describe_classes(classes, records) if is_inferred else ()
     if labels_from_masks:
-        records, more = with_labels_of_masks(records, root, len(classes) - 1)
-        notes += (*more, "labels were read from the masks: the ground truth supervises")
+        records, mask_notes = read_labels_from_masks(records, root, len(classes) - 1)
+        notes += (*mask_notes, LABELS_FROM_MASKS_NOTE)
     total = len(records)
-    notes += counted(sum(one.labels is None for one in records), total, "have no tags (unknown)")
-    notes += counted(missing, total, "are not there") if images_needed else ()
+    notes += describe_count(sum(record.labels is None for record in records), total, "have no tags (unknown)")
+    notes += describe_count(num_missing, total, "do not exist") if require_images else ()
     if masks:
-        notes += counted(sum(one.mask_path is None for one in records), total, "have no mask")
-    supervision = supervision_of(records, from_masks=labels_from_masks)
+        notes += describe_count(sum(record.mask_path is None for record in records), total, "have no mask")
+    supervision = infer_supervision(records, from_masks=labels_from_masks)
     return Listing(root, classes, tuple(records), notes, supervision)
 
 
-def _key(row: Row, images: Path, table: Path) -> str:
+def _read_id(row: TableRow, images: Path, table: Path) -> str:
     if "id" in row.fields:
         return str(row.fields["id"])
-    return posixpath.splitext(below(str(row.fields["path"]), images, f"{table}:{row.line}"))[0]
+    return posixpath.splitext(resolve_inside_root(str(row.fields["path"]), images, f"{table}:{row.line}"))[0]
 
 
-def _inferred(rows: Sequence[Row]) -> tuple[str, ...]:
-    cells = [cell for row in rows if (cell := row.cell(TAG_COLUMNS)) is not None]
-    # Names that stand between separators in one row may hold blanks, and then stand alone in another.
-    joined = [split_tags(cell) for cell in cells if isinstance(cell, list) or any(mark in cell for mark in ";|,")]
-    names = {tag for tags in joined for tag in tags}
+def _infer_classes(rows: Sequence[TableRow]) -> tuple[str, ...]:
+    """Return the distinct tags of a table, sorted, behind a background."""
+    cells = [cell for row in rows if (cell := row.get_cell(TAG_COLUMNS)) is not None]
+    # A name between separators in one row may contain blanks, and be the only tag of another row.
+    separated = [split_tags(cell) for cell in cells if isinstance(cell, list) or any(mark in cell for mark in ";|,")]
+    names = {tag for tags in separated for tag in tags}
     names |= {tag for cell in cells for tag in split_tags(cell, tuple(names))}
     return ("background", *sorted(names - {"background"}))
 
 
-def _labels(one: Known, classes: tuple[str, ...], table: Path) -> tuple[int, ...] | None:
-    return None if one.tags is None else class_ids(one.tags, classes, f"{table}:{one.line}")
+def _resolve_labels(entry: TableEntry, classes: tuple[str, ...], table: Path) -> tuple[int, ...] | None:
+    return None if entry.tags is None else resolve_class_ids(entry.tags, classes, f"{table}:{entry.line}")
 
 
-def _paths(
-    rows: Sequence[Row], keys: Sequence[str], images: Path, root: Path, table: Path
+def _find_paths(
+    rows: Sequence[TableRow], ids: Sequence[str], images: Path, root: Path, table: Path
 ) -> tuple[dict[str, str], int]:
-    """Return the path of every id, relative to the root, and how many are not there."""
+    """Return the path of each image, relative to the root, by id, and how many images do not exist."""
     finder = FileFinder(images, root)
     paths: dict[str, str] = {}
-    missing = 0
-    for row, key in zip(rows, keys, strict=True):
-        if key in paths:
+    num_missing = 0
+    for row, image_id in zip(rows, ids, strict=True):
+        if image_id in paths:
             continue
         if "path" in row.fields:
-            inside = below(str(row.fields["path"]), images, f"{table}:{row.line}")
-            there = (images / inside).is_file()
-            paths[key] = finder.place(inside)
+            path = resolve_inside_root(str(row.fields["path"]), images, f"{table}:{row.line}")
+            exists = (images / path).is_file()
+            paths[image_id] = finder.relative_to_root(path)
         else:
-            found = finder.find(key)
-            there = found is not None
-            paths[key] = found or finder.place(f"{key}.jpg")
-        missing += not there
-    return paths, missing
+            file = finder.find(image_id)
+            exists = file is not None
+            paths[image_id] = file or finder.relative_to_root(f"{image_id}.jpg")
+        num_missing += not exists
+    return paths, num_missing

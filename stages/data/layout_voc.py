@@ -1,8 +1,8 @@
-"""Importer of the PASCAL VOC devkit layout: JPEGImages, Annotations, ImageSets, SegmentationClass.
+"""Import the PASCAL VOC devkit layout: JPEGImages, Annotations, ImageSets, SegmentationClass.
 
-The augmented train set, train_aug, comes in two ways: as VOC and SBD, each as its authors publish it, or with all masks
-drawn into another folder and lists whose rows are "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" (Chen et al.'s
-DeepLab lists, also PSA's).
+The augmented train set, train_aug, comes in two forms: VOC and SBD as published by their authors, or all masks in a
+second folder with lists whose rows are "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" (the DeepLab lists of Chen et
+al., also used by PSA).
 """
 
 from __future__ import annotations
@@ -15,15 +15,24 @@ from xml.etree import ElementTree
 from stages.data.folders import (
     MASK_SUFFIXES,
     FileFinder,
-    below,
-    common_root,
-    existing_folder,
-    is_image,
-    with_labels_of_masks,
+    find_common_root,
+    has_image_suffix,
+    read_labels_from_masks,
+    require_folder,
+    resolve_inside_root,
 )
-from stages.data.records import Known, Listing, Record, class_ids, collect, counted, supervision_of
-from stages.data.sbd import TRAIN_AUG, masks_of_sbd, train_aug
-from stages.data.tables import ids_of, read_class_names, read_lines, read_table, unique
+from stages.data.records import (
+    LABELS_FROM_MASKS_NOTE,
+    ImageRecord,
+    Listing,
+    TableEntry,
+    collect_table_entries,
+    describe_count,
+    infer_supervision,
+    resolve_class_ids,
+)
+from stages.data.sbd import TRAIN_AUG, find_sbd_masks, list_train_aug
+from stages.data.tables import check_unique_ids, parse_ids, read_class_names, read_id_lines, read_table
 from stages.errors import BadData, MissingInput
 
 VOC_CLASSES = (
@@ -33,7 +42,9 @@ VOC_CLASSES = (
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _ListEntry:
+    """An image of a split or list: its id, and its image and mask if the list names them."""
+
     id: str
     image: str | None = None
     mask: str | None = None
@@ -51,155 +62,168 @@ def list_voc(
     class_names: Path | None = None,
     labels_from_masks: bool = False,
 ) -> Listing:
-    """Return the listing of a VOC folder: images of `split` or `list_file`, else all of JPEGImages.
+    """List the images of a VOC folder: those of `split` or `list_file`, else all of JPEGImages.
 
-    Tags come from the `labels` table when given, else from Annotations/*.xml (the union of the object names,
-    difficult ones too, as all published VOC labels do), else they are unknown. Masks come from `masks`, else
-    from the list's own rows, else from SegmentationClass, where the file is there, else from `sbd`: the release of
-    SBD, whose images also make the split train_aug where VOC has no list of that name. Classes come from
-    `class_names`, else root/classes.txt, else they are VOC's twenty.
-    Raises MissingInput for a missing folder, list or table and when no image is found, BadData for tags that are
-    no class, broken XML and bad lists.
+    Tags come from the `labels` table if given, else from Annotations/*.xml (the union of the object names, including
+    difficult ones, as in all published VOC labels), else they are unknown. The mask of an image comes from `masks`,
+    else from its row in the list, else from SegmentationClass, else from `sbd`: the release of SBD, whose images also
+    define the split train_aug if VOC has no list of that name. Classes come from `class_names`, else from
+    root/classes.txt, else they are VOC's twenty.
+    Raises MissingInput for a missing folder, list or table and if no image exists, BadData for tags that are not
+    classes, malformed XML and malformed lists.
     """
-    root = existing_folder(root)
+    root = require_folder(root)
     _check_layout(root)
-    cls = masks_of_sbd(sbd) if sbd else None
-    listed, notes = _listed(root, split, list_file, cls)
-    classes = _classes(root, class_names)
-    base = common_root(root, *([existing_folder(masks)] if masks else []), *([cls] if cls else []))
-    known, more = _known(root, labels, classes, [one.id for one in listed])
-    notes += more
-    told = _captions(captions or labels)
-    records = _records(listed, root, base, masks, cls)
+    sbd_masks = find_sbd_masks(sbd) if sbd else None
+    entries, notes = _list_entries(root, split, list_file, sbd_masks)
+    classes = _read_classes(root, class_names)
+    base = find_common_root(root, *([require_folder(masks)] if masks else []), *([sbd_masks] if sbd_masks else []))
+    labels_by_id, label_notes = _read_labels(root, labels, classes, [entry.id for entry in entries])
+    notes += label_notes
+    captions_by_id = _read_captions(captions or labels)
+    records = _find_files(entries, root, base, masks, sbd_masks)
     records = [
-        Record(one.id, one.path, known.get(one.id), one.mask_path, told.get(one.id, Known(0)).captions)
-        for one in records
+        ImageRecord(record.id, record.path, labels_by_id.get(record.id), record.mask_path,
+                    captions_by_id.get(record.id, TableEntry(0)).captions)
+        for record in records
     ]
     if labels_from_masks:
-        labelled, more = with_labels_of_masks(records, base, len(classes) - 1)
-        records = list(labelled)
-        notes += (*more, "labels were read from the masks: the ground truth supervises")
-    unknown = sum(one.labels is None for one in records)
-    notes += counted(unknown, len(records), "have no tags (unknown)") if not labels_from_masks else ()
-    notes += counted(sum(one.mask_path is None for one in records), len(records), "have no mask")
-    if cls is not None:
-        notes += counted(sum(str(one.mask_path).endswith(".mat") for one in records), len(records),
-                         "have a mask of SBD, without VOC's border of 255")
+        labelled_records, mask_notes = read_labels_from_masks(records, base, len(classes) - 1)
+        records = list(labelled_records)
+        notes += (*mask_notes, LABELS_FROM_MASKS_NOTE)
+    num_unknown = sum(record.labels is None for record in records)
+    notes += describe_count(num_unknown, len(records), "have no tags (unknown)") if not labels_from_masks else ()
+    notes += describe_count(sum(record.mask_path is None for record in records), len(records), "have no mask")
+    if sbd_masks is not None:
+        notes += describe_count(sum(str(record.mask_path).endswith(".mat") for record in records), len(records),
+                                "have a mask of SBD, which has no border of 255 around objects")
     if captions is not None:
-        notes += counted(sum(bool(one.captions) for one in records), len(records), "have captions")
-    supervision = supervision_of(records, from_masks=labels_from_masks)
+        notes += describe_count(sum(bool(record.captions) for record in records), len(records), "have captions")
+    supervision = infer_supervision(records, from_masks=labels_from_masks)
     return Listing(base, classes, tuple(records), notes, supervision)
 
 
 def _check_layout(root: Path) -> None:
+    """Raise MissingInput if `root` is not a VOC folder, with the VOC folder inside it if there is one."""
     if (root / "JPEGImages").is_dir():
         return
-    inside = sorted(path.parent for path in root.glob("*/JPEGImages")) + sorted(
+    candidates = sorted(path.parent for path in root.glob("*/JPEGImages")) + sorted(
         path.parent for path in root.glob("VOCdevkit/*/JPEGImages")
     )
-    do = f"did you mean {inside[0]}?" if inside else "give the folder that holds JPEGImages"
-    raise MissingInput("no folder JPEGImages", do, where=str(root))
+    remedy = f"Did you mean {candidates[0]}?" if candidates else "Pass the folder that contains JPEGImages"
+    raise MissingInput("there is no folder JPEGImages", remedy, where=str(root))
 
 
-def _listed(
-    root: Path, split: str | None, list_file: Path | None, cls: Path | None
-) -> tuple[list[_Listed], tuple[str, ...]]:
+def _list_entries(
+    root: Path, split: str | None, list_file: Path | None, sbd_masks: Path | None
+) -> tuple[list[_ListEntry], tuple[str, ...]]:
+    """Return the images of a split, a list or the whole folder, and notes for the user."""
     lists = root / "ImageSets" / "Segmentation"
-    if split == TRAIN_AUG and cls is not None and not (lists / f"{split}.txt").is_file():
-        ids, notes = train_aug(lists, cls)
-        return [_Listed(name) for name in ids], notes
-    return _as_listed(root, split, list_file), ()
-
-
-def _as_listed(root: Path, split: str | None, list_file: Path | None) -> list[_Listed]:
+    if split == TRAIN_AUG and sbd_masks is not None and not (lists / f"{split}.txt").is_file():
+        ids, notes = list_train_aug(lists, sbd_masks)
+        return [_ListEntry(image_id) for image_id in ids], notes
     if split is None and list_file is None:
-        return [_Listed(name) for name in FileFinder(root / "JPEGImages", root).names()]
-    path = list_file if list_file is not None else _split_file(root, str(split))
-    lines = read_lines(path)
-    if not any(is_image(text.split()[0]) for _, text in lines):
-        return [_Listed(name) for name in ids_of(lines, path)]
-    rows = [(line, _of_row(text, root, f"{path}:{line}")) for line, text in lines]
-    unique([(line, one.id) for line, one in rows], path)
-    return [one for _, one in rows]
+        return [_ListEntry(image_id) for image_id in FileFinder(root / "JPEGImages", root).list_ids()], ()
+    return _read_list(list_file if list_file is not None else _find_split_file(root, str(split)), root), ()
 
 
-def _split_file(root: Path, split: str) -> Path:
+def _read_list(path: Path, root: Path) -> list[_ListEntry]:
+    """Read a list of ids, or of the paths of images and masks."""
+    lines = read_id_lines(path)
+    if not any(has_image_suffix(text.split()[0]) for _, text in lines):
+        return [_ListEntry(image_id) for image_id in parse_ids(lines, path)]
+    rows = [(line, _parse_row(text, root, f"{path}:{line}")) for line, text in lines]
+    check_unique_ids([(line, entry.id) for line, entry in rows], path)
+    return [entry for _, entry in rows]
+
+
+def _find_split_file(root: Path, split: str) -> Path:
     folder = root / "ImageSets" / "Segmentation"
     path = folder / f"{split}.txt"
     if path.is_file():
         return path
     if split == TRAIN_AUG:
-        raise MissingInput(f"no split {split!r}", "it is VOC's train and SBD's images: give --sbd DIR, the folder of "
-                           "SBD; or --list FILE", where=str(folder))
-    there = ", ".join(sorted(one.stem for one in folder.glob("*.txt"))) or "none"
-    raise MissingInput(f"no split {split!r}", f"splits here: {there}; or give --list FILE", where=str(folder))
+        raise MissingInput(f"there is no split {split!r}, which is VOC's train plus SBD's images",
+                           "Use --sbd DIR with the folder of SBD, or --list FILE", where=str(folder))
+    splits = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
+    raise MissingInput(f"there is no split {split!r} (available: {splits})",
+                       "Use --split with one of these, or --list FILE", where=str(folder))
 
 
-def _of_row(text: str, root: Path, where: str) -> _Listed:
+def _parse_row(text: str, root: Path, where: str) -> _ListEntry:
     # Published lists write paths below the root with a leading '/'.
-    image, *mask = (below(part.lstrip("/"), root, where) for part in text.split())
-    return _Listed(posixpath.splitext(posixpath.basename(image))[0], image, mask[0] if mask else None)
+    image, *masks = (resolve_inside_root(path.lstrip("/"), root, where) for path in text.split())
+    return _ListEntry(posixpath.splitext(posixpath.basename(image))[0], image, masks[0] if masks else None)
 
 
-def _classes(root: Path, class_names: Path | None) -> tuple[str, ...]:
+def _read_classes(root: Path, class_names: Path | None) -> tuple[str, ...]:
     if class_names is None and (root / "classes.txt").is_file():
         class_names = root / "classes.txt"
     return VOC_CLASSES if class_names is None else read_class_names(class_names)[0]
 
 
-def _known(
+def _read_labels(
     root: Path, labels: Path | None, classes: tuple[str, ...], ids: list[str]
 ) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Return the labels of the images whose tags are known, by id, and notes for the user."""
     annotations = root / "Annotations"
     if labels is not None:
         rows = read_table(labels)
-        table = collect(rows, [_key(row.fields) for row in rows], classes, labels)
-        asked = {name: table[name] for name in ids if name in table and table[name].tags is not None}
-        note = (f"tags are from {labels.name}, not from Annotations",) if annotations.is_dir() else ()
+        table = collect_table_entries(rows, [_read_id(row.fields) for row in rows], classes, labels)
+        tagged = {image_id: table[image_id] for image_id in ids
+                  if image_id in table and table[image_id].tags is not None}
+        notes = (f"The tags are from {labels.name}, not from Annotations.",) if annotations.is_dir() else ()
         return {
-            name: class_ids(one.tags or (), classes, f"{labels}:{one.line}") for name, one in asked.items()
-        }, note
+            image_id: resolve_class_ids(entry.tags or (), classes, f"{labels}:{entry.line}")
+            for image_id, entry in tagged.items()
+        }, notes
     if annotations.is_dir():
-        found = {name: annotations / f"{name}.xml" for name in ids}
-        return {name: _of_xml(path, classes) for name, path in found.items() if path.is_file()}, ()
-    beside = " (give --labels labels.csv?)" if (root / "labels.csv").is_file() else ""
-    return {}, (f"no folder Annotations and no table of labels: tags are unknown{beside}",)
+        files = {image_id: annotations / f"{image_id}.xml" for image_id in ids}
+        return {image_id: _read_xml_labels(file, classes) for image_id, file in files.items() if file.is_file()}, ()
+    remedy = " To read labels.csv in this folder, use --labels labels.csv." if (root / "labels.csv").is_file() else ""
+    return {}, (f"The tags are unknown: there is no folder Annotations and no --labels table.{remedy}",)
 
 
-def _key(fields: dict) -> str:
+def _read_id(fields: dict) -> str:
     return str(fields["id"]) if "id" in fields else posixpath.splitext(posixpath.basename(str(fields["path"])))[0]
 
 
-def _captions(path: Path | None) -> dict[str, Known]:
+def _read_captions(path: Path | None) -> dict[str, TableEntry]:
     if path is None:
         return {}
     rows = read_table(path)
-    return collect(rows, [_key(row.fields) for row in rows], (), path)
+    return collect_table_entries(rows, [_read_id(row.fields) for row in rows], (), path)
 
 
-def _of_xml(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
+def _read_xml_labels(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     try:
         names = [name.text or "" for name in ElementTree.parse(path).getroot().findall("object/name")]
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
-        raise BadData(f"broken XML ({error})", "replace the file or give --labels", where=str(path)) from error
-    return class_ids([name.strip() for name in names], classes, str(path))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two for its encoding
+        raise BadData(f"the XML is malformed ({error})", "Replace the file, or use --labels FILE",
+                      where=str(path)) from error
+    return resolve_class_ids([name.strip() for name in names], classes, str(path))
 
 
-def _records(listed: list[_Listed], root: Path, base: Path, masks: Path | None, cls: Path | None) -> list[Record]:
-    images = FileFinder(root / "JPEGImages", base)
-    in_root = FileFinder(root, base)
-    mask_files = FileFinder(masks or root / "SegmentationClass", base, MASK_SUFFIXES)
-    more_masks = FileFinder(cls, base, (".mat",)) if cls else None
+def _find_files(
+    entries: list[_ListEntry], root: Path, base: Path, masks: Path | None, sbd_masks: Path | None
+) -> list[ImageRecord]:
+    """Find the image and the mask of each entry. Raises MissingInput if no image, or no mask of `masks`, exists."""
+    root_finder = FileFinder(root, base)
+    image_finder = FileFinder(root / "JPEGImages", base)
+    mask_finder = FileFinder(masks or root / "SegmentationClass", base, MASK_SUFFIXES)
+    sbd_finder = FileFinder(sbd_masks, base, (".mat",)) if sbd_masks else None
     records = []
-    missing = 0
-    for one in listed:
-        path = (in_root.find(one.image) if one.image else None) or images.find(one.id)
-        missing += path is None
-        mask = in_root.find(one.mask) if one.mask and masks is None else mask_files.find(one.id)
-        mask = mask or (more_masks.find(one.id) if more_masks else None)
-        records.append(Record(one.id, path or images.place(f"{one.id}.jpg"), mask_path=mask))
-    if missing == len(records):
-        raise MissingInput(f"none of {len(records)} images is there", "check the list", where=str(images.folder))
-    if masks is not None and not any(one.mask_path for one in records):
-        raise MissingInput(f"no mask of {len(records)} images is there", "check --masks", where=str(masks))
+    num_missing = 0
+    for entry in entries:
+        path = (root_finder.find(entry.image) if entry.image else None) or image_finder.find(entry.id)
+        num_missing += path is None
+        mask = root_finder.find(entry.mask) if entry.mask and masks is None else mask_finder.find(entry.id)
+        mask = mask or (sbd_finder.find(entry.id) if sbd_finder else None)
+        records.append(ImageRecord(entry.id, path or image_finder.relative_to_root(f"{entry.id}.jpg"), mask_path=mask))
+    if num_missing == len(records):
+        raise MissingInput(f"none of the {len(records)} images exists in this folder",
+                           "Check the ids in --list or --split", where=str(image_finder.folder))
+    if masks is not None and not any(record.mask_path for record in records):
+        raise MissingInput(f"none of the {len(records)} images has a mask in this folder", "Check --masks",
+                           where=str(masks))
     return records

@@ -1,7 +1,7 @@
-"""Importer of webdataset's tar archives: files of one sample stand behind each other and differ by their suffix.
+"""Import webdataset's tar archives, in which the files of a sample follow each other and differ by their suffix.
 
-The archives are not unpacked: the index keeps where in its archive each image begins, so that reading one is a single
-seek, in whatever order.
+The archives are not unpacked. The index stores the offset of each image in its archive, so reading an image takes a
+single seek, in any order.
 """
 
 from __future__ import annotations
@@ -12,48 +12,52 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stages.data.folders import IMAGE_SUFFIXES, common_root
-from stages.data.records import Listing, Record, counted, supervision_of
+from stages.data.folders import IMAGE_SUFFIXES, find_common_root
+from stages.data.records import ImageRecord, Listing, describe_count, infer_supervision
 from stages.data.tables import check_id, check_text
 from stages.errors import BadData, MissingInput
 
-_TEXTS = (".txt", ".json")
+_TEXT_SUFFIXES = (".txt", ".json")
 
 
 def list_webdataset(archives: Sequence[Path]) -> Listing:
-    """Return the listing of tar archives (not compressed); ids are ARCHIVE/KEY, without the archive's suffix.
+    """List the images in tar archives (not compressed); ids are ARCHIVE/KEY, without the archive's suffix.
 
-    The caption is KEY.txt, else "caption" in KEY.json. Samples without an image are counted and left out. Raises
-    MissingInput for a missing archive or no image at all, BadData for what is no tar archive or is cut short, and for
-    two archives of the same name.
+    The caption is KEY.txt, else "caption" in KEY.json. Samples without an image are counted and skipped. Raises
+    MissingInput for a missing archive and if there is no image, BadData for a file that is not a tar archive or is
+    truncated, and for an archive that is passed twice.
     """
     for archive in archives:
         if not archive.is_file():
-            raise MissingInput("no such file", "give tar archives", where=str(archive))
-    root = common_root(*(archive.parent for archive in archives))
-    records: list[Record] = []
-    without = 0
-    names: dict[str, Path] = {}
+            raise MissingInput("there is no such file", "Pass the tar archives of a webdataset", where=str(archive))
+    root = find_common_root(*(archive.parent for archive in archives))
+    records: list[ImageRecord] = []
+    num_skipped = 0
+    archive_by_path: dict[str, Path] = {}
     for archive in archives:
-        place = Path(archive).absolute().relative_to(root).as_posix()
-        if archive.suffix != ".tar" or names.setdefault(place, archive) is not archive:
-            raise BadData("is no .tar archive" if archive.suffix != ".tar" else "is given twice", where=str(archive))
-        found = [_record(place, key, files) for key, files in _samples(archive)]
-        records += [record for record in found if record is not None]
-        without += sum(record is None for record in found)
+        path = Path(archive).absolute().relative_to(root).as_posix()
+        if archive.suffix != ".tar":
+            raise BadData("this is not a .tar archive", "Pass uncompressed archives whose names end in .tar",
+                          where=str(archive))
+        if archive_by_path.setdefault(path, archive) is not archive:
+            raise BadData("the archive is passed twice", "Pass each archive once", where=str(archive))
+        samples = [_build_record(path, key, files) for key, files in _read_samples(archive)]
+        records += [record for record in samples if record is not None]
+        num_skipped += sum(record is None for record in samples)
     if not records:
-        raise MissingInput("no image in the archives", "an image and its caption share the name before the first dot",
+        raise MissingInput("there is no image in the archives",
+                           "Name the image and the caption of a sample alike up to the first dot (000.jpg, 000.txt)",
                            where=str(archives[0]))
-    notes = counted(sum(not record.captions for record in records), len(records), "have no caption")
-    notes += (f"{without} samples have no image and are left out",) if without else ()
-    return Listing(root, ("background",), tuple(records), notes, supervision_of(records))
+    notes = describe_count(sum(not record.captions for record in records), len(records), "have no caption")
+    notes += (f"Skipped {num_skipped} sample{'s' if num_skipped > 1 else ''} without an image.",) if num_skipped else ()
+    return Listing(root, ("background",), tuple(records), notes, infer_supervision(records))
 
 
 _Files = dict[str, tuple[str, int, int, str]]
 
 
-def _samples(archive: Path) -> Iterator[tuple[str, _Files]]:
-    """Yield (key, {suffix: (name, offset, size, text)}) of an archive in its order; `text` is that of a caption."""
+def _read_samples(archive: Path) -> Iterator[tuple[str, _Files]]:
+    """Yield (key, {suffix: (name, offset, size, text)}) in archive order; `text` is read for captions only."""
     key, files = "", _Files()
     try:
         with tarfile.open(archive, "r:") as opened:
@@ -62,39 +66,42 @@ def _samples(archive: Path) -> Iterator[tuple[str, _Files]]:
                     continue
                 folder, name = posixpath.split(member.name)
                 stem, _, suffix = name.partition(".")
-                own, suffix = posixpath.join(folder, stem).removeprefix("./"), f".{suffix.lower()}"
-                if own != key and files:
+                member_key, suffix = posixpath.join(folder, stem).removeprefix("./"), f".{suffix.lower()}"
+                if member_key != key and files:
                     yield key, files
                     files = {}
                 text = ""
-                if suffix in _TEXTS and (stream := opened.extractfile(member)):
+                if suffix in _TEXT_SUFFIXES and (stream := opened.extractfile(member)):
                     text = stream.read().decode("utf-8", "replace")
-                key = own
+                key = member_key
                 files[suffix] = (member.name, member.offset_data, member.size, text)
     except (tarfile.TarError, EOFError) as error:
-        raise BadData(f"no tar archive, or cut short ({error})", "fetch or copy it again", where=str(archive)) from None
+        raise BadData(f"this is not a tar archive, or it is truncated ({error})", "Download or copy it again",
+                      where=str(archive)) from None
     if files:
         yield key, files
 
 
-def _record(place: str, key: str, files: _Files) -> Record | None:
+def _build_record(archive: str, key: str, files: _Files) -> ImageRecord | None:
+    """Build the record of a sample; None if it has no image."""
     image = next((files[suffix] for suffix in IMAGE_SUFFIXES if suffix in files), None)
     if image is None:
         return None
     name, offset, size, _ = image
-    item_id = check_id(f"{place.removesuffix('.tar')}/{key}", place)
-    caption = _caption(files, f"{place}/{name}")
-    return Record(item_id, f"{place}/{name}", None, None, (caption,) if caption else (), (offset, size))
+    image_id = check_id(f"{archive.removesuffix('.tar')}/{key}", archive)
+    caption = _read_caption(files, f"{archive}/{name}")
+    return ImageRecord(image_id, f"{archive}/{name}", None, None, (caption,) if caption else (), (offset, size))
 
 
-def _caption(files: _Files, where: str) -> str:
+def _read_caption(files: _Files, where: str) -> str:
     if ".txt" in files:
         return " ".join(check_text(files[".txt"][3], "caption", where).split())
     if ".json" not in files:
         return ""
     try:
-        told = json.loads(files[".json"][3])
+        content = json.loads(files[".json"][3])
     except (ValueError, RecursionError) as error:
-        raise BadData(f"its JSON can't be read ({error})", where=where) from None
-    caption = told.get("caption") if isinstance(told, dict) else None
+        raise BadData(f"the JSON file of this sample can't be read ({error})", "Correct it in the archive",
+                      where=where) from None
+    caption = content.get("caption") if isinstance(content, dict) else None
     return " ".join(check_text(caption, "caption", where).split()) if isinstance(caption, str) else ""

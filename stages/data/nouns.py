@@ -1,7 +1,8 @@
-"""Which nouns a caption has: by NLTK's tagger, by rules, or as a file says.
+"""Select the nouns of captions: with NLTK's tagger, by rules, or from a file.
 
-CoDe selects nouns with NLTK's part-of-speech tagger. Its data are not part of the package, and nothing is fetched
-here: without them the rules do, which are no worse on captions. Which of them it was is told, and recorded.
+CoDe selects nouns with NLTK's part-of-speech tagger. The tagger's data are not part of the package and are not
+downloaded here. Without them the built-in rules are used, which are as good on captions. The choice is reported and
+recorded in the provenance.
 """
 
 from __future__ import annotations
@@ -13,123 +14,134 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.data.noun_rules import is_latin, nouns_by_rules
+from stages.data.noun_rules import find_nouns_by_rules, is_latin
 from stages.data.tables import CAPTION_COLUMNS, read_table, split_tags
 from stages.errors import BadData, Unavailable
 
-SELECTORS = ("auto", "nltk", "rules", "file")
-TAGGER = "taggers/averaged_perceptron_tagger_eng"
+NOUN_SELECTORS = ("auto", "nltk", "rules", "file")
+NLTK_TAGGER_PATH = "taggers/averaged_perceptron_tagger_eng"
 _NOUN_COLUMNS = ("nouns", "noun")
 _NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
-# What captions say of the picture itself, and the names by which CC12M hides people's.
+# Words about the image itself rather than its content.
 _PICTURE_WORDS = frozenset((
     "image", "images", "photo", "photos", "photograph", "photographs", "photography", "picture", "pictures", "pic",
     "stock", "background", "illustration", "vector", "clipart", "shot", "closeup", "close-up", "view"))
 _MARKUP = re.compile(r"<[^<>]*>")
-# CC12M's <PERSON> is the subject of its sentence: without one "rides" would be a noun in "<PERSON> rides a horse".
+# CC12M replaces names of people by <PERSON>. That is often the subject of the sentence: without a subject "rides" would
+# be a noun in "<PERSON> rides a horse".
 _PERSON, _SUBJECT = re.compile(r"<person>", re.IGNORECASE), " she"
-_SENTENCE = re.compile(r"[.!?]+(?:\s+|(?=[A-Z])|$)")
+_SENTENCE_END = re.compile(r"[.!?]+(?:\s+|(?=[A-Z])|$)")
 
 
 @dataclass(frozen=True)
 class NounSelector:
-    """Finds the nouns of captions; `name` nltk, rules or file, `notes` are for the user, `recorded` for provenance."""
+    """Selects the nouns of captions; `name` is nltk, rules or file, `notes` are messages for the user."""
 
     name: str
-    find: Callable[[str, str], Sequence[str]]
+    find_nouns: Callable[[str, str], Sequence[str]]
     picture_words: bool = False
     notes: tuple[str, ...] = ()
-    recorded: Mapping[str, Any] = field(default_factory=dict)
+    provenance_inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def is_for_english(self) -> bool:
-        """Say whether captions of another language get wrong nouns."""
+    def is_english_only(self) -> bool:
+        """Return whether the nouns of captions in other languages would be wrong."""
         return self.name != "file"
 
-    def nouns(self, item_id: str, caption: str) -> tuple[str, ...]:
-        """Return the distinct nouns of an image's caption in small letters, sorted: drawing is then reproducible.
+    def select_nouns(self, item_id: str, caption: str) -> tuple[str, ...]:
+        """Return the distinct nouns of an image's caption in lower case, sorted so that random draws are reproducible.
 
-        Single letters, markup such as <PERSON> and, without `picture_words`, words such as photo are left out.
+        Single letters, markup such as <PERSON> and, without `picture_words`, words such as photo are dropped.
         """
-        found = {" ".join(word.lower().split()) for word in self.find(item_id, caption)}
-        found = {word for word in found if len(word) > 1 and any(letter.isalpha() for letter in word)}
-        return tuple(sorted(found if self.picture_words else found - _PICTURE_WORDS))
+        nouns = {" ".join(word.lower().split()) for word in self.find_nouns(item_id, caption)}
+        nouns = {noun for noun in nouns if len(noun) > 1 and any(letter.isalpha() for letter in noun)}
+        return tuple(sorted(nouns if self.picture_words else nouns - _PICTURE_WORDS))
 
 
-def noun_selector(name: str, table: str | None = None, *, picture_words: bool = False) -> NounSelector:
-    """Return the selector `auto|nltk|rules|file`; auto is NLTK where its data are there, else the rules.
+def build_noun_selector(name: str, table: str | None = None, *, picture_words: bool = False) -> NounSelector:
+    """Build the selector `auto|nltk|rules|file`; auto is NLTK if its data are on this machine, else the rules.
 
-    `table` is for file: columns id and nouns, and caption where an image has several. Raises Unavailable for nltk
-    without its data, and what reading the table raises.
+    `table` is for file: columns id and nouns, and caption if images have several. Raises Unavailable for nltk without
+    its data, and the errors of reading the table.
     """
     if name == "file":
-        known = _table(Path(table or ""))
-        recorded = {"selector": "file", "nouns": hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()}
-        return NounSelector("file", lambda item_id, caption: known.get((item_id, _plain(caption)),
-                                                                       known.get((item_id, ""), ())), picture_words,
-                            (f"nouns: {table}",), recorded)
-    tagger = None if name == "rules" else _nltk(needed=name == "nltk")
+        return _build_file_selector(Path(table or ""), picture_words)
+    tagger = None if name == "rules" else _load_nltk_tagger(is_required=name == "nltk")
     if tagger is None:
-        notes = ("nouns: the built-in rules",)
+        note = "Finding nouns with the built-in rules."
         if name == "auto":
-            notes = ("nouns: the built-in rules, for NLTK's tagger is not on this machine (wsss setup nltk)",)
-        return NounSelector("rules", lambda _, caption: nouns_by_rules(_sentence(caption)), picture_words, notes,
-                            {"selector": "rules"})
+            note = ("Finding nouns with the built-in rules, because NLTK's tagger is not on this machine. `wsss setup "
+                    "nltk` installs it.")
+        return NounSelector("rules", lambda _, caption: find_nouns_by_rules(_remove_markup(caption)), picture_words,
+                            (note,), {"selector": "rules"})
     import nltk
 
-    return NounSelector("nltk", lambda _, caption: _nouns_by_tags(caption, tagger), picture_words,
-                        (f"nouns: NLTK {nltk.__version__}",), {"selector": "nltk", "nltk": nltk.__version__})
+    return NounSelector("nltk", lambda _, caption: _find_nouns_by_tagger(caption, tagger), picture_words,
+                        (f"Finding nouns with the tagger of NLTK {nltk.__version__}.",),
+                        {"selector": "nltk", "nltk": nltk.__version__})
 
 
-def _nltk(*, needed: bool) -> Any:
-    """Return NLTK's tagger; None, or Unavailable where it is needed, when its data are not there."""
+def _build_file_selector(path: Path, picture_words: bool) -> NounSelector:
+    nouns = _read_noun_table(path)
+
+    def find_nouns(item_id: str, caption: str) -> tuple[str, ...]:
+        return nouns.get((item_id, _normalise_caption(caption)), nouns.get((item_id, ""), ()))
+
+    digest = hashlib.sha256(repr(sorted(nouns.items())).encode()).hexdigest()
+    return NounSelector("file", find_nouns, picture_words, (f"Reading nouns from {path}.",),
+                        {"selector": "file", "nouns": digest})
+
+
+def _load_nltk_tagger(*, is_required: bool) -> Any:
+    """Load NLTK's tagger. Without its data return None, or raise Unavailable if it is required."""
     import nltk
     from nltk.tag import PerceptronTagger
 
     try:
-        place = nltk.data.find(TAGGER)
+        path = nltk.data.find(NLTK_TAGGER_PATH)
     except LookupError:
-        if not needed:
+        if not is_required:
             return None
         folders = ", ".join(list(dict.fromkeys(map(str, nltk.data.path)))[:3])
-        raise Unavailable(f"NLTK's tagger {TAGGER.rpartition('/')[2]} is in none of {folders}, ...",
-                          "bring averaged_perceptron_tagger_eng.zip and run wsss setup nltk --from FILE, or give "
+        raise Unavailable(f"NLTK's tagger {NLTK_TAGGER_PATH.rpartition('/')[2]} is in none of {folders}, ...",
+                          "Download averaged_perceptron_tagger_eng.zip and run `wsss setup nltk --from FILE`, or use "
                           "--nouns rules") from None
     try:
         return PerceptronTagger()
-    # A file may lack, or hold no JSON, or JSON of something else, and each raises its own.
+    # A file may be missing, not be JSON, or be JSON of something else; each raises a different exception.
     except Exception as error:
-        raise Unavailable(f"NLTK's tagger in {place} can't be read ({str(error).strip().partition(chr(10))[0][:80]})",
-                          "put it there anew (wsss setup nltk --from FILE --force), or give --nouns rules") from None
+        reason = str(error).strip().partition("\n")[0][:80]
+        raise Unavailable(f"NLTK's tagger in {path} can't be read ({reason})", "Install it again with `wsss setup nltk "
+                          "--from FILE --force`, or use --nouns rules") from None
 
 
-def _sentence(caption: str) -> str:
-    """Return a caption without markup, a pronoun in the place of <PERSON>."""
+def _remove_markup(caption: str) -> str:
+    """Return a caption without markup, with a pronoun instead of <PERSON>."""
     return _MARKUP.sub(" ", _PERSON.sub(_SUBJECT, caption))
 
 
-def _nouns_by_tags(caption: str, tagger: Any) -> list[str]:
-    """Return the words of a caption that NLTK tags as nouns; it calls those of another script so too, which we don't.
-    """
+def _find_nouns_by_tagger(caption: str, tagger: Any) -> list[str]:
+    """Return the words of a caption that NLTK tags as nouns, except words in another script, which it always does."""
     from nltk.tokenize import NLTKWordTokenizer
 
-    # The tokenizer splits only the last full stop of a text off, so sentences go one by one: no punkt is needed.
-    sentences = [part for part in _SENTENCE.split(_sentence(caption)) if part.strip()]
-    tagged = [pair for part in sentences for pair in tagger.tag(NLTKWordTokenizer().tokenize(part))]
+    # The tokenizer separates only the last full stop of a text, so each sentence is passed on its own. This avoids
+    # the need for NLTK's punkt data.
+    sentences = [sentence for sentence in _SENTENCE_END.split(_remove_markup(caption)) if sentence.strip()]
+    tagged = [pair for sentence in sentences for pair in tagger.tag(NLTKWordTokenizer().tokenize(sentence))]
     return [word for word, tag in tagged if tag in _NOUN_TAGS and is_latin(word)]
 
 
-def _table(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return nouns by (id, caption), the caption empty where the table has none."""
-    known: dict[tuple[str, str], tuple[str, ...]] = {}
+def _read_noun_table(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Read nouns by (id, caption) from a table; the caption is empty if the table has none."""
+    nouns: dict[tuple[str, str], tuple[str, ...]] = {}
     for row in read_table(path):
-        cell, caption = row.cell(_NOUN_COLUMNS), row.cell(CAPTION_COLUMNS)
+        cell, caption = row.get_cell(_NOUN_COLUMNS), row.get_cell(CAPTION_COLUMNS)
         if cell is None or "id" not in row.fields:
-            raise BadData("lacks a column id or nouns", "give the columns id, nouns and, if need be, caption",
-                          where=f"{path}:{row.line}")
-        known[str(row.fields["id"]), _plain(str(caption or ""))] = tuple(split_tags(cell))
-    return known
+            raise BadData("the column id or nouns is missing", "Name the columns id, nouns and, if images have several "
+                          "captions, caption", where=f"{path}:{row.line}")
+        nouns[str(row.fields["id"]), _normalise_caption(str(caption or ""))] = tuple(split_tags(cell))
+    return nouns
 
 
-def _plain(caption: str) -> str:
+def _normalise_caption(caption: str) -> str:
     return " ".join(caption.split()).lower()

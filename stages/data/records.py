@@ -1,22 +1,26 @@
-"""What an importer returns: one record per image, and what is said about the set as a whole."""
+"""The result of an importer: one record per image, and a listing of the whole data set."""
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.data.tables import CAPTION_COLUMNS, TAG_COLUMNS, Row, check_id, split_tags
+from stages.data.tables import CAPTION_COLUMNS, TAG_COLUMNS, TableRow, check_id, split_tags
 from stages.errors import BadData
+
+LABELS_FROM_MASKS_NOTE = "The labels were read from the masks, so the ground truth supervises."
+_MAX_LISTED_CLASSES = 8
 
 
 @dataclass(frozen=True)
-class Record:
-    """One image: its id, its file below the root, and what is known of it.
+class ImageRecord:
+    """One image: its id, its file below the root, and its labels, mask and captions.
 
-    `labels` are sorted class ids: () for known to have none, None for unknown. `span` is (offset, size) of the image's
-    bytes where `path` leads into a tar archive.
+    `labels` are sorted class ids: () if the image is known to have no class, None if its classes are unknown.
+    `byte_range` is (offset, size) of the image's bytes if `path` leads into a tar archive.
     """
 
     id: str
@@ -24,83 +28,102 @@ class Record:
     labels: tuple[int, ...] | None = None
     mask_path: str | None = None
     captions: tuple[str, ...] = ()
-    span: tuple[int, int] | None = None
+    byte_range: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set as found: `root` holds all files, `classes` names ids (position 0: background, or "").
+    """An imported data set: `root` contains all files, `classes` are the names by id (position 0: background, or "").
 
-    `notes` are one line each, for the user. `supervision` says where labels come from: "tags", "masks" (a
-    leak, since the ground truth supervises), "captions" or "none". `label_map` names what the values of the masks
-    mean, where they are not class ids.
+    `notes` are sentences for the user. `supervision` is the source of the labels: "tags", "masks" (a leak, since the
+    ground truth supervises), "captions" or "none". `label_map` is the name of the table from mask values to class ids,
+    empty if they are the same.
     """
 
     root: Path
     classes: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: tuple[ImageRecord, ...]
     notes: tuple[str, ...] = ()
     supervision: str = "tags"
     label_map: str = ""
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a table says of one image: its tags (None: unknown), its captions, the line where it says so."""
+class TableEntry:
+    """The entry of an image in a table: its tags (None: unknown), its captions and its line."""
 
     line: int
     tags: tuple[str, ...] | None = None
     captions: tuple[str, ...] = ()
 
 
-def class_ids(tags: Iterable[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
-    """Return the sorted ids 1..C of tag names; the background's own name is dropped.
+def resolve_class_ids(tags: Iterable[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
+    """Return the sorted class ids 1..C of tags; the name of the background is dropped.
 
-    Raises BadData for a tag that is no class, naming it and the nearest class.
+    Raises BadData for a tag that is not a class, with the most similar class.
     """
-    by_name = {name: position for position, name in enumerate(classes) if name}
+    id_by_name = {name: class_id for class_id, name in enumerate(classes) if name}
     ids = set()
     for tag in tags:
-        if tag not in by_name:
-            near = difflib.get_close_matches(tag.lower(), [name.lower() for name in classes[1:]], n=1, cutoff=0.5)
-            named = [name for name in classes[1:] if near and name.lower() == near[0]]
-            do = f"the nearest is {named[0]!r}" if named else f"classes are {', '.join(classes[1:6])}, ..."
-            raise BadData(f"tag {tag!r} is no class", do, where=where)
-        ids.add(by_name[tag])
+        if tag not in id_by_name:
+            raise BadData(f"the tag {tag!r} is not a class", _suggest_class(tag, classes), where=where)
+        ids.add(id_by_name[tag])
     return tuple(sorted(ids - {0}))
 
 
-def collect(rows: Sequence[Row], keys: Sequence[str], classes: Sequence[str], path: Path) -> dict[str, Known]:
-    """Return what the rows of a table say per image; `keys` are the rows' ids, in order.
+def _suggest_class(tag: str, classes: Sequence[str]) -> str:
+    """Return a remedy for an unknown tag: the class with the most similar name, else some classes."""
+    matches = difflib.get_close_matches(tag.lower(), [name.lower() for name in classes[1:]], n=1, cutoff=0.5)
+    similar = [name for name in classes[1:] if matches and name.lower() == matches[0]]
+    if similar:
+        return f"Did you mean {similar[0]!r}?"
+    more = ", ..." if len(classes) > 6 else ""
+    return f"Use one of the classes ({', '.join(classes[1:6])}{more}), or add {tag!r} to them"
 
-    Rows that repeat an id add captions; their tags must agree. Other repeats raise BadData with both lines.
+
+def collect_table_entries(
+    rows: Sequence[TableRow], ids: Sequence[str], classes: Sequence[str], path: Path
+) -> dict[str, TableEntry]:
+    """Collect the entries of a table by image id; `ids` are the ids of the rows, in order.
+
+    Rows that repeat an id add captions; their tags must agree. Other repetitions raise BadData with both lines.
     """
-    known: dict[str, Known] = {}
-    for row, key in zip(rows, keys, strict=True):
-        check_id(key, f"{path}:{row.line}")
-        cell, caption = row.cell(TAG_COLUMNS), row.cell(CAPTION_COLUMNS)
-        tags = None if cell is None else tuple(split_tags(cell, tuple(classes)))
-        captions = tuple(one for one in ([caption] if isinstance(caption, str) else caption or []) if one)
-        before = known.get(key)
-        if before is None:
-            known[key] = Known(row.line, tags, captions)
+    entries: dict[str, TableEntry] = {}
+    for row, image_id in zip(rows, ids, strict=True):
+        check_id(image_id, f"{path}:{row.line}")
+        tag_cell, caption_cell = row.get_cell(TAG_COLUMNS), row.get_cell(CAPTION_COLUMNS)
+        tags = None if tag_cell is None else tuple(split_tags(tag_cell, tuple(classes)))
+        texts = [caption_cell] if isinstance(caption_cell, str) else caption_cell or []
+        captions = tuple(text for text in texts if text)
+        entry = entries.get(image_id)
+        if entry is None:
+            entries[image_id] = TableEntry(row.line, tags, captions)
             continue
-        if not captions or before.tags != tags:
-            raise BadData(
-                f"id {key!r} stands in lines {before.line} and {row.line}", "keep one of them", where=str(path)
-            )
-        known[key] = replace(before, captions=before.captions + captions)
-    return known
+        if not captions or entry.tags != tags:
+            raise BadData(f"the id {image_id!r} is repeated in lines {entry.line} and {row.line}",
+                          "Keep one of the two lines", where=str(path))
+        entries[image_id] = replace(entry, captions=entry.captions + captions)
+    return entries
 
 
-def supervision_of(records: Iterable[Record], *, from_masks: bool = False) -> str:
-    """Return what supervises these records: "masks", "tags", "captions" or "none"."""
+def infer_supervision(records: Iterable[ImageRecord], *, from_masks: bool = False) -> str:
+    """Return the source of the labels of these records: "masks", "tags", "captions" or "none"."""
     records = tuple(records)
     if any(record.labels is not None for record in records):
         return "masks" if from_masks else "tags"
     return "captions" if any(record.captions for record in records) else "none"
 
 
-def counted(count: int, total: int, what: str) -> tuple[str, ...]:
-    """Return the note "COUNT of TOTAL images WHAT", or nothing when the count is 0."""
-    return (f"{count} of {total} images {what}",) if count else ()
+def describe_classes(classes: Sequence[str], records: Iterable[ImageRecord]) -> tuple[str, ...]:
+    """Return a note on classes that were found in the tags, with the number of images of each."""
+    counts = Counter(class_id for record in records for class_id in record.labels or ())
+    listed = [f"{name} ({counts[class_id]}{' images' if class_id == 1 else ''})"
+              for class_id, name in enumerate(classes[:_MAX_LISTED_CLASSES + 1]) if class_id]
+    more = ", ..." if len(classes) > _MAX_LISTED_CLASSES + 1 else ""
+    num_classes = len(classes) - 1
+    return (f"Found {num_classes} class{'es' if num_classes > 1 else ''} in the tags: {', '.join(listed)}{more}.",)
+
+
+def describe_count(count: int, total: int, predicate: str) -> tuple[str, ...]:
+    """Return the note "COUNT of TOTAL images PREDICATE.", or none if the count is 0."""
+    return (f"{count} of {total} images {predicate}.",) if count else ()

@@ -1,8 +1,8 @@
-"""Whether the words of several classes tell them apart.
+"""Check that the words of several classes distinguish them.
 
-A CLIP reads words in small letters, with single blanks. Two classes with the same words have the same scores in every
-pixel, and whichever comes first gets all of them: that is an error. Words that only some classes share, and words that
-differ in number, hyphens or blanks alone, are a warning: where they score best, the choice between the classes is
+CLIP reads words in lower case with single blanks. Two classes with the same words have the same scores in every pixel,
+and whichever comes first gets all of them: that is an error. Words that only some classes share, and words that differ
+in number, hyphens or blanks alone, are a warning: where they have the highest score, the choice between the classes is
 arbitrary, or nearly so.
 """
 
@@ -14,98 +14,112 @@ from collections.abc import Collection, Sequence
 
 from stages.errors import UsageError
 
-_MOST_NAMED = 5  # of a long list
-_SHORTEST = 2  # letters of a word that has a plural
+_MAX_LISTED = 5  # words or classes named in one message
+_MIN_SINGULAR_LENGTH = 2  # letters of a word that can have a plural
 
 
-def spelling(word: str) -> str:
-    """Return a word as a CLIP reads it: in small letters, with single blanks and straight quotes."""
+def normalise_spelling(word: str) -> str:
+    """Return a word as CLIP reads it: in lower case, with single blanks and straight quotes."""
     plain = unicodedata.normalize("NFKC", word).replace("\u2019", "'").replace("\u2018", "'")
     return " ".join(plain.lower().split())
 
 
-def singular_of(word: str, others: Collection[str]) -> str:
-    """Return the one of `others` whose plural the word is, else the word; both without blanks and signs."""
+def find_singular(word: str, candidates: Collection[str]) -> str:
+    """Return the word of `candidates` whose plural is `word`, else `word`; both without blanks and punctuation."""
     singulars = [word.removesuffix(ending) + singular for ending, singular in (("s", ""), ("es", ""), ("ies", "y"))
                  if word.endswith(ending)]
-    return next((singular for singular in singulars if len(singular) >= _SHORTEST and singular in others), word)
+    return next((singular for singular in singulars if len(singular) >= _MIN_SINGULAR_LENGTH
+                 and singular in candidates), word)
 
 
-def _letters(word: str) -> str:
-    return re.sub(r"[\W_]+", "", spelling(word)) or spelling(word)
+def _remove_punctuation(word: str) -> str:
+    """Return the letters and digits of a word, or the word if it has none."""
+    return re.sub(r"[\W_]+", "", normalise_spelling(word)) or normalise_spelling(word)
 
 
-def drop_repeats(names: Sequence[str], classes: Sequence[Sequence[str]]) -> tuple[tuple[tuple[str, ...], ...],
-                                                                                list[str]]:
-    """Return the words of each class without those that it has twice, and a warning for each such class."""
-    unique = [_first_of_each(words) for words in classes]
-    warnings = [f"{name} has a word twice, which counts once: {', '.join(_repeated(words))}"
-                for name, words, kept in zip(names, classes, unique, strict=True) if len(kept) < len(words)]
+def drop_repeated_words(
+    names: Sequence[str], classes: Sequence[Sequence[str]]
+) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
+    """Return the words of each class without repetitions, and a warning for each class that had any."""
+    unique = [_drop_repeated(words) for words in classes]
+    warnings = [f"Class {name} has the same word twice; it is used once: {', '.join(_find_repeated(words))}."
+                for name, words, unique_words in zip(names, classes, unique, strict=True)
+                if len(unique_words) < len(words)]
     return tuple(unique), warnings
 
 
-def drop_from_background(background: Sequence[str], names: Sequence[str],
-                         classes: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the background words that are no class's, and a warning that names the others."""
-    taken = {spelling(word).replace(" ", "") for words in (names, *classes) for word in words}
-    dropped = [word for word in background if spelling(word).replace(" ", "") in taken]
-    warnings = [f"background words that are also classes are left out: {', '.join(dropped)}"] if dropped else []
+def filter_background_words(
+    background: Sequence[str], names: Sequence[str], classes: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the background words that are not words of a class, and a warning that lists the others."""
+    class_words = {normalise_spelling(word).replace(" ", "") for words in (names, *classes) for word in words}
+    dropped = [word for word in background if normalise_spelling(word).replace(" ", "") in class_words]
+    warnings = [f"Dropped background words that are also words of classes: {', '.join(dropped)}."] if dropped else []
     return tuple(word for word in background if word not in dropped), warnings
 
 
-def compare_classes(names: Sequence[str], classes: Sequence[Sequence[str]], where: str, advice: str) -> list[str]:
-    """Return a warning for each word that several classes share, or nearly.
+def check_class_words(names: Sequence[str], classes: Sequence[Sequence[str]], where: str, remedy: str) -> list[str]:
+    """Return a warning for each word that several classes share, exactly or nearly.
 
-    Raises UsageError with `advice`, naming two classes that have the same words.
+    Raises UsageError with `remedy` if two classes have the same words.
     """
-    whole: dict[frozenset[str], str] = {}
+    name_by_words: dict[frozenset[str], str] = {}
     for name, words in zip(names, classes, strict=True):
-        key = frozenset(map(spelling, words))
-        if key in whole:
-            raise UsageError(f"{where}: {whole[key]!r} and {name!r} are shown to CLIP as the same words "
-                             f"({', '.join(words[:_MOST_NAMED])}), so that their scores are equal everywhere",
-                             advice)
-        whole[key] = name
-    return [*_shared(names, classes), *_names_as_words(names, classes)]
+        key = frozenset(map(normalise_spelling, words))
+        if key in name_by_words:
+            raise UsageError(f"the classes {name_by_words[key]!r} and {name!r} have the same words "
+                             f"({', '.join(words[:_MAX_LISTED])}), so CLIP scores them equally everywhere",
+                             remedy, where=where)
+        name_by_words[key] = name
+    return [*_warn_of_shared_words(names, classes), *_warn_of_class_names_as_words(names, classes)]
 
 
-def _shared(names: Sequence[str], classes: Sequence[Sequence[str]]) -> list[str]:
-    """Return the warnings about words that several classes have, also in another number or with other blanks."""
-    owners: dict[str, dict[str, str]] = {}
-    known = {_letters(word) for words in classes for word in words}
+def _warn_of_shared_words(names: Sequence[str], classes: Sequence[Sequence[str]]) -> list[str]:
+    """Return warnings about words that several classes have, also in another number or with other blanks."""
+    word_by_class: dict[str, dict[str, str]] = {}
+    all_words = {_remove_punctuation(word) for words in classes for word in words}
     for name, words in zip(names, classes, strict=True):
         for word in words:
-            owners.setdefault(singular_of(_letters(word), known), {}).setdefault(name, word)
+            singular = find_singular(_remove_punctuation(word), all_words)
+            word_by_class.setdefault(singular, {}).setdefault(name, word)
     warnings = []
-    for of_class in owners.values():
-        if len(of_class) < 2:
+    for spelling_by_class in word_by_class.values():
+        if len(spelling_by_class) < 2:
             continue
-        several = " and ".join(list(of_class)[:_MOST_NAMED])
-        spellings = dict.fromkeys(map(spelling, of_class.values()))
+        class_list = " and ".join(list(spelling_by_class)[:_MAX_LISTED])
+        spellings = dict.fromkeys(map(normalise_spelling, spelling_by_class.values()))
         if len(spellings) == 1:
-            warnings.append(f"{several} share the word {next(iter(spellings))!r}: where it scores best, they tie and "
-                            "the first class wins")
+            warnings.append(f"Classes {class_list} share the word {next(iter(spellings))!r}: where it has the highest "
+                            "score, they tie and the first class wins.")
         else:
-            warnings.append(f"{several} have nearly the same word ({', '.join(of_class.values())}): check that they "
-                            "are meant as different classes")
+            warnings.append(f"Classes {class_list} have nearly the same word "
+                            f"({', '.join(spelling_by_class.values())}). Check that they are meant to be different "
+                            "classes.")
     return warnings
 
 
-def _names_as_words(names: Sequence[str], classes: Sequence[Sequence[str]]) -> list[str]:
-    """Return the warnings about classes that have another class's name as a word, which that class has not."""
-    own = {spelling(name): (name, set(map(spelling, words))) for name, words in zip(names, classes, strict=True)}
-    return [f"{name} has the word {word!r}, which is the name of another class with other words"
-            for name, words in zip(names, classes, strict=True) for word in words
-            if (other := own.get(spelling(word))) and other[0] != name and spelling(word) not in other[1]]
+def _warn_of_class_names_as_words(names: Sequence[str], classes: Sequence[Sequence[str]]) -> list[str]:
+    """Return warnings about classes that have the name of another class as a word, which that class does not have."""
+    class_by_name = {normalise_spelling(name): (name, set(map(normalise_spelling, words)))
+                     for name, words in zip(names, classes, strict=True)}
+    warnings = []
+    for name, words in zip(names, classes, strict=True):
+        for word in words:
+            spelling = normalise_spelling(word)
+            other_name, other_words = class_by_name.get(spelling, (name, set()))
+            if other_name != name and spelling not in other_words:
+                warnings.append(f"Class {name} has the word {word!r}, which is the name of another class with other "
+                                "words.")
+    return warnings
 
 
-def _first_of_each(words: Sequence[str]) -> tuple[str, ...]:
-    first: dict[str, str] = {}
+def _drop_repeated(words: Sequence[str]) -> tuple[str, ...]:
+    word_by_spelling: dict[str, str] = {}
     for word in words:
-        first.setdefault(spelling(word), word)
-    return tuple(first.values())
+        word_by_spelling.setdefault(normalise_spelling(word), word)
+    return tuple(word_by_spelling.values())
 
 
-def _repeated(words: Sequence[str]) -> list[str]:
-    every = list(map(spelling, words))
-    return [word for word in dict.fromkeys(every) if every.count(word) > 1]
+def _find_repeated(words: Sequence[str]) -> list[str]:
+    spellings = list(map(normalise_spelling, words))
+    return [spelling for spelling in dict.fromkeys(spellings) if spellings.count(spelling) > 1]

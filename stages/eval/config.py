@@ -11,9 +11,12 @@ from stages.settings import setting
 class EvalConfig:
     """Settings of `eval`."""
 
-    background: str = setting("sweep", "For maps without background: constant:V, power:A, from:EVAL.json; or sweep "
-                              "(constant) and sweep-power, which look at the ground truth.")
-    rule: str = setting("either", "Classes that count: in truth or prediction (IRN), in the truth (DeepLab, SC-CAM), "
-                        "or all, absent ones as 0 (MCTformer, SEAM).", choices=("either", "truth", "all"))
-    ignore_predicted: bool = setting(False, "Skip pixels predicted as 255, instead of counting them as misses.")
-    skip_missing: bool = setting(False, "Leave out images without prediction, instead of counting background.")
+    background: str = setting("sweep", "Background score for CAMs without a background: constant:V, power:A (larger "
+                              "values: less background), from:EVAL.json, or the best one on the ground truth (sweep: "
+                              "constant, sweep-power: power).")
+    rule: str = setting("either", "Classes over which the mIoU is averaged. either: those in the ground truth or the "
+                        "predictions (IRN); truth: those in the ground truth (DeepLab, SC-CAM); all: every class, with "
+                        "IoU 0 for absent ones (MCTformer, SEAM).", choices=("either", "truth", "all"))
+    ignore_predicted: bool = setting(False, "Skip pixels that are predicted as 255 (ignored) instead of counting them "
+                                     "as misses.")
+    skip_missing: bool = setting(False, "Skip images without a prediction instead of counting them as background.")

@@ -1,47 +1,47 @@
-"""Scores of predictions against the truth, counted image by image in int64."""
+"""Score predictions against the ground truth by pixel counts, added up image by image in int64."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.background import Background, mask_of_maps, mask_of_rows
-from stages.kernels.mean_iou import Counts, confusion, counts_of, iou_per_class, mean_iou
-from stages.kernels.threshold_sweep import ThresholdSweep, power_threshold
+from stages.kernels.background import Background, cams_to_mask, scores_to_mask
+from stages.kernels.mean_iou import PixelCounts, confusion_matrix, count_pixels, iou_per_class, mean_iou
+from stages.kernels.threshold_sweep import ThresholdSweep, power_to_threshold
 
-CONSTANTS = tuple(round(step / 100, 2) for step in range(100))
-POWERS = tuple(round(step / 2, 1) for step in range(1, 65))
+BACKGROUND_CONSTANTS = tuple(round(step / 100, 2) for step in range(100))
+BACKGROUND_POWERS = tuple(round(step / 2, 1) for step in range(1, 65))
 
 
-class MaskScore:
-    """Counts of masks, or of maps under a fixed background, against the truth."""
+class ConfusionMatrix:
+    """Confusion matrix of masks, or of CAMs with a fixed background score, added up over images."""
 
-    def __init__(self, n_classes: int, ignore: int, *, skip_ignored: bool) -> None:
-        """Start at zero for `n_classes` foreground classes."""
-        self.n, self.ignore = n_classes + 1, ignore
+    def __init__(self, num_classes: int, ignore_index: int, *, skip_ignored: bool) -> None:
+        """Start at zero for `num_classes` foreground classes and the background."""
+        self.num_classes, self.ignore_index = num_classes + 1, ignore_index
         self.ignored_prediction = "skip" if skip_ignored else "miss"
-        self.table = np.zeros((self.n, self.n + 1), dtype=np.int64)
-        self.decided = 0
+        self.matrix = np.zeros((self.num_classes, self.num_classes + 1), dtype=np.int64)
+        self.num_decided = 0
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """Add one image, both (H, W) class ids."""
-        self.table += confusion(truth, prediction, self.n, ignore=self.ignore,
-                                ignored_prediction=self.ignored_prediction)
-        self.decided += int(((truth != self.ignore) & (prediction != self.ignore)).sum())
+        """Add one image; both masks are (H, W) class ids."""
+        self.matrix += confusion_matrix(truth, prediction, self.num_classes, ignore=self.ignore_index,
+                                        ignored_prediction=self.ignored_prediction)
+        self.num_decided += int(((truth != self.ignore_index) & (prediction != self.ignore_index)).sum())
 
-    def counts(self) -> Counts:
-        """Return the counts per class."""
-        return counts_of(self.table)
+    def count_pixels(self) -> PixelCounts:
+        """Return the pixel counts per class."""
+        return count_pixels(self.matrix)
 
 
-class SweepScore:
-    """Counts of maps at every background score at once."""
+class BackgroundSweep:
+    """Pixel counts of CAMs at every background score of a range, in one pass over the images."""
 
-    def __init__(self, n_classes: int, ignore: int, *, power: bool) -> None:
-        """Start at zero; `power` sweeps the exponent of (1 - max)^A, else a constant."""
-        self.values = POWERS if power else CONSTANTS
+    def __init__(self, num_classes: int, ignore_index: int, *, power: bool) -> None:
+        """Start at zero; `power` sweeps the exponent A of (1 - max)^A, otherwise a constant is swept."""
+        self.values = BACKGROUND_POWERS if power else BACKGROUND_CONSTANTS
         self.rule = "power" if power else "constant"
-        thresholds = [power_threshold(value) for value in POWERS] if power else list(CONSTANTS)
-        self.sweep = ThresholdSweep(n_classes, thresholds, ignore=ignore)
+        thresholds = [power_to_threshold(value) for value in BACKGROUND_POWERS] if power else list(BACKGROUND_CONSTANTS)
+        self.sweep = ThresholdSweep(num_classes, thresholds, ignore=ignore_index)
 
     def add(self, truth: np.ndarray, rows: np.ndarray, class_ids: np.ndarray) -> None:
         """Add one image: truth (H, W), rows (K, H, W) in [0, 1] for class_ids (K,)."""
@@ -51,28 +51,30 @@ class SweepScore:
         winner = class_ids.astype(np.int64)[rows.argmax(axis=0)]
         self.sweep.update(winner, rows.max(axis=0), truth)
 
-    def best(self, rule: str) -> tuple[float, Counts]:
-        """Return the value with the highest mIoU under `rule` (the lowest of equals), and its counts.
+    def select_best(self, rule: str) -> tuple[float, PixelCounts]:
+        """Return the value with the highest mIoU under `rule`, and its pixel counts.
 
-        Where no pixel counts all are equal.
+        The lowest of several equal values wins; all are equal if no pixel counts.
         """
         means = self.sweep.mean_iou(rule)
-        place = 0 if np.isnan(means).all() else int(np.nanargmax(means))
-        return self.values[place], self.sweep.counts(place)
+        index = 0 if np.isnan(means).all() else int(np.nanargmax(means))
+        return self.values[index], self.sweep.count_pixels(index)
 
 
-def prediction_of(rows: np.ndarray, class_ids: np.ndarray, background: Background | None, ignore: int) -> np.ndarray:
-    """Return the mask (H, W) of maps: rows compete directly, or with a background."""
+def build_prediction(rows: np.ndarray, class_ids: np.ndarray, background: Background | None,
+                     ignore_index: int) -> np.ndarray:
+    """Return the mask (H, W) of CAMs: their rows compete with each other, and with a background if there is one."""
     if background is None:
-        return mask_of_rows(rows, class_ids)
-    return mask_of_maps(rows, class_ids, background, ignore)
+        return scores_to_mask(rows, class_ids)
+    return cams_to_mask(rows, class_ids, background, ignore_index)
 
 
-def summary_of(counts: Counts, classes: tuple[str, ...], rule: str) -> tuple[float | None, dict[str, float | None]]:
-    """Return (mIoU in [0, 1], IoU by class name); None where nothing counts. An empty class 0 is left out."""
+def summarise_iou(counts: PixelCounts, classes: tuple[str, ...],
+                  rule: str) -> tuple[float | None, dict[str, float | None]]:
+    """Return (mIoU in [0, 1], IoU by class name); None where no pixel counts. Class 0 is skipped if unnamed."""
     first = 0 if classes[0] else 1
-    kept = Counts(*(part[first:] for part in counts))
-    each = {name: None if np.isnan(value) else float(value)
-            for name, value in zip(classes[first:], iou_per_class(kept), strict=True)}
-    mean = mean_iou(kept, rule)
-    return None if np.isnan(mean) else mean, each
+    named_counts = PixelCounts(*(pixels[first:] for pixels in counts))
+    iou_by_class = {name: None if np.isnan(value) else float(value)
+                    for name, value in zip(classes[first:], iou_per_class(named_counts), strict=True)}
+    mean = mean_iou(named_counts, rule)
+    return None if np.isnan(mean) else mean, iou_by_class

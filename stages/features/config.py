@@ -11,17 +11,19 @@ from stages.settings import setting
 class FeaturesConfig:
     """Settings of `features`."""
 
-    layer: str = setting("", "Pool this layer's maps or tokens, by its name in the network; empty: what the network "
-                         "pools itself, or its last map.")
-    pool: str = setting("auto", "The class token behind the final norm, or the mean of the patches or cells; auto: "
-                        "what the network's classifier reads, with --layer the mean.",
+    layer: str = setting("", "Name of the layer whose maps or tokens are pooled; empty: those that the network pools "
+                         "itself, or its last map.")
+    pool: str = setting("auto", "Pooling: the class token after the final norm, or the mean over the patches or map "
+                        "cells; auto: what the classifier of the network reads, or with --layer the mean.",
                         choices=("auto", "class-token", "mean"), source="Sub-category Teaching: class-token")
-    size: int = setting(0, "Squash the image to a square of this side; 0: keep its size, rounded up to whole cells.",
-                        low=0, unit="pixels", source="Sub-category Teaching: 224")
-    mean: tuple[float, ...] = setting((), "Mean of the input, in [0, 1]; empty: what the network wants.", counts=(0, 3))
-    std: tuple[float, ...] = setting((), "Standard deviation of the input; empty as for --mean.", counts=(0, 3))
-    batch_size: int = setting(8, "Images of equal size computed at once.", low=1)
-    shard_size: int = setting(4096, "Images in a shard.", low=1)
-    precision: str = setting("fp32", "Arithmetic of the network.", choices=("fp32", "bf16", "fp16"))
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
-    threads: int = setting(1, "CPU threads of each worker.", low=1)
+    size: int = setting(0, "Resize the image to a square of this side, ignoring its aspect ratio; 0: keep its size, "
+                        "rounded up to whole patches.", low=0, unit="pixels", source="Sub-category Teaching: 224")
+    mean: tuple[float, ...] = setting((), "Mean of each colour channel for normalising the image, in [0, 1]; empty: "
+                                      "that of the network.", lengths=(0, 3))
+    std: tuple[float, ...] = setting((), "Standard deviation of each colour channel; empty: that of the "
+                                     "network.", lengths=(0, 3))
+    batch_size: int = setting(8, "Number of images of equal size in a batch.", low=1)
+    shard_size: int = setting(4096, "Number of images in a shard.", low=1)
+    precision: str = setting("fp32", "Floating-point precision of the network.", choices=("fp32", "bf16", "fp16"))
+    device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "Number of CPU threads of each worker.", low=1)

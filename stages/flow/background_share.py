@@ -1,8 +1,8 @@
-"""Whether masks are background almost everywhere, which is how a wrong threshold or empty maps show.
+"""Warns when the masks of a run are background almost everywhere, the sign of a wrong threshold or empty CAMs.
 
-A mask of an image with a class has some of it: of VOC's true pixels 73 in 100 are background, and a data set of small
-objects has more. With 99 in 100 or more over a whole run the masks say next to nothing of any class, yet every later
-stage accepts them.
+The mask of an image with a class contains some of it: 73 % of the pixels of VOC's ground truth are background, and a
+data set of small objects has more. With 99 % or more over a whole run the masks contain almost nothing of any class,
+yet every later stage accepts them.
 """
 
 from __future__ import annotations
@@ -11,65 +11,66 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.data.source import ImageSource
+from stages.data.image_source import ImageSource
 from stages.flow.execution import Report
 from stages.flow.parts import find_index
 from stages.shards import Shard
 
-LARGEST_SHARE = 0.99
-# Images with a class that are counted of a run of masks: enough to see that almost all is background, and a run of
-# 100,000 masks that is up to date is not read again as a whole.
-MOST_COUNTED = 1000
+WARNING_SHARE = 0.99
+# Counted images with a class per run: enough to detect masks of background only, without reading all of a run of
+# 100,000 masks that is up to date.
+MAX_COUNTED_IMAGES = 1000
 
 
 class PixelCounts:
-    """Adds up the pixels of masks: all, background and ignored ones."""
+    """Counts the pixels of masks: all, background and ignored ones."""
 
     def __init__(self) -> None:
-        self.images = self.pixels = self.background = self.ignored = 0
+        self.num_images = self.num_pixels = self.num_background = self.num_ignored = 0
 
     def add(self, mask: np.ndarray) -> None:
-        """Count a mask (H, W) in, of 0..C and the largest value of its type for what is ignored."""
-        self.images += 1
-        self.pixels += mask.size
-        self.background += int(np.count_nonzero(mask == 0))
-        self.ignored += int(np.count_nonzero(mask == np.iinfo(mask.dtype).max))
+        """Add the pixels of a mask (H, W) with values 0..C, or the largest value of its type for ignored pixels."""
+        self.num_images += 1
+        self.num_pixels += mask.size
+        self.num_background += int(np.count_nonzero(mask == 0))
+        self.num_ignored += int(np.count_nonzero(mask == np.iinfo(mask.dtype).max))
 
-    def warning(self, check_background: str, check_ignored: str) -> str:
-        """Return a warning that ends with what to check; empty where there is nothing to say."""
-        decided = self.pixels - self.ignored
-        if self.pixels and self.ignored > LARGEST_SHARE * self.pixels:
-            return (f"warning: {self.ignored / self.pixels:.2%} of the pixels of {self.images} images with a class are "
-                    f"ignored; {check_ignored}")
-        if decided and self.background > LARGEST_SHARE * decided:
-            return (f"warning: {self.background / decided:.2%} of the pixels of {self.images} images with a class are "
-                    f"background; {check_background}")
-        return ""
+    def build_warning(self, background_hint: str, ignored_hint: str) -> str:
+        """Return a warning that ends with one of the hints; empty if the shares are normal."""
+        num_decided = self.num_pixels - self.num_ignored
+        if self.num_pixels and self.num_ignored > WARNING_SHARE * self.num_pixels:
+            share, problem, hint = self.num_ignored / self.num_pixels, "ignored", ignored_hint
+        elif num_decided and self.num_background > WARNING_SHARE * num_decided:
+            share, problem, hint = self.num_background / num_decided, "background", background_hint
+        else:
+            return ""
+        return f"warning: {share:.2%} of the pixels of {self.num_images} images with a class are {problem}; {hint}"
 
 
-class CountingReport:
-    """A report that also counts the pixels of finished shards of masks, also of those that were there before.
+class PixelCountingReport:
+    """A report that also counts the pixels of finished shards of masks, including shards that were up to date.
 
-    The first `MOST_COUNTED` images count. Images whose index says that they have no class are left out.
+    Counts the first `MAX_COUNTED_IMAGES` images, and skips images that have no class according to the index.
     """
 
     def __init__(self, report: Report, index: str | None) -> None:
         self._report, self._index, self.counts = report, index, PixelCounts()
-        self.begin, self.advance, self.tell, self.detail = report.begin, report.advance, report.tell, report.detail
+        self.start_progress, self.advance = report.start_progress, report.advance
+        self.info, self.debug = report.info, report.debug
 
-    def finished(self, path: Path) -> None:
-        """Count the masks of a shard, and pass the path on."""
-        if self.counts.images < MOST_COUNTED:
-            self._count(path)
-        self._report.finished(path)
+    def print_path(self, path: Path) -> None:
+        """Count the masks of a finished shard, and pass the path on."""
+        if self.counts.num_images < MAX_COUNTED_IMAGES:
+            self._count_shard(path)
+        self._report.print_path(path)
 
-    def _count(self, path: Path) -> None:
+    def _count_shard(self, path: Path) -> None:
         shard = Shard(path, "masks")
         images = ImageSource(Shard(find_index(shard, self._index), "index"))
-        indexed = set(images.index.ids)
+        indexed_ids = set(images.index.ids)
         for item in shard.items():
-            if item.error is None and not (item.id in indexed and images.labels(item.id) == ()):
+            if item.error is None and not (item.id in indexed_ids and images.read_labels(item.id) == ()):
                 self.counts.add(item.datasets["mask"])
-            if self.counts.images == MOST_COUNTED:
+            if self.counts.num_images == MAX_COUNTED_IMAGES:
                 break
         shard.close()

@@ -1,4 +1,4 @@
-"""A `clusters` shard as people read it: how many images and clusters each class has."""
+"""Summarises a `clusters` shard: the number of images and clusters of each class."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from stages.shards import Shard
 
 
 def cluster_table(shard: Shard) -> dict[str, dict[str, Any]]:
-    """Return {class: {"images", "clusters"}} of a `clusters` shard; of FINCH also "partitions", the clusters of each.
+    """Return {class: {"images", "clusters"}} of a `clusters` shard, for FINCH also "partitions".
 
-    Partitions are those of the class itself, finest first. Raises BadData.
+    "partitions" lists the number of clusters in each partition of the class, finest first. Raises BadData.
     """
-    assignment, counts = shard.root("assignment"), shard.root("n_clusters")
+    assignment, num_clusters = shard.read_root("assignment"), shard.read_root("n_clusters")
     table: dict[str, dict[str, Any]] = {
-        name: {"images": int((assignment[:, class_id] >= 0).sum()), "clusters": int(counts[class_id])}
+        name: {"images": int((assignment[:, class_id] >= 0).sum()), "clusters": int(num_clusters[class_id])}
         for class_id, name in enumerate(shard.classes) if class_id}
-    if shard.provenance[-1].get("method") == "finch" and counts.any():
-        largest = shard.root("partitions").max(axis=1, initial=-1) + 1
-        for class_id, levels in enumerate(shard.root("n_partitions").tolist()):
+    if shard.provenance[-1].get("method") == "finch" and num_clusters.any():
+        partition_sizes = shard.read_root("partitions").max(axis=1, initial=-1) + 1
+        for class_id, num_partitions in enumerate(shard.read_root("n_partitions").tolist()):
             if class_id:
-                table[shard.classes[class_id]]["partitions"] = np.asarray(largest[:levels, class_id]).tolist()
+                sizes = np.asarray(partition_sizes[:num_partitions, class_id])
+                table[shard.classes[class_id]]["partitions"] = sizes.tolist()
     return table

@@ -1,4 +1,4 @@
-"""Which device and how many threads a stage computes with, resolved before anything is promised."""
+"""Resolves the device and the number of threads of a stage, before any work starts."""
 
 from __future__ import annotations
 
@@ -10,38 +10,42 @@ from stages.errors import Unavailable, UsageError
 
 
 def resolve_device(name: str) -> str:
-    """Return `cpu` or `cuda` for `auto|cpu|cuda[:N]`: the device type, which enters the provenance.
+    """Return the device type `cpu` or `cuda`, which enters the provenance, for `auto|cpu|cuda[:N]`.
 
-    Raises Unavailable when a GPU was asked for that is not here, UsageError for any other name.
+    Raises Unavailable if the requested GPU does not exist on this machine, UsageError for any other name.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):
-        raise UsageError(f"--device {name} is not auto, cpu, cuda or cuda:N")
+        raise UsageError(f"--device {name} is not auto, cpu, cuda or cuda:N",
+                         "Use one of these, such as --device cuda:0")
     kind, _, ordinal = name.partition(":")
     if kind == "cpu" or (kind == "auto" and not _may_have_cuda()):
         return "cpu"
     import torch
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "cuda" and not count:
-        raise Unavailable("no CUDA device is available here", "give --device cpu, or run where there is a GPU")
-    if int(ordinal or 0) >= max(count, 1):
-        raise Unavailable(f"--device {name} is not here", f"the last of the {count} is cuda:{count - 1}")
-    return "cuda" if count else "cpu"
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and not num_gpus:
+        raise Unavailable("no CUDA device is available on this machine",
+                          "Use --device cpu, or run on a machine with a GPU")
+    if int(ordinal or 0) >= max(num_gpus, 1):
+        last = f"cuda:{num_gpus - 1}"
+        raise Unavailable(f"--device {name} does not exist on this machine",
+                          f"Use --device {last}" + (" or lower" if num_gpus > 1 else ""))
+    return "cuda" if num_gpus else "cpu"
 
 
 def _may_have_cuda() -> bool:
-    # Saves the import of torch (2 s) on machines without a driver.
+    # Avoids the import of torch (2 s) on machines without a driver.
     return any(Path("/dev").glob("nvidia*")) or Path("/dev/dxg").exists()
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use (an affinity mask counts)."""
+def count_cores() -> int:
+    """Return the number of cores that this process may use, respecting its affinity mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_threads(count: int) -> None:
-    """Give torch its threads, and let freed memory be used again.
+    """Set the number of threads of torch, and make the allocator reuse freed memory.
 
-    glibc gives large blocks back to the system after every layer and faults them in anew; keeping them made
+    By default glibc returns large blocks to the system after every layer and faults them in again; keeping them made
     training on a CPU 1.3 to 2.8 times faster in measurements at 257 and 321 pixels.
     """
     import ctypes

@@ -1,6 +1,6 @@
-"""How a command is carried out, as against what it computes: none of this enters a shard.
+"""Execution of a command (inputs, output, tasks, progress, signals), as opposed to its settings; not stored in shards.
 
-Light on purpose (standard library only): the command line builds these before anything heavy is imported.
+Uses only the standard library: the command line builds these objects before it imports anything heavy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stages.errors import CannotCreate, UsageError
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage reads: the paths of its main input (may be a live stream) and the further, named ones."""
+    """The inputs of a stage: the paths of its main input (which may be a live stream) and further, named inputs."""
 
     paths: Iterable[str]
     named: Mapping[str, str | None] = field(default_factory=dict)
@@ -26,16 +26,16 @@ class Inputs:
     root: str | None = None
 
     def require(self, name: str) -> str:
-        """Return the named input; UsageError when it was not given."""
+        """Return the named input; raise UsageError if it was not given."""
         value = self.named.get(name)
         if value is None:
-            raise UsageError(f"--{name} is missing", f"give --{name} FILE")
+            raise UsageError(f"--{name} is missing", f"Add --{name} FILE")
         return value
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where the result goes, and how to go about what is already there."""
+    """Where the output is written, how existing outputs are treated, and how the work is distributed."""
 
     path: Path
     force: bool = False
@@ -50,124 +50,127 @@ class Output:
     keep_going: bool = False
 
     def __post_init__(self) -> None:
-        """Raise UsageError for an `allow_errors` that is neither a count nor a percentage."""
-        Summary().exceeds(self.allow_errors)
+        """Raise UsageError if `allow_errors` is neither a count nor a percentage."""
+        Summary().has_more_errors_than(self.allow_errors)
 
     @property
     def is_file(self) -> bool:
-        """True where the output is a run of one file."""
+        """True if the output is one shard file, not a folder."""
         return self.path.suffix == ".h5"
 
     @property
     def log_path(self) -> Path:
-        """Where times, hosts and commands go, which have no place in a shard."""
+        """The log of times, hosts and commands, which are not stored in shards."""
         is_file = self.path.suffix in (".h5", ".safetensors")
         return self.log or (self.path.with_suffix(".log.jsonl") if is_file else self.path / "log.jsonl")
 
-    def check_file(self) -> None:
-        """Raise CannotCreate where a folder stands in the place of the one file that is to be written."""
+    def check_not_folder(self) -> None:
+        """Raise CannotCreate if the output is an existing folder, for commands that write one file."""
         if self.path.is_dir():
-            raise CannotCreate("is a folder, a file is to be written", "name a file", where=str(self.path))
+            raise CannotCreate("is a folder, but this command writes one file", "Give a file name as --output",
+                               where=str(self.path))
 
-    def check_apart(self, inputs: Inputs) -> None:
-        """Raise UsageError where the file that is to be written is an input."""
-        given = [*(inputs.paths if isinstance(inputs.paths, list) else []), *inputs.named.values(), inputs.index]
-        # An input may be a list of words, longer than any path: realpath takes it, where `is_file` is an OSError.
-        if self.path.is_file() and any(path and realpath(path) == realpath(self.path) for path in given):
-            raise UsageError(f"-o {self.path} is an input too, which it would replace", "give another -o")
+    def check_not_input(self, inputs: Inputs) -> None:
+        """Raise UsageError if the output file is also an input."""
+        input_paths = [*(inputs.paths if isinstance(inputs.paths, list) else []), *inputs.named.values(), inputs.index]
+        # An input may be a list of words, longer than any path: `is_file` would raise OSError, realpath does not.
+        if self.path.is_file() and any(path and realpath(path) == realpath(self.path) for path in input_paths):
+            raise UsageError(f"-o {self.path} is also an input and would be replaced", "Choose another --output")
 
-    def mine(self, part: int) -> bool:
-        """Say whether this task handles a part: `part % N == I`."""
+    def is_assigned(self, part: int) -> bool:
+        """Return whether this task handles a part: `part % N == I`."""
         return self.task is None or part % self.task[1] == self.task[0]
 
 
-def check_picture(path: str | Path, option: str = "-o") -> None:
-    """Raise UsageError where a picture is to be written under a name that is none of a PNG."""
+def check_picture_path(path: str | Path, option: str = "-o") -> None:
+    """Raise UsageError if the path of a picture to be written does not end in .png."""
     if Path(path).suffix.lower() != ".png":
-        raise UsageError(f"{option} {path} is to be a picture", f"give {option} FILE.png")
+        raise UsageError(f"{option} {path} does not end in .png, the only format for pictures",
+                         f"Use {option} FILE.png")
 
 
-def check_table(path: str | Path) -> None:
-    """Raise UsageError where a table is to be written under the name of a shard or a net."""
+def check_table_path(path: str | Path) -> None:
+    """Raise UsageError if the path of a table to be written is the name of a shard or a network."""
     if Path(path).suffix in (".h5", ".safetensors"):
-        raise UsageError(f"-o {path} is the name of a shard or a net, and a table is to be written",
-                         "give another name")
+        raise UsageError(f"-o {path} is the name of a shard or a network, but this command writes a table",
+                         "Choose another --output")
 
 
 @dataclass
 class Summary:
-    """What a run came to."""
+    """Counts of what a command did: shards written and up to date, images, failed images."""
 
-    made: int = 0
-    up_to_date: int = 0
-    items: int = 0
-    errors: int = 0
+    num_written: int = 0
+    num_up_to_date: int = 0
+    num_images: int = 0
+    num_failed: int = 0
 
     def add(self, other: Summary) -> None:
-        """Count another summary in."""
-        self.made += other.made
-        self.up_to_date += other.up_to_date
-        self.items += other.items
-        self.errors += other.errors
+        """Add the counts of another summary."""
+        self.num_written += other.num_written
+        self.num_up_to_date += other.num_up_to_date
+        self.num_images += other.num_images
+        self.num_failed += other.num_failed
 
-    def exceeds(self, allowed: str) -> bool:
-        """Say whether there are more refused items than `allowed` (a count, or a share such as 1%)."""
-        share = re.fullmatch(r"(\d+\.?\d*|\.\d+)%", allowed)
-        if share:
-            return self.errors * 100 > float(share[1]) * self.items
+    def has_more_errors_than(self, allowed: str) -> bool:
+        """Return whether more images failed than `allowed` (a count, or a percentage such as 1%)."""
+        percentage = re.fullmatch(r"(\d+\.?\d*|\.\d+)%", allowed)
+        if percentage:
+            return self.num_failed * 100 > float(percentage[1]) * self.num_images
         if not re.fullmatch(r"\d+", allowed):
-            raise UsageError(f"--allow-errors {allowed!r} is neither a count nor a percentage", "give 3 or 1%")
-        return self.errors > int(allowed)
+            raise UsageError(f"--allow-errors {allowed!r} is neither a count nor a percentage",
+                             "Use a value such as 3 or 1%")
+        return self.num_failed > int(allowed)
 
 
 class Report(Protocol):
-    """Where a stage tells of its progress; the command line shows it, a test collects it."""
+    """Receives the progress of a stage; the command line shows it, tests collect it."""
 
-    def begin(self, what: str, total: int | None) -> None:
-        """Start to count `what`, of `total` where that is known."""
+    def start_progress(self, label: str, total: int | None) -> None:
+        """Start a progress count of `total` steps (None if unknown) under a label."""
 
     def advance(self, count: int = 1) -> None:
-        """Count on."""
+        """Advance the progress count."""
 
-    def tell(self, text: str) -> None:
-        """Say one line to the person who waits."""
+    def info(self, text: str) -> None:
+        """Show one line to the user."""
 
-    def detail(self, text: str) -> None:
-        """Say one line to the person who asked for more."""
+    def debug(self, text: str) -> None:
+        """Show one line to a user who asked for details (-v)."""
 
-    def finished(self, path: Path) -> None:
-        """Name a finished file to whoever reads standard output."""
+    def print_path(self, path: Path) -> None:
+        """Print the path of a finished file on standard output."""
 
 
-class Silent:
-    """A report that nobody reads."""
+class SilentReport:
+    """A report that ignores everything."""
 
-    def begin(self, what: str, total: int | None) -> None:
+    def start_progress(self, label: str, total: int | None) -> None:
         """Ignore the start."""
 
     def advance(self, count: int = 1) -> None:
         """Ignore the count."""
 
-    def tell(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Ignore the line."""
 
-    def detail(self, text: str) -> None:
+    def debug(self, text: str) -> None:
         """Ignore the line."""
 
-    def finished(self, path: Path) -> None:
+    def print_path(self, path: Path) -> None:
         """Ignore the path."""
 
 
 class Stop:
-    """A request to stop at the next good place, set by a signal; a second Ctrl-C ends at once with 130."""
+    """A request to stop after the current batch, set by a signal; a second Ctrl-C exits at once with 130."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
         self.requested = False
 
-    def install(self) -> None:
-        """Answer the signals from now on. The handler only sets a flag: h5py and torch calls are never cut."""
+    def install_handlers(self) -> None:
+        """Handle the signals from now on. The handler only sets a flag: it interrupts no call of h5py or torch."""
         for number in self.SIGNALS:
             signal.signal(number, self._handle)
 
@@ -179,10 +182,10 @@ class Stop:
 
 
 def parse_task(text: str | None) -> tuple[int, int] | None:
-    """Return (I, N) of `--task I/N`; UsageError when it is not 0 <= I < N."""
+    """Return (I, N) of `--task I/N`; raise UsageError unless 0 <= I < N."""
     if text is None:
         return None
-    first, slash, last = text.partition("/")
-    if not (slash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise UsageError(f"--task {text} is not I/N with 0 <= I < N", "give for example --task 3/64")
-    return int(first), int(last)
+    task, slash, num_tasks = text.partition("/")
+    if not (slash and task.isdecimal() and num_tasks.isdecimal() and int(task) < int(num_tasks)):
+        raise UsageError(f"--task {text} is not I/N with 0 <= I < N", "Use for example --task 3/64")
+    return int(task), int(num_tasks)

@@ -1,4 +1,4 @@
-"""Makes one shard: takes over what the journal holds, computes the batches that are missing, seals it."""
+"""Makes one shard: recovers finished items from the journal, computes the missing batches, and writes the shard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -15,18 +15,18 @@ import numpy as np
 
 from stages.errors import BadData, CannotCreate, Stopped, UsageError, WsssError
 from stages.flow.execution import Output, Summary
-from stages.flow.finished import finished_shard
+from stages.flow.existing_output import find_finished_shard
 from stages.flow.finite import check_finite
-from stages.flow.parts import Part, beside_alone
-from stages.flow.work import BESIDE, MapWork, PartWork, Worker
+from stages.flow.map_work import COMPANION_PREFIX, MapWork, PartWork, Worker
+from stages.flow.parts import Part, list_sibling_shards
 from stages.shards import (
     KINDS,
-    Contents,
     Item,
     Journal,
     Shard,
-    made_otherwise,
-    part_path,
+    ShardContents,
+    describe_provenance_differences,
+    unfinished_path,
     write_shard,
 )
 from stages.shards.disk import append_line, make_folder
@@ -34,276 +34,290 @@ from stages.shards.disk import append_line, make_folder
 _SYNC_SECONDS = 5.0
 
 
-def up_to_date(work: MapWork, part: Part, output: Output) -> Summary | None:
-    """Return the summary of a shard that is there already as wanted, touched; None when it is to be made.
+def reuse_existing_part(work: MapWork, part: Part, output: Output) -> Summary | None:
+    """Touch an up-to-date shard and return its summary; return None if the shard has to be made.
 
-    A second run's shard must be there as well. Raises CannotCreate naming the keys that differ when one of them
-    is there but made otherwise.
+    The shard of a companion run must be up to date as well. Raises CannotCreate if one of them exists with different
+    settings (listing them).
     """
-    second = work.second(part)
-    also = second is None or up_to_date(*second, output) is not None
-    request = work.request(part, Shard(part.source))
-    there = finished_shard(part.path, request, output)
-    # A journal beside a shard whose second run lacks its own is unfinished work.
-    if there is None or not also or (output.retry and there.errors):
+    companion_part = work.companion_part(part)
+    is_companion_done = companion_part is None or reuse_existing_part(*companion_part, output) is not None
+    request = work.build_request(part, Shard(part.source))
+    shard = find_finished_shard(part.path, request, output)
+    # The journal of a shard without its companion shard is unfinished work, so it is not removed.
+    if shard is None or not is_companion_done or (output.retry and shard.errors):
         return None
     if not output.dry_run:
         os.utime(part.path)
-        _drop_leftover(part, request, there)
-    return Summary(up_to_date=1, items=len(there.ids), errors=len(there.errors))
+        _remove_leftover_journal(part, request, shard)
+    return Summary(num_up_to_date=1, num_images=len(shard.ids), num_failed=len(shard.errors))
 
 
-def check_run(work: MapWork, part: Part, output: Output) -> None:
-    """Raise CannotCreate when a part is to be put beside shards of another run, or with other settings.
+def check_output_run(work: MapWork, part: Part, output: Output) -> None:
+    """Raise CannotCreate if the output folder holds shards of another run, or of this run with different settings.
 
-    Of those of its own run one is looked at. With `--force` many tasks replace a run shard by shard, but not the run
-    that it is made from: UsageError.
+    Only one shard of the same run is compared. With `--force` tasks replace a run shard by shard, but never the run
+    that they read: UsageError.
     """
-    second = work.second(part)
-    if second is not None:
-        check_run(*second, output)
-    beside = beside_alone(part.path)
+    companion_part = work.companion_part(part)
+    if companion_part is not None:
+        check_output_run(*companion_part, output)
+    siblings = list_sibling_shards(part.path)
     if part.path.resolve() == part.source.resolve():
-        raise UsageError(f"{part.path} is what it is to be made from", "give another -o")
+        raise UsageError(f"{part.path} is both the input and the output", "Choose another --output")
     if output.force:
         return
-    entry = work.entry(Shard(part.source))
-    for path in beside:
+    entry = work.build_provenance_entry(Shard(part.source))
+    for sibling in siblings:
         try:
-            changed = made_otherwise(Shard(path).provenance, [*Shard(part.source).provenance, entry])
+            changed = describe_provenance_differences(Shard(sibling).provenance,
+                                                      [*Shard(part.source).provenance, entry])
         except WsssError:
-            continue  # damaged: what reads it will tell
+            continue  # a damaged shard is reported by the command that reads it
         if changed:
-            raise CannotCreate(f"would be put beside {path.name}, which has other settings ({changed})",
-                               "give those settings, another -o, or --force to replace it", where=str(part.path))
+            raise CannotCreate(f"would be in one folder with {sibling.name}, which has different settings ({changed})",
+                               "Use the same settings, --force to replace the run, or choose another --output",
+                               where=str(part.path))
         return
 
 
-def _drop_leftover(part: Part, request: dict[str, Any], there: Shard) -> None:
-    """Remove the journal that a crash left between the rename of its shard and its own removal.
+def _remove_leftover_journal(part: Part, request: dict[str, Any], shard: Shard) -> None:
+    """Remove the journal that a crash left between the rename of its shard and the removal of the journal.
 
-    One with a part of the images stays where the shard has refused ones: it may be of an unfinished --retry.
+    A journal with only some of the images stays if the shard has failed images: it may belong to an unfinished --retry.
     """
-    path = part_path(part.path)
+    path = unfinished_path(part.path)
     if path.exists():
         try:
             journal = Journal(path, request)
         except WsssError:
             return
-        journal.close(remove=not there.errors or len(journal.items) == len(there.ids))
+        journal.close(remove=not shard.errors or len(journal.items) == len(shard.ids))
 
 
 def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
-              stopped: Callable[[], bool], advance: Callable[[int], None]) -> Summary:
+              should_stop: Callable[[], bool], advance: Callable[[int], None]) -> Summary:
     """Make the shard of one part and return its summary.
 
-    Raises Stopped (work kept) when asked to stop or when another process holds the part, BadData at the
-    first refused item under --strict, IoFailed when the disk refuses.
+    Raises Stopped (finished work is kept) after a request to stop or when another process holds the part, BadData at
+    the first failed item under --strict, IoFailed when the disk cannot be read or written.
     """
     started = time.time()
     make_folder(part.path.parent)
     source, index = Shard(part.source), Shard(part.index_path, "index")
-    journal = Journal(part_path(part.path), work.request(part, source), discard=output.force)
+    journal = Journal(unfinished_path(part.path), work.build_request(part, source), discard=output.force)
     try:
-        opened = worker.open(part, source, index)
+        part_work = worker.open(part, source, index)
         ids = part.ids(source)
-        done = {**_kept(work, part, output), **_taken_over(work, journal, output)}
-        advance(len(done))
-        batches = _batches(ids, source, opened, work.batch_size)
-        missing = [batch for batch in batches if any(position not in done for position in batch)]
-        done.update(_compute(missing, ids, source, opened, journal, output, stopped, advance, readers=work.readers))
-        items = [done[position] for position in range(len(ids))]
-        digest = _sealed(work, part, opened, source, index, items)
+        items = {**_load_items_to_retain(work, part, output), **_select_journal_items(work, journal, output)}
+        advance(len(items))
+        batches = _build_batches(ids, source, part_work, work.batch_size)
+        incomplete = [batch for batch in batches if any(position not in items for position in batch)]
+        items.update(_compute_batches(incomplete, ids, source, part_work, journal, output, should_stop, advance,
+                                      num_readers=work.num_readers))
+        ordered_items = [items[position] for position in range(len(ids))]
+        digest = _write_shards(work, part, part_work, source, index, ordered_items)
         journal.close(remove=True)
     except BaseException:
         journal.close(remove=not journal.items)
         raise
-    summary = Summary(made=1, items=len(items), errors=sum(item.error is not None for item in items))
-    write_log(output, {"path": part.path.name, "digest": digest, "items": summary.items,
-                       "errors": summary.errors, "seconds": round(time.time() - started, 3)})
-    return summary
+    num_failed = sum(item.error is not None for item in ordered_items)
+    write_log(output, {"path": part.path.name, "digest": digest, "items": len(ordered_items), "errors": num_failed,
+                       "seconds": round(time.time() - started, 3)})
+    return Summary(num_written=1, num_images=len(ordered_items), num_failed=num_failed)
 
 
-def _sealed(work: MapWork, part: Part, opened: PartWork, source: Shard, index: Shard, items: list[Item]) -> str:
-    """Write the shard, the second run's before it, and return its digest."""
-    second = work.second(part)
-    if second is not None:
-        make_folder(second[1].path.parent)
-        others = [_of_run(item, beside=True) for item in items]
-        write_shard(second[1].path, _contents(*second, opened, source, index, others))
-    items = [_of_run(item, beside=False) for item in items]
-    return write_shard(part.path, _contents(work, part, opened, source, index, items))
+def _write_shards(work: MapWork, part: Part, part_work: PartWork, source: Shard, index: Shard,
+                  items: list[Item]) -> str:
+    """Write the shard of a part, after that of its companion run, and return its digest."""
+    companion_part = work.companion_part(part)
+    if companion_part is not None:
+        make_folder(companion_part[1].path.parent)
+        companion_items = [_select_datasets(item, companion=True) for item in items]
+        write_shard(companion_part[1].path,
+                    _build_contents(*companion_part, part_work, source, index, companion_items))
+    items = [_select_datasets(item, companion=False) for item in items]
+    return write_shard(part.path, _build_contents(work, part, part_work, source, index, items))
 
 
-def _of_run(item: Item, *, beside: bool) -> Item:
-    """Return an item as one of the two runs has it."""
-    own = {name: array for name, array in item.datasets.items() if not name.startswith(BESIDE)}
-    if beside:
-        own |= {name.removeprefix(BESIDE): array for name, array in item.datasets.items() if name.startswith(BESIDE)}
-    return replace(item, datasets=own)
+def _select_datasets(item: Item, *, companion: bool) -> Item:
+    """Return an item with the datasets of the main run, or of the companion run."""
+    datasets = {name: array for name, array in item.datasets.items() if not name.startswith(COMPANION_PREFIX)}
+    if companion:
+        datasets |= {name.removeprefix(COMPANION_PREFIX): array for name, array in item.datasets.items()
+                     if name.startswith(COMPANION_PREFIX)}
+    return replace(item, datasets=datasets)
 
 
-def _kept(work: MapWork, part: Part, output: Output) -> dict[int, Item]:
-    """Under --retry, the good items of the finished shard, with what the second run holds of them."""
-    second = work.second(part)
-    if output.force or not (output.retry and part.path.exists() and (second is None or second[1].path.exists())):
+def _load_items_to_retain(work: MapWork, part: Part, output: Output) -> dict[int, Item]:
+    """Return, under --retry, the items of the finished shard that did not fail, with their companion datasets."""
+    companion_part = work.companion_part(part)
+    has_shards = part.path.exists() and (companion_part is None or companion_part[1].path.exists())
+    if output.force or not (output.retry and has_shards):
         return {}
-    kept = {place: item for place, item in enumerate(_items_of(Shard(part.path))) if item.error is None}
-    if second is not None:
-        for place, other in enumerate(Shard(second[1].path).items()):
-            if place in kept:
-                more = {BESIDE + name: array for name, array in other.datasets.items()}
-                kept[place] = replace(kept[place], datasets={**kept[place].datasets, **more})
-    return kept
+    items = {position: item for position, item in enumerate(_read_items(Shard(part.path))) if item.error is None}
+    if companion_part is not None:
+        for position, companion_item in enumerate(Shard(companion_part[1].path).items()):
+            if position in items:
+                datasets = {COMPANION_PREFIX + name: array for name, array in companion_item.datasets.items()}
+                items[position] = replace(items[position], datasets={**items[position].datasets, **datasets})
+    return items
 
 
-def _taken_over(work: MapWork, journal: Journal, output: Output) -> dict[int, Item]:
-    """Return the items of the journal that will do.
+def _select_journal_items(work: MapWork, journal: Journal, output: Output) -> dict[int, Item]:
+    """Return the items of the journal that need not be computed again.
 
-    Refused ones are tried anew where the user asks for just that; with a second run, those without its share.
+    Failed items are computed again under --retry and --strict, and items without companion datasets if there is a
+    companion run.
     """
-    anew = output.retry or output.strict
-    return {place: item for place, item in journal.items.items()
-            if (not anew if item.error is not None else work.beside is None or _has_share(item))}
+    should_retry = output.retry or output.strict
+    return {position: item for position, item in journal.items.items()
+            if (not should_retry if item.error is not None else work.companion is None or _has_companion_data(item))}
 
 
-def _has_share(item: Item) -> bool:
-    return any(name.startswith(BESIDE) for name in item.datasets)
+def _has_companion_data(item: Item) -> bool:
+    return any(name.startswith(COMPANION_PREFIX) for name in item.datasets)
 
 
-def _batches(ids: Sequence[str], source: Shard, opened: PartWork, size: int) -> list[list[int]]:
-    """Cut the positions into batches of equal keys: a function of the shard and `size` alone."""
+def _build_batches(ids: Sequence[str], source: Shard, part_work: PartWork, batch_size: int) -> list[list[int]]:
+    """Divide the positions into batches of equal keys, which depend only on the shard and `batch_size`."""
     groups: dict[Any, list[int]] = {}
     for position, item_id in enumerate(ids):
-        groups.setdefault(_key(item_id, source, opened, size), []).append(position)
-    cut = [group[start:start + size] for group in groups.values() for start in range(0, len(group), size)]
-    return sorted(cut)
+        groups.setdefault(_compute_batch_key(item_id, source, part_work, batch_size), []).append(position)
+    return sorted(group[start:start + batch_size] for group in groups.values()
+                  for start in range(0, len(group), batch_size))
 
 
-def _key(item_id: str, source: Shard, opened: PartWork, size: int) -> Any:
+def _compute_batch_key(item_id: str, source: Shard, part_work: PartWork, batch_size: int) -> Any:
     try:
-        return "refused" if item_id in source.errors else ("good", opened.key(item_id) if size > 1 else None)
+        if item_id in source.errors:
+            return "failed"
+        return ("valid", part_work.batch_key(item_id) if batch_size > 1 else None)
     except BadData:
-        return "refused"  # load tells why
+        return "failed"  # loading the item reports the reason
 
 
-def _compute(batches: list[list[int]], ids: Sequence[str], source: Shard, opened: PartWork, journal: Journal,
-             output: Output, stopped: Callable[[], bool], advance: Callable[[int], None], *,
-             readers: int) -> dict[int, Item]:
-    made: dict[int, Item] = {}
-    synced = time.monotonic()
-    size = max(map(len, batches), default=1)
-    depth = -(-readers // size)  # batches ahead, so that each reader has an image and few wait in memory
-    reader = ThreadPoolExecutor(readers)
+def _compute_batches(batches: list[list[int]], ids: Sequence[str], source: Shard, part_work: PartWork,
+                     journal: Journal, output: Output, should_stop: Callable[[], bool],
+                     advance: Callable[[int], None], *, num_readers: int) -> dict[int, Item]:
+    """Compute the items of `batches` by position, append each batch to the journal, and load the next ones ahead."""
+    items: dict[int, Item] = {}
+    last_sync = time.monotonic()
+    batch_size = max(map(len, batches), default=1)
+    num_ahead = -(-num_readers // batch_size)  # gives each reader an image, and keeps few images in memory
+    reader = ThreadPoolExecutor(num_readers)
     try:
-        ahead = deque(_loading(batch, ids, source, opened, reader) for batch in batches[:depth])
-        for number, batch in enumerate(batches):
-            if stopped():
+        ahead = deque(_submit_loads(batch, ids, source, part_work, reader) for batch in batches[:num_ahead])
+        for index, batch in enumerate(batches):
+            if should_stop():
                 journal.sync()
-                raise Stopped(f"stopped after {len(journal.items)} of {len(ids)} images", "run the same command "
-                              "again to go on", where=str(journal.path))
+                raise Stopped(f"stopped after {len(journal.items)} of {len(ids)} images",
+                              "Run the same command again to resume", where=str(journal.path))
             loaded = [(item_id, future.result()) for item_id, future in ahead.popleft()]
-            ahead.extend(_loading(following, ids, source, opened, reader)
-                         for following in batches[number + depth:number + depth + 1])
-            items = dict(zip(batch, _batch_items(loaded, opened), strict=True))
-            _refuse_if_strict(items.values(), output)
-            journal.append(items.items())
-            made.update(items)
+            ahead.extend(_submit_loads(next_batch, ids, source, part_work, reader)
+                         for next_batch in batches[index + num_ahead:index + num_ahead + 1])
+            batch_items = dict(zip(batch, _compute_batch(loaded, part_work), strict=True))
+            if output.strict:
+                _raise_first_failure(batch_items.values())
+            journal.append(batch_items.items())
+            items.update(batch_items)
             advance(len(batch))
-            if time.monotonic() - synced > _SYNC_SECONDS:
+            if time.monotonic() - last_sync > _SYNC_SECONDS:
                 journal.sync()
-                synced = time.monotonic()
+                last_sync = time.monotonic()
     finally:
         reader.shutdown(cancel_futures=True)
-    return made
+    return items
 
 
-def _loading(batch: list[int], ids: Sequence[str], source: Shard, opened: PartWork,
-             reader: ThreadPoolExecutor) -> list[tuple[str, Future]]:
-    return [(ids[position], reader.submit(_loaded_or_refused, ids[position], source, opened)) for position in batch]
+def _submit_loads(batch: list[int], ids: Sequence[str], source: Shard, part_work: PartWork,
+                  reader: ThreadPoolExecutor) -> list[tuple[str, Future]]:
+    return [(ids[position], reader.submit(_load_item, ids[position], source, part_work)) for position in batch]
 
 
-def _loaded_or_refused(item_id: str, source: Shard, opened: PartWork) -> Any:
+def _load_item(item_id: str, source: Shard, part_work: PartWork) -> Any:
+    """Return the loaded inputs of an item, or a failed Item: later stages skip an image that cannot be read."""
     if item_id in source.errors:
         return Item(item_id, error=source.errors[item_id])
     try:
-        return opened.load(item_id)
+        return part_work.load(item_id)
     except BadData as error:
         return Item(item_id, error=str(error))
 
 
-def _batch_items(loaded: list[tuple[str, Any]], opened: PartWork) -> list[Item]:
-    good = [(item_id, value) for item_id, value in loaded if not _refused(value)]
+def _compute_batch(loaded: list[tuple[str, Any]], part_work: PartWork) -> list[Item]:
+    """Return the items of a batch, including those that failed while they were loaded or computed."""
+    valid = [(item_id, value) for item_id, value in loaded if not _is_failed_item(value)]
     try:
-        computed = iter(opened.compute(good) if good else [])
+        computed = iter(part_work.compute(valid) if valid else [])
     except BadData:
-        computed = iter([_computed_alone(one, opened) for one in good])
-    return [value if _refused(value) else _reject_not_finite(next(computed)) for _, value in loaded]
+        computed = iter([_compute_alone(item_id, value, part_work) for item_id, value in valid])
+    return [value if _is_failed_item(value) else _reject_not_finite(next(computed)) for _, value in loaded]
 
 
 def _reject_not_finite(item: Item) -> Item:
-    """Return the item; one with its failure in its place where a dataset holds values that are not finite."""
+    """Return the item, or a failed item if one of its datasets contains values that are not finite."""
     try:
         for name, array in item.datasets.items():
-            check_finite(array, name.removeprefix(BESIDE), item.id)
+            check_finite(array, name.removeprefix(COMPANION_PREFIX), item.id)
     except BadData as error:
         return Item(item.id, error=str(error))
     return item
 
 
-def _computed_alone(one: tuple[str, Any], opened: PartWork) -> Item:
-    """Find which item of a batch is the bad one: a function of the data alone, so a rerun does the same."""
+def _compute_alone(item_id: str, value: Any, part_work: PartWork) -> Item:
+    """Compute one item of a batch that failed, to find the bad one; a rerun gives the same result."""
     try:
-        return opened.compute([one])[0]
+        return part_work.compute([(item_id, value)])[0]
     except BadData as error:
-        return Item(one[0], error=str(error))
+        return Item(item_id, error=str(error))
 
 
-def _refused(value: Any) -> bool:
+def _is_failed_item(value: Any) -> bool:
     return isinstance(value, Item) and value.error is not None
 
 
-def _refuse_if_strict(items: Any, output: Output) -> None:
+def _raise_first_failure(items: Iterable[Item]) -> None:
     for item in items:
-        if output.strict and item.error is not None:
-            raise BadData(item.error, "mend it, or leave out --strict", where=item.id)
+        if item.error is not None:
+            raise BadData(item.error, "Repair or replace the image, or omit --strict", where=item.id)
 
 
-def _rows(kind: str, items: list[Item]) -> dict[str, np.ndarray]:
-    """Return the root datasets of a kind that has no items: one row an image, a refused one's is 0."""
+def _stack_rows(kind: str, items: list[Item]) -> dict[str, np.ndarray]:
+    """Return the root datasets of a kind without items: one row per image, zeros for a failed image."""
     if KINDS[kind].item:
         return {}
     stacked = {}
     for array in KINDS[kind].root:
-        good = next((item.datasets[array.name] for item in items if item.error is None), np.zeros(0))
-        empty = np.zeros(good.shape, dtype=array.dtypes[0])
-        rows = [item.datasets[array.name] if item.error is None else empty for item in items]
-        stacked[array.name] = (np.stack(rows) if rows else empty[None][:0]).astype(array.dtypes[0])
+        example = next((item.datasets[array.name] for item in items if item.error is None), np.zeros(0))
+        zeros = np.zeros(example.shape, dtype=array.dtypes[0])
+        rows = [item.datasets[array.name] if item.error is None else zeros for item in items]
+        stacked[array.name] = (np.stack(rows) if rows else zeros[None][:0]).astype(array.dtypes[0])
     return stacked
 
 
-def _items_of(shard: Shard) -> list[Item]:
-    """Return a finished shard's items, of a kind without items one for each row."""
+def _read_items(shard: Shard) -> list[Item]:
+    """Return the items of a finished shard; one per row for a kind without items."""
     kind = KINDS[shard.kind]
     if kind.item:
         return list(shard.items())
-    arrays = {array.name: shard.root(array.name) for array in kind.root}
-    return [Item(item_id, {name: rows[place] for name, rows in arrays.items()}, error=shard.errors.get(item_id))
-            for place, item_id in enumerate(shard.ids)]
+    arrays = {array.name: shard.read_root(array.name) for array in kind.root}
+    return [Item(item_id, {name: rows[row] for name, rows in arrays.items()}, error=shard.errors.get(item_id))
+            for row, item_id in enumerate(shard.ids)]
 
 
-def _contents(work: MapWork, part: Part, opened: PartWork, source: Shard, index: Shard,
-              items: list[Item]) -> Contents:
+def _build_contents(work: MapWork, part: Part, part_work: PartWork, source: Shard, index: Shard,
+                    items: list[Item]) -> ShardContents:
     folder = os.path.abspath(part.path.parent)
-    return Contents(
-        kind=work.kind, classes=opened.classes, items=items, part=part.number, parts=part.parts,
-        provenance=[*source.provenance, work.entry(source)], index_digest=index.digest,
-        index_path=os.path.relpath(os.path.abspath(part.index_path), folder), root_attrs=opened.root_attrs,
-        root_datasets=_rows(work.kind, items))
+    return ShardContents(
+        kind=work.kind, classes=part_work.classes, items=items, part=part.number, parts=part.parts,
+        provenance=[*source.provenance, work.build_provenance_entry(source)], index_digest=index.digest,
+        index_path=os.path.relpath(os.path.abspath(part.index_path), folder), root_attrs=part_work.root_attrs,
+        root_datasets=_stack_rows(work.kind, items))
 
 
 def write_log(output: Output, line: dict[str, Any]) -> None:
-    """Append one line of JSON with time and host to the run's log: what has no place in a shard."""
+    """Append one line of JSON with time, host, user and command, which are not stored in shards, to the run's log."""
     import getpass
     import platform
     import sys
@@ -311,7 +325,8 @@ def write_log(output: Output, line: dict[str, Any]) -> None:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = ""
-    stamp = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "user": user,
-             "command": sys.argv}
-    # Of a name that is no UTF-8 the bytes, which Python reads as lone surrogates, are escaped as JSON has them.
-    append_line(output.log_path, json.dumps({**line, **stamp}, ensure_ascii=False).encode(errors="backslashreplace"))
+    execution = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "user": user,
+                 "command": sys.argv}
+    # The bytes of a name that is not UTF-8, which Python reads as lone surrogates, are escaped as JSON does.
+    text = json.dumps({**line, **execution}, ensure_ascii=False)
+    append_line(output.log_path, text.encode(errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""The loop of every map stage: one shard out per part in, in this process or in several."""
+"""The loop of every map stage: one output shard per part, in this process or in several worker processes."""
 
 from __future__ import annotations
 
@@ -12,154 +12,162 @@ from itertools import chain, islice
 from typing import Any
 
 from stages.errors import MissingInput, OutOfMemory, Stopped
-from stages.flow.device import cores, use_threads
+from stages.flow.device import count_cores, use_threads
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.flow.make_part import check_run, make_part, up_to_date
+from stages.flow.make_part import check_output_run, make_part, reuse_existing_part
+from stages.flow.map_work import MapWork, Worker
 from stages.flow.parts import Part, Plan
-from stages.flow.stream import arriving
-from stages.flow.work import MapWork, Worker
-from stages.flow.workers import end_workers, tied_to_parent
+from stages.flow.path_stream import poll_paths
+from stages.flow.worker_processes import kill_workers, tie_to_parent
 from stages.shards import Shard
 
-_NO_MORE: Any = object()
-_MOST_JOBS = 8  # by default: a worker holds a net and its activations, about 1 GB
+_END_OF_PARTS: Any = object()
+_MAX_DEFAULT_JOBS = 8  # a worker holds a network and its activations, about 1 GB
 
 
-def run_map(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Make every part that this task is to make; print the path of each as it is finished.
+def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Make every part of this task, skip those that are up to date, and print the path of each when it is finished.
 
-    Raises what make_part raises; MissingInput at the end when parts of the run never came.
+    Raises what make_part raises; MissingInput at the end if parts of the input never arrived.
     """
-    plan = Plan(arriving(inputs.paths), output, work.kind, reads=work.reads, shard_size=work.shard_size,
-                index=inputs.index)
+    plan = Plan(poll_paths(inputs.paths), output, work.kind, input_kinds=work.input_kinds,
+                shard_size=work.shard_size, index=inputs.index)
     summary = Summary()
-    wanted = _wanted(plan, work, output, report, summary)
-    jobs = output.jobs or (1 if work.plain.get("device") == "cuda" else max(1, cores() // work.threads))
-    jobs = min(jobs, _MOST_JOBS) if not output.jobs else jobs
-    first = list(islice(_there(wanted, stop), 1))
-    more = list(islice(wanted, 1)) if jobs > 1 and first else []
-    if more:
-        _run_in_processes(work, chain(first, more, wanted), output, jobs, summary, stop, report)
+    unfinished = _skip_finished_parts(plan, work, output, report, summary)
+    jobs = output.jobs or (1 if work.config_dict.get("device") == "cuda" else max(1, count_cores() // work.threads))
+    jobs = min(jobs, _MAX_DEFAULT_JOBS) if not output.jobs else jobs
+    first = list(islice(_wait_for_parts(unfinished, stop), 1))
+    second = list(islice(unfinished, 1)) if jobs > 1 and first else []
+    if second:
+        _run_in_processes(work, chain(first, second, unfinished), output, jobs, summary, stop, report)
     elif first:
-        _run_here(work, chain(first, wanted), output, summary, stop, report)
-    holes = plan.missing()
-    if holes:
-        raise MissingInput(f"the input lacks part {holes}", "make the missing shards; the others are done")
+        _run_in_this_process(work, chain(first, unfinished), output, summary, stop, report)
+    missing = plan.describe_missing()
+    if missing:
+        raise MissingInput(f"the input lacks part {missing}",
+                           "Make the missing shards and run the same command again; the other parts are finished")
     return summary
 
 
-def _there(parts: Iterator[Part | None], stop: Stop) -> Iterator[Part]:
-    """Wait for each part that is still to come. Raises Stopped."""
+def _wait_for_parts(parts: Iterator[Part | None], stop: Stop) -> Iterator[Part]:
+    """Yield the parts, waiting for those that have not arrived. Raises Stopped."""
     for part in parts:
         if stop.requested:
-            raise Stopped("stopped", "run the same command again to go on")
+            raise Stopped("stopped by a signal", "Run the same command again to resume")
         if part is not None:
             yield part
 
 
-def _wanted(plan: Plan, work: MapWork, output: Output, report: Report, summary: Summary) -> Iterator[Part | None]:
-    """Yield the parts that are not up to date, None while there is none; report the others at once."""
-    beside_others = False
+def _skip_finished_parts(plan: Plan, work: MapWork, output: Output, report: Report,
+                         summary: Summary) -> Iterator[Part | None]:
+    """Yield the parts that are not up to date, None while none has arrived; report the finished ones at once.
+
+    In a dry run it yields none, and reports those that would be made.
+    """
+    is_output_checked = False
     for part in plan:
         if part is None:
             yield None
             continue
-        done = up_to_date(work, part, output)
-        if done:
-            summary.add(done)
-            report.tell(f"{part.path} is up to date")
-            report.finished(part.path)
+        part_summary = reuse_existing_part(work, part, output)
+        if part_summary:
+            summary.add(part_summary)
+            report.info(f"{part.path} is up to date")
+            report.print_path(part.path)
             continue
-        if not beside_others:
-            check_run(work, part, output)
-            beside_others = True
+        if not is_output_checked:
+            check_output_run(work, part, output)
+            is_output_checked = True
         if output.dry_run:
-            report.tell(f"would make {part.path} ({part.stop - part.start} images)")
+            report.info(f"Would make {part.path} ({part.stop - part.start} images)")
         else:
             yield part
 
 
-def _run_here(work: MapWork, parts: Iterator[Part | None], output: Output, summary: Summary, stop: Stop,
-              report: Report) -> None:
+def _run_in_this_process(work: MapWork, parts: Iterator[Part | None], output: Output, summary: Summary, stop: Stop,
+                         report: Report) -> None:
     worker: Worker | None = None
-    for part in _there(parts, stop):
-        report.begin(f"{work.stage} {part.number + 1}/{part.parts}", part.stop - part.start)
+    for part in _wait_for_parts(parts, stop):
+        report.start_progress(f"{work.stage} {part.number + 1}/{part.parts}", part.stop - part.start)
         if worker is None:
             use_threads(work.threads)
-            worker = work.start()
-        _count(make_part(work, worker, part, output, stopped=lambda: stop.requested, advance=report.advance),
-               part, summary, report)
+            worker = work.build_worker()
+        part_summary = make_part(work, worker, part, output, should_stop=lambda: stop.requested,
+                                 advance=report.advance)
+        _report_finished_part(part_summary, part, summary, report)
 
 
-def _count(done: Summary, part: Part, summary: Summary, report: Report) -> None:
-    summary.add(done)
-    if done.errors:
-        first = next(iter(Shard(part.path).errors.items()))
-        report.tell(f"{part.path}: {done.errors} of {done.items} images refused, the first: {first[1]}")
-    report.finished(part.path)
+def _report_finished_part(part_summary: Summary, part: Part, summary: Summary, report: Report) -> None:
+    summary.add(part_summary)
+    if part_summary.num_failed:
+        first_error = next(iter(Shard(part.path).errors.values()))
+        report.info(f"{part.path}: {part_summary.num_failed} of {part_summary.num_images} images failed, the first: "
+                    f"{first_error}")
+    report.print_path(part.path)
 
 
 def _run_in_processes(work: MapWork, parts: Iterator[Part | None], output: Output, jobs: int, summary: Summary,
                       stop: Stop, report: Report) -> None:
     context = multiprocessing.get_context("spawn")
-    flag, counts = context.Event(), context.Queue()
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker,
-                               initargs=(work, flag, counts, os.getpid()))
+    stop_event, progress = context.Event(), context.Queue()
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_init_worker_process,
+                               initargs=(work, stop_event, progress, os.getpid()))
     running: dict[Future, Part] = {}
-    report.begin(work.stage, None)
+    report.start_progress(work.stage, None)
     try:
-        feeding = True
-        while feeding or running:
-            while feeding and len(running) < jobs and not stop.requested:
-                part = next(parts, _NO_MORE)
+        has_more_parts = True
+        while has_more_parts or running:
+            while has_more_parts and len(running) < jobs and not stop.requested:
+                part = next(parts, _END_OF_PARTS)
                 if part is None:
                     break
-                if part is _NO_MORE:
-                    feeding = False
+                if part is _END_OF_PARTS:
+                    has_more_parts = False
                 else:
-                    running[pool.submit(_make_in_worker, part, output)] = part
+                    running[pool.submit(_make_part_in_worker, part, output)] = part
             if stop.requested:
-                flag.set()
-                feeding = False
+                stop_event.set()
+                has_more_parts = False
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            _drain(counts, report)
+            _report_progress(progress, report)
             for future in finished:
-                _count(future.result(), running.pop(future), summary, report)
+                _report_finished_part(future.result(), running.pop(future), summary, report)
         if stop.requested:
-            raise Stopped("stopped", "run the same command again to go on")
+            raise Stopped("stopped by a signal", "Run the same command again to resume")
     except BrokenProcessPool:
-        end_workers()
-        raise OutOfMemory("a worker process was ended (by the system, for its memory?)",
-                          "what is done is kept; run the same command again, with a smaller -j") from None
+        kill_workers()
+        raise OutOfMemory("a worker process was killed, probably by the system because memory ran out",
+                          "Run the same command again with a smaller -j; finished work is kept") from None
     finally:
-        flag.set()
+        stop_event.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _drain(counts: Any, report: Report) -> None:
+def _report_progress(progress: Any, report: Report) -> None:
+    """Report the counts of images that the workers have put into the queue."""
     try:
         while True:
-            report.advance(counts.get_nowait())
+            report.advance(progress.get_nowait())
     except queue.Empty:
         return
 
 
+# Set in each worker process by _init_worker_process, and the worker by its first part.
 _worker: Worker | None = None
 _work: MapWork | None = None
-_flag: Any = None
-_counts: Any = None
+_stop_event: Any = None
+_progress: Any = None
 
 
-def _begin_worker(work: MapWork, flag: Any, counts: Any, parent: int) -> None:
-    """Set up a worker process."""
-    global _work, _flag, _counts
-    tied_to_parent(parent)
-    _work, _flag, _counts = work, flag, counts
+def _init_worker_process(work: MapWork, stop_event: Any, progress: Any, parent: int) -> None:
+    global _work, _stop_event, _progress
+    tie_to_parent(parent)
+    _work, _stop_event, _progress = work, stop_event, progress
 
 
-def _make_in_worker(part: Part, output: Output) -> Summary:
+def _make_part_in_worker(part: Part, output: Output) -> Summary:
     global _worker
     if _worker is None:
         use_threads(_work.threads)
-        _worker = _work.start()
-    return make_part(_work, _worker, part, output, stopped=_flag.is_set, advance=_counts.put)
+        _worker = _work.build_worker()
+    return make_part(_work, _worker, part, output, should_stop=_stop_event.is_set, advance=_progress.put)

@@ -1,15 +1,15 @@
-"""Packages that may be missing on a machine, told before any work is begun."""
+"""Checks for optional packages before any work starts."""
 
 from __future__ import annotations
 
 from stages.errors import Unavailable
 
 
-def need_pydensecrf() -> None:
-    """Raise Unavailable, with the way to it, where pydensecrf is not installed or can't be loaded."""
+def require_pydensecrf() -> None:
+    """Raise Unavailable with instructions if pydensecrf is not installed or can't be loaded."""
     try:
         from pydensecrf import densecrf  # noqa: F401
     except ImportError as error:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"can't be loaded ({error})"
         raise Unavailable(f"the dense CRF needs the package pydensecrf2, which {reason}",
-                          "with a C++ compiler on the machine: pip install pydensecrf2==1.1") from None
+                          "Install it with `pip install pydensecrf2==1.1`, which needs a C++ compiler") from None

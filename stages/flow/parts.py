@@ -1,4 +1,4 @@
-"""Which parts there are to make: one per input shard, or slices of one index."""
+"""Plans the parts to make: one per input shard, or slices of one index."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from pathlib import Path
 
 from stages.errors import BadData, CannotCreate, MissingInput, UsageError
 from stages.flow.execution import Output
-from stages.shards import Shard, check_name, check_same_run, expand, missing_parts, numbered, shard_name
+from stages.shards import (
+    Shard,
+    check_same_run,
+    check_shard_name,
+    describe_missing_parts,
+    find_shard_files,
+    parse_shard_name,
+    shard_name,
+)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One shard to make: from which source (and which of its positions), as which part, to which path."""
+    """One shard to make: its source and positions start..stop-1 there, its number among `parts`, and its path."""
 
     source: Path
     number: int
@@ -31,120 +39,121 @@ class Part:
 
 
 class Plan:
-    """Turns a stream of paths into parts, and knows at its end which are missing."""
+    """Turns a stream of input paths into parts, and knows at its end which parts are missing."""
 
-    def __init__(self, paths: Iterable[str | None], output: Output, kind: str, *, reads: tuple[str, ...],
+    def __init__(self, paths: Iterable[str | None], output: Output, kind: str, *, input_kinds: tuple[str, ...],
                  shard_size: int, index: str | None) -> None:
         self._paths, self._output, self._kind = paths, output, kind
-        self._reads, self._shard_size, self._index = reads, shard_size, index
-        self._seen: set[int] = set()
-        self._total = 0
+        self._input_kinds, self._shard_size, self._index = input_kinds, shard_size, index
+        self._part_numbers: set[int] = set()
+        self._num_parts = 0
         self._first: Shard | None = None
 
     def __iter__(self) -> Iterator[Part | None]:
-        """Yield the parts of this task as their sources come in, and None whenever there is none yet.
+        """Yield the parts of this task as their sources arrive, and None whenever none has arrived.
 
-        Raises what is wrong with a source.
+        Raises MissingInput, BadData or UsageError for an invalid source.
         """
-        others = False
+        has_other_tasks = False
         for path in self._paths:
             if path is None:
                 yield None
                 continue
-            for file in expand(path):
-                if self._of_others(file):
-                    others = True
+            for file in find_shard_files(path):
+                if self._belongs_to_other_task(file):
+                    has_other_tasks = True
                     continue
-                source = Shard(file, self._reads)
-                self._agree(source)
-                for part in self._cut(source):
-                    if part.number in self._seen:
-                        raise BadData(f"part {part.number} is there twice", "give each shard once",
+                source = Shard(file, self._input_kinds)
+                self._check_source(source)
+                for part in self._split_source(source):
+                    if part.number in self._part_numbers:
+                        raise BadData(f"part {part.number} appears twice", "Give each shard once",
                                       where=str(source.path))
-                    self._seen.add(part.number)
-                    if self._output.mine(part.number):
+                    self._part_numbers.add(part.number)
+                    if self._output.is_assigned(part.number):
                         yield part
                 source.close()
-        if self._first is None and not others:
-            raise MissingInput("no input", "give shards, or their paths on standard input")
+        if self._first is None and not has_other_tasks:
+            raise MissingInput("no input was given", "Give shards, or their paths on standard input")
 
-    def _of_others(self, file: Path) -> bool:
-        """Say whether the name tells that another task makes this part: 64 tasks need not all open all shards."""
-        name = numbered(file)
-        return name is not None and name[2] > 1 and not self._output.mine(name[1])
+    def _belongs_to_other_task(self, file: Path) -> bool:
+        """Return whether the name shows that another task makes this part, so that a task need not open all shards."""
+        name = parse_shard_name(file)
+        return name is not None and name[2] > 1 and not self._output.is_assigned(name[1])
 
-    def missing(self) -> str:
-        """Return the parts that never came, as text; always empty for one task of many."""
-        return "" if self._output.task else missing_parts(self._seen, self._total)
+    def describe_missing(self) -> str:
+        """Return the parts that never arrived, as text; always empty for one task of many."""
+        return "" if self._output.task else describe_missing_parts(self._part_numbers, self._num_parts)
 
-    def _agree(self, source: Shard) -> None:
-        check_name(source)
+    def _check_source(self, source: Shard) -> None:
+        check_shard_name(source)
         self._first = self._first or source
         check_same_run(source, self._first)
 
-    def _cut(self, source: Shard) -> Iterator[Part]:
+    def _split_source(self, source: Shard) -> Iterator[Part]:
         index_path = find_index(source, self._index)
         if source.kind == "index" and source.parts == 1:
             size = self._shard_size
-            self._total = max(1, -(-len(source.ids) // size))
-            spans = [(part * size, min(len(source.ids), (part + 1) * size)) for part in range(self._total)]
-            numbered = list(enumerate(spans))
+            self._num_parts = max(1, -(-len(source.ids) // size))
+            spans = [(part * size, min(len(source.ids), (part + 1) * size)) for part in range(self._num_parts)]
+            numbered_spans = list(enumerate(spans))
         else:
-            self._total = source.parts
-            numbered = [(source.part, (0, len(source.ids)))]
-        for number, (start, stop) in numbered:
-            path = self._path(number, len(source.ids))
-            yield Part(source.path, number, self._total, start, stop, path, index_path)
+            self._num_parts = source.parts
+            numbered_spans = [(source.part, (0, len(source.ids)))]
+        for number, (start, stop) in numbered_spans:
+            path = self._build_output_path(number, len(source.ids))
+            yield Part(source.path, number, self._num_parts, start, stop, path, index_path)
 
-    def _path(self, number: int, images: int) -> Path:
+    def _build_output_path(self, number: int, num_images: int) -> Path:
         if not self._output.is_file:
-            return self._output.path / shard_name(self._kind, number, self._total)
-        if self._total > 1:
-            raise UsageError(f"-o {self._output.path} is one file, but there are {self._total} parts",
-                             f"give a folder, or --shard-size {images}")
+            return self._output.path / shard_name(self._kind, number, self._num_parts)
+        if self._num_parts > 1:
+            raise UsageError(f"-o {self._output.path} is one file, but there are {self._num_parts} parts",
+                             f"Give a folder as --output, or use --shard-size {num_images}")
         return self._output.path
 
 
-def place_of(output: Output, kind: str, part: int, parts: int) -> Path:
-    """Return where a part goes: the one file that is the output, or its name in the folder."""
+def shard_output_path(output: Output, kind: str, part: int, parts: int) -> Path:
+    """Return the path of a part: the output itself if that is one file, else its shard name in the output folder."""
     return output.path if output.is_file else output.path / shard_name(kind, part, parts)
 
 
-def beside_alone(path: Path) -> list[Path]:
-    """Return the shards that are in the folder of a part that is to be made; none for an output of one file.
+def list_sibling_shards(path: Path) -> list[Path]:
+    """Return the shards in the folder of a part that is to be made; none if the output is one file.
 
-    Raises CannotCreate when there is one of another kind or another number of parts: a folder is read as one run.
+    Raises CannotCreate if one has another kind or another number of parts: a folder is read as one run.
     """
-    own = numbered(path)
-    if own is None or not path.parent.is_dir():
+    part_name = parse_shard_name(path)
+    if part_name is None or not path.parent.is_dir():
         return []
-    beside = {other: name for other in sorted(path.parent.iterdir()) if (name := numbered(other)) is not None}
-    for other, (kind, _, parts) in beside.items():
-        if (kind, parts) != (own[0], own[2]):
-            raise CannotCreate(f"would be put beside {other.name}, of a run of {parts} parts of {kind}",
-                               "give another -o, or move those away", where=str(path))
-    return list(beside)
+    siblings = {file: name for file in sorted(path.parent.iterdir()) if (name := parse_shard_name(file)) is not None}
+    for sibling, (kind, _, parts) in siblings.items():
+        if (kind, parts) != (part_name[0], part_name[2]):
+            raise CannotCreate(f"would be in one folder with {sibling.name}, of a run of {parts} parts of {kind}",
+                               "Choose another --output, or move that run away", where=str(path))
+    return list(siblings)
 
 
-def find_index(source: Shard, given: str | None) -> Path:
-    """Return the index file behind a shard: itself, the one given, or the one that it names.
+def find_index(source: Shard, index_argument: str | None) -> Path:
+    """Return the index that a shard was made from: itself, one of `index_argument`, or the one whose path it records.
 
-    Raises MissingInput when it is not there, BadData when its digest is not the one on record.
+    Raises MissingInput if that does not exist, BadData if its digest differs from the recorded one.
     """
     if source.kind == "index":
         return source.path
-    named = source.path.parent / source.attribute("index_path")
-    candidates = expand(given) if given else [Path(os.path.normpath(named))]
+    recorded_path = source.path.parent / source.attribute("index_path")
+    candidates = find_shard_files(index_argument) if index_argument else [Path(os.path.normpath(recorded_path))]
     if not candidates[0].exists():
-        raise MissingInput("its index is not there", "give --index FILE", where=f"{source.path}: {candidates[0]}")
+        raise MissingInput(f"its index {candidates[0]} does not exist", "Give its new path with --index FILE",
+                           where=str(source.path))
     for candidate in candidates:
-        if _index_digest(candidate, candidate.stat().st_ino, candidate.stat().st_mtime_ns) == source.index_digest:
+        if _read_index_digest(candidate, candidate.stat().st_ino, candidate.stat().st_mtime_ns) == source.index_digest:
             return candidate
-    raise BadData("is not the index that this shard was made from (its digest differs)",
-                  "give the right --index, or make the shard again", where=f"{candidates[0]} for {source.path}")
+    raise BadData(f"was made from a different index than {candidates[0]} (their digests differ)",
+                  "Give the original index with --index, or make the shard again", where=str(source.path))
 
 
 @lru_cache(maxsize=4096)
-def _index_digest(path: Path, _inode: int, _changed: int) -> str:
-    """Return the digest of an index; a run of 1,000 shards asks for the same one 1,000 times."""
+def _read_index_digest(path: Path, _inode: int, _modified: int) -> str:
+    """Return the digest of an index; cached, because a run of 1,000 shards needs the same one 1,000 times."""
     return Shard(path, "index").digest

@@ -9,37 +9,38 @@ from stages.settings import setting
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """Settings of every index."""
+    """Settings of every `index` command that reads a data set."""
 
-    pack: bool = setting(False, "Keep the encoded images and masks in the index, so that one file travels.")
-    tags_only: bool = setting(False, "Open no image: an index of tags alone.")
-    apply_exif: bool = setting(False, "Turn images as their EXIF tag says; masks must fit the result.")
-    max_pixels: int = setting(50_000_000, "Refuse images of more pixels.", low=1)
-    shard_size: int = setting(0, "Images in a part; 0 puts all in one file.", low=0)
+    pack: bool = setting(False, "Store the encoded images and masks in the index, so that it needs no other files.")
+    tags_only: bool = setting(False, "Index the tags only and open no image.")
+    apply_exif: bool = setting(False, "Apply the EXIF orientation of images; masks must fit the rotated image.")
+    max_pixels: int = setting(50_000_000, "Reject images with more pixels than this.", low=1)
+    shard_size: int = setting(0, "Number of images per shard; 0 writes all images to one file.", low=0)
 
 
 @dataclass(frozen=True)
 class VocConfig(IndexConfig):
     """Settings of `index voc`."""
 
-    split: str = setting("", "The list ImageSets/Segmentation/SPLIT.txt.")
+    split: str = setting("", "Name of a list in ImageSets/Segmentation, without .txt.")
     labels_from_masks: bool = setting(
-        False, "Take the tags from the ground-truth masks. A leak of pixel labels, and recorded as such.")
-    background: bool = setting(True, "Let what is none of the classes be a class; else it does not count (VOC20).")
+        False, "Read the tags from the ground-truth masks; this leaks pixel labels, and the index records it.")
+    background: bool = setting(True, "Treat all other pixels as a background class; otherwise they are ignored "
+                               "(VOC20).")
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig(IndexConfig):
     """Settings of `index coco-stuff`, `coco-object`, `cityscapes` and `ade20k`."""
 
-    split: str = setting("", "Which part; empty: the one that is scored (val, val2017 or validation).")
+    split: str = setting("", "Split to index; empty selects the split that is scored (val, val2017 or validation).")
 
 
 @dataclass(frozen=True)
 class ContextConfig(BenchmarkConfig):
     """Settings of `index context`."""
 
-    background: bool = setting(True, "Let what is none of the 59 classes be a class; else it does not count "
+    background: bool = setting(True, "Treat all other pixels as a background class; otherwise they are ignored "
                                "(Context59).")
 
 
@@ -52,6 +53,6 @@ class FolderConfig(IndexConfig):
 class SplitConfig:
     """Settings of `index split`."""
 
-    single: bool = setting(False, "Keep the images of exactly one class: the source domain.", source="CSD")
-    multi: bool = setting(False, "Keep the images of more than one class: the target domain.", source="CSD")
-    shard_size: int = setting(0, "Images in a part; 0 puts all in one file.", low=0)
+    single: bool = setting(False, "Keep the images with exactly one class (the source domain).", source="CSD")
+    multi: bool = setting(False, "Keep the images with more than one class (the target domain).", source="CSD")
+    shard_size: int = setting(0, "Number of images per shard; 0 writes all images to one file.", low=0)

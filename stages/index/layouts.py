@@ -1,4 +1,4 @@
-"""Which importer reads which layout: one line per layout."""
+"""The importers of all data set layouts, by the name of the layout."""
 
 from __future__ import annotations
 
@@ -17,61 +17,61 @@ from stages.data.layout_webdataset import list_webdataset
 from stages.data.records import Listing
 from stages.errors import UsageError
 
-Named = Mapping[str, str | None]
+NamedInputs = Mapping[str, str | None]
 
 
-def read_listing(layout: str, places: list[Path], config: Any, named: Named) -> Listing:
-    """Return the listing of `places`, one but for the layouts of MANY; `named` are the further files and folders.
+def read_listing(layout: str, paths: list[Path], config: Any, named: NamedInputs) -> Listing:
+    """Read the listing of a data set; `named` are the files and folders given by options.
 
-    Raises UsageError, MissingInput.
+    Only the layouts of MULTI_PATH_LAYOUTS accept several `paths`. Raises UsageError, MissingInput, BadData.
     """
-    if layout in MANY:
-        return MANY[layout](places)
-    return _LAYOUTS[layout](places[0], config, named)
+    if layout in MULTI_PATH_LAYOUTS:
+        return MULTI_PATH_LAYOUTS[layout](paths)
+    return _LAYOUTS[layout](paths[0], config, named)
 
 
-def _path(named: Named, name: str) -> Path | None:
-    given = named.get(name)
-    return Path(given) if given else None
+def _get_path(named: NamedInputs, name: str) -> Path | None:
+    path = named.get(name)
+    return Path(path) if path else None
 
 
-def _images(named: Named, default: Path | None = None) -> Path:
-    given = _path(named, "images") or default
-    if given is None:
-        raise UsageError("--images is missing", "give --images DIR")
-    return given
+def _get_image_folder(named: NamedInputs, default: Path | None = None) -> Path:
+    folder = _get_path(named, "images") or default
+    if folder is None:
+        raise UsageError("--images is missing", "Give --images DIR, the folder of the images")
+    return folder
 
 
-def _voc(root: Path, config: Any, named: Named) -> Listing:
-    listed = _path(named, "list")
-    if bool(config.split) == bool(listed):
-        raise UsageError("give either --split NAME or --list FILE")
-    listing = list_voc(root, split=config.split or None, list_file=listed, masks=_path(named, "masks"),
-                       sbd=_path(named, "sbd"), labels=_path(named, "labels"), class_names=_path(named, "class_names"),
-                       labels_from_masks=config.labels_from_masks)
+def _read_voc(root: Path, config: Any, named: NamedInputs) -> Listing:
+    list_file = _get_path(named, "list")
+    if bool(config.split) == bool(list_file):
+        raise UsageError("exactly one of --split and --list is needed", "Give either --split NAME or --list FILE")
+    listing = list_voc(root, split=config.split or None, list_file=list_file, masks=_get_path(named, "masks"),
+                       sbd=_get_path(named, "sbd"), labels=_get_path(named, "labels"),
+                       class_names=_get_path(named, "class_names"), labels_from_masks=config.labels_from_masks)
     return listing if config.background else replace(listing, classes=("", *listing.classes[1:]))
 
 
-def _table(table: Path, config: Any, named: Named) -> Listing:
-    images = _images(named, table.parent if config.tags_only else None)
-    return list_table(table, images=images, masks=_path(named, "masks"), class_names=_path(named, "class_names"),
-                      images_needed=not config.tags_only)
+def _read_table(table: Path, config: Any, named: NamedInputs) -> Listing:
+    images = _get_image_folder(named, table.parent if config.tags_only else None)
+    return list_table(table, images=images, masks=_get_path(named, "masks"),
+                      class_names=_get_path(named, "class_names"), require_images=not config.tags_only)
 
 
-def _coco(annotations: Path, config: Any, named: Named) -> Listing:
-    return list_coco(annotations, images=_images(named), captions=_path(named, "captions"),
-                     masks=_path(named, "masks"))
+def _read_coco(annotations: Path, config: Any, named: NamedInputs) -> Listing:
+    return list_coco(annotations, images=_get_image_folder(named), captions=_get_path(named, "captions"),
+                     masks=_get_path(named, "masks"))
 
 
-def _benchmark(name: str, root: Path, config: Any, named: Named) -> Listing:
+def _read_benchmark(name: str, root: Path, config: Any, named: NamedInputs) -> Listing:
     return list_benchmark(name, root, split=config.split, background=getattr(config, "background", True))
 
 
-def _folder(folder: Path, config: Any, named: Named) -> Listing:
-    return list_folder(folder, class_names=_path(named, "class_names"))
+def _read_folder(folder: Path, config: Any, named: NamedInputs) -> Listing:
+    return list_folder(folder, class_names=_get_path(named, "class_names"))
 
 
-_LAYOUTS: dict[str, Callable[[Path, Any, Named], Listing]] = {
-    "voc": _voc, "table": _table, "coco": _coco, "folder": _folder,
-    **{name: partial(_benchmark, name) for name in BENCHMARKS}}
-MANY: dict[str, Callable[[Sequence[Path]], Listing]] = {"webdataset": list_webdataset}
+_LAYOUTS: dict[str, Callable[[Path, Any, NamedInputs], Listing]] = {
+    "voc": _read_voc, "table": _read_table, "coco": _read_coco, "folder": _read_folder,
+    **{name: partial(_read_benchmark, name) for name in BENCHMARKS}}
+MULTI_PATH_LAYOUTS: dict[str, Callable[[Sequence[Path]], Listing]] = {"webdataset": list_webdataset}

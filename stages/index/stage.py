@@ -1,4 +1,4 @@
-"""`index`: the only stage that knows how data sets lie on disk."""
+"""`index`: reads a data set and writes its index; the only stage that knows the layouts of data sets on disk."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.images import decode_with_header
+from stages.data.image_source import find_image_root, read_image_bytes
+from stages.data.images import decode_image_with_header
 from stages.data.masks import decode_mask
-from stages.data.records import Listing, Record, counted
-from stages.data.source import read_bytes, root_of
+from stages.data.records import ImageRecord, Listing, describe_count
 from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
-from stages.flow.device import cores
+from stages.flow.device import count_cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
-from stages.flow.parts import beside_alone, place_of
+from stages.flow.parts import list_sibling_shards, shard_output_path
 from stages.index.config import IndexConfig, SplitConfig
-from stages.index.layouts import MANY, read_listing
-from stages.settings import as_plain
+from stages.index.layouts import MULTI_PATH_LAYOUTS, read_listing
+from stages.settings import to_json_dict
 from stages.shards import (
-    Contents,
     Item,
     Run,
     Shard,
-    checked_id,
-    differences,
+    ShardContents,
+    describe_differences,
+    encode_strings,
     provenance_entry,
-    strings,
+    validate_item_id,
     write_shard,
 )
 from stages.shards.disk import make_folder
 
-# By whether --apply-exif is given.
-_EXIF = {False: "have an EXIF orientation, which is not applied (see --apply-exif)",
-         True: "are turned as their EXIF orientation says"}
-_BEAR = {"one": "one class", "several": "more than one class"}
+# Notes by the value of --apply-exif; they complete the sentence "3 of 40 images ...".
+_EXIF_NOTES = {False: "have an EXIF orientation, which is not applied (see --apply-exif)",
+               True: "are rotated according to their EXIF orientation"}
+_DOMAIN_NAMES = {"single": "one class", "multi": "more than one class"}
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What an index is to hold."""
+class _IndexContents:
+    """The contents of an index, before it is divided into shards."""
 
     classes: tuple[str, ...]
     root: Path
@@ -54,8 +54,8 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What the threads that open images share."""
+class _ItemTask:
+    """The inputs that the threads which create items share."""
 
     listing: Listing
     config: IndexConfig
@@ -63,200 +63,216 @@ class _Task:
 
 def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, stop: Stop,
         report: Report) -> Summary:
-    """Write the index of a data set: one file, or parts of `shard_size` images.
+    """Write the index of a data set: one file, or shards of `shard_size` images.
 
-    Raises MissingInput, BadData (a list or table that can't be meant so), CannotCreate (73).
+    Raises UsageError, MissingInput, BadData (an invalid list or table), CannotCreate (73).
     """
-    places = list(inputs.paths)
-    if not places or (len(places) > 1 and layout not in MANY):
-        raise UsageError(f"index {layout} takes {'archives' if layout in MANY else 'one place'}, not {len(places)}",
-                         "see --help")
+    _check_num_paths(layout, len(inputs.paths))
     if output.is_file:
-        output.check_file()
-    listing = read_listing(layout, [Path(place) for place in places], config, inputs.named)
+        output.check_not_folder()
+    listing = read_listing(layout, [Path(path) for path in inputs.paths], config, inputs.named)
     for note in listing.notes:
-        report.tell(note)
+        report.info(note)
     if not listing.records:
-        raise MissingInput("no image was found", "see --help for the layout", where=str(listing.root))
+        raise MissingInput("no images were found", f"See `wsss index {layout} --help` for the files that it expects",
+                           where=str(listing.root))
     for record in listing.records:
-        checked_id(record.id, where=record.path)
+        validate_item_id(record.id, where=record.path)
     if output.dry_run and (output.force or not output.path.exists()):
-        report.tell(f"would index {len(listing.records)} images of {len(listing.classes) - 1} classes")
+        report.info(f"Would index {len(listing.records)} images of {len(listing.classes) - 1} classes.")
         return Summary()
-    items = _items(_Task(listing, config), output, stop, report)
-    told = {"label_map": listing.label_map} if listing.label_map else {}
-    entry = provenance_entry("index", layout, {**as_plain(config), "supervision": listing.supervision, **told}, {})
-    summary = _write(_Made(listing.classes, listing.root, [entry], items), config.shard_size, output, report)
-    refused = [item for item in items if item.error is not None]
-    if refused:
-        report.tell(f"{len(refused)} of {len(items)} images refused, the first: {refused[0].error}")
+    items = _create_items(_ItemTask(listing, config), output, stop, report)
+    label_map = {"label_map": listing.label_map} if listing.label_map else {}
+    settings = {**to_json_dict(config), "supervision": listing.supervision, **label_map}
+    entry = provenance_entry("index", layout, settings, {})
+    summary = _write_shards(_IndexContents(listing.classes, listing.root, [entry], items), config.shard_size, output,
+                            report)
+    rejected = [item for item in items if item.error is not None]
+    if rejected:
+        report.info(f"{len(rejected)} of {len(items)} images were rejected, the first: {rejected[0].error}")
     return summary
 
 
-def run_split(config: SplitConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write the single-label or the multi-label images of an index as an index of their own (CSD, section 3.1).
+def _check_num_paths(layout: str, num_paths: int) -> None:
+    if not num_paths:
+        raise UsageError(f"index {layout} needs an input path", f"See `wsss index {layout} --help` for an example")
+    if num_paths > 1 and layout not in MULTI_PATH_LAYOUTS:
+        raise UsageError(f"index {layout} takes one input path, not {num_paths}",
+                         "Run the command once per path, with another -o each time")
 
-    Everything else of the images stays as it was. Those with unknown labels or none belong to neither domain.
+
+def run_split(config: SplitConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write the single-label or the multi-label images of an index to an index of their own (CSD, section 3.1).
+
+    The items are copied unchanged. Images with unknown labels or without classes belong to neither domain.
     Raises UsageError, MissingInput, BadData (no such image), CannotCreate (73).
     """
     if config.single == config.multi:
-        raise UsageError("give either --single or --multi")
+        raise UsageError("exactly one of --single and --multi is needed", "Give either --single or --multi")
     if output.is_file:
-        output.check_file()
+        output.check_not_folder()
     index = Run(inputs.paths, "index")
-    chosen = _domain(index, config, stop, report)
-    entry = provenance_entry("index", "split", as_plain(config), {"index": index.digest})
-    items = [shard.item(item_id) for shard, item_id in chosen]
-    made = _Made(index.classes, root_of(index), [*index.first.provenance, entry], items)
-    return _write(made, config.shard_size, output, report)
+    domain = _select_domain(index, config, stop, report)
+    entry = provenance_entry("index", "split", to_json_dict(config), {"index": index.digest})
+    items = [shard.item(item_id) for shard, item_id in domain]
+    contents = _IndexContents(index.classes, find_image_root(index), [*index.first.provenance, entry], items)
+    return _write_shards(contents, config.shard_size, output, report)
 
 
-def _domain(index: Run, config: SplitConfig, stop: Stop, report: Report) -> list[tuple[Shard, str]]:
-    """Return the images of the domain, and tell how many are left out and why. Raises BadData when there are none."""
-    kinds: dict[str, list[tuple[Shard, str]]] = {"one": [], "several": [], "none": [], "unknown": []}
-    report.begin("images", sum(len(shard.ids) for shard in index.shards))
+def _select_domain(index: Run, config: SplitConfig, stop: Stop, report: Report) -> list[tuple[Shard, str]]:
+    """Return the images of the domain, and report how many others there are and why they are left out.
+
+    Raises BadData if there are none.
+    """
+    groups: dict[str, list[tuple[Shard, str]]] = {"single": [], "multi": [], "none": [], "unknown": []}
+    report.start_progress("images", sum(len(shard.ids) for shard in index.shards))
     for shard in index.shards:
-        for item_id, labels in shard.each("labels"):
+        for item_id, labels in shard.iterate_datasets("labels"):
             if stop.requested:
-                raise Stopped("stopped", "run the same command again")
-            kinds[_kind(labels)].append((shard, item_id))
+                raise Stopped("stopped by a signal", "Run the same command again")
+            groups[_find_domain(labels)].append((shard, item_id))
             report.advance()
-    wanted, others = ("one", "several") if config.single else ("several", "one")
-    counts = {kind: len(found) for kind, found in kinds.items()}
-    refused = sum(len(shard.errors) for shard in index.shards)
-    told = (f"{counts[others]} bear {_BEAR[others]}, {counts['none']} bear none, {counts['unknown']} have unknown "
-            f"labels, {refused} were refused")
-    if not counts[wanted]:
-        raise BadData(f"no image bears {_BEAR[wanted]} ({told})", "there is nothing to split off",
-                      where=str(index.first.path))
-    report.tell(f"{counts[wanted]} images bear {_BEAR[wanted]}; left out: {told}")
-    return kinds[wanted]
+    domain, other_domain = ("single", "multi") if config.single else ("multi", "single")
+    counts = {name: len(images) for name, images in groups.items()}
+    num_rejected = sum(len(shard.errors) for shard in index.shards)
+    others = (f"{counts[other_domain]} with {_DOMAIN_NAMES[other_domain]}, {counts['none']} without classes, "
+              f"{counts['unknown']} with unknown labels, {num_rejected} rejected by the index")
+    if not counts[domain]:
+        raise BadData(f"no image has {_DOMAIN_NAMES[domain]} (images: {others})",
+                      "Check the tags of the index with `wsss info`", where=str(index.first.path))
+    report.info(f"Keeping {counts[domain]} images with {_DOMAIN_NAMES[domain]}; leaving out {others}.")
+    return groups[domain]
 
 
-def _kind(labels: np.ndarray | None) -> str:
+def _find_domain(labels: np.ndarray | None) -> str:
     if labels is None:
         return "unknown"
-    count = len(set(labels.tolist()))
-    return ("none", "one")[count] if count < 2 else "several"
+    num_classes = len(set(labels.tolist()))
+    return ("none", "single")[num_classes] if num_classes < 2 else "multi"
 
 
-def _items(task: _Task, output: Output, stop: Stop, report: Report) -> list[Item]:
-    report.begin("index", len(task.listing.records))
-    items, noted = [], Counter[str]()
-    with ThreadPoolExecutor(min(8, cores())) as pool:
-        # An index of tags opens nothing that could be waited for.
-        mapped = map if task.config.tags_only else pool.map
-        for item, notes in mapped(lambda record: _item(record, task), task.listing.records):
+def _create_items(task: _ItemTask, output: Output, stop: Stop, report: Report) -> list[Item]:
+    report.start_progress("index", len(task.listing.records))
+    items, note_counts = [], Counter[str]()
+    with ThreadPoolExecutor(min(8, count_cores())) as pool:
+        # With --tags-only no file is read, so threads would not help.
+        map_records = map if task.config.tags_only else pool.map
+        for item, notes in map_records(lambda record: _create_item(record, task), task.listing.records):
             items.append(item)
-            noted.update(notes)
+            note_counts.update(notes)
             for note in notes:
-                report.detail(f"{item.attrs['path']} is among the images that {note}")
+                report.debug(f"{item.attrs['path']} is among the images that {note}.")
             report.advance()
             if output.strict and item.error is not None:
                 pool.shutdown(cancel_futures=True)
-                raise BadData(item.error, "mend it, or leave out --strict", where=item.id)
+                raise BadData(item.error, "Repair the image, or leave out --strict", where=item.id)
             if stop.requested:
                 pool.shutdown(cancel_futures=True)
-                raise Stopped("stopped", "run the same command again")
-    for what, count in sorted(noted.items()):
-        for line in counted(count, len(items), what):
-            report.tell(line)
+                raise Stopped("stopped by a signal", "Run the same command again")
+    for note, count in sorted(note_counts.items()):
+        for line in describe_count(count, len(items), note):
+            report.info(line)
     return items
 
 
-def _item(record: Record, task: _Task) -> tuple[Item, tuple[str, ...]]:
-    """Return an image's entry and what is to be told of the image.
+def _create_item(record: ImageRecord, task: _ItemTask) -> tuple[Item, tuple[str, ...]]:
+    """Return (the item of an image, notes about the image for the user).
 
-    The entry has the reason instead where the image or its mask can't be used.
+    If the image or its mask is rejected, the item has the reason instead of contents.
     """
     attrs: dict[str, Any] = {"path": record.path}
     datasets: dict[str, np.ndarray] = {}
     if record.labels is not None:
         datasets["labels"] = np.array(record.labels, dtype="<u2")
     if record.captions:
-        datasets["captions"] = strings(record.captions)
+        datasets["captions"] = encode_strings(record.captions)
     if record.mask_path is not None:
         attrs["mask_path"] = record.mask_path
-    if record.span is not None:
-        attrs["offset"], attrs["bytes"] = record.span
+    if record.byte_range is not None:
+        attrs["offset"], attrs["bytes"] = record.byte_range
     notes: tuple[str, ...] = ()
     if not task.config.tags_only:
         try:
-            notes = _open(record, task, attrs, datasets)
+            notes = _add_image(record, task, attrs, datasets)
         except BadData as error:
             return Item(record.id, error=str(error)), ()
     return Item(record.id, datasets, attrs), notes
 
 
-def _open(record: Record, task: _Task, attrs: dict[str, Any], datasets: dict[str, np.ndarray]) -> tuple[str, ...]:
+def _add_image(record: ImageRecord, task: _ItemTask, attrs: dict[str, Any],
+               datasets: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """Decode an image and its mask, add their properties to `attrs` and `datasets`, and return notes for the user.
+
+    Raises BadData if the image or its mask is rejected.
+    """
     config, listing = task.config, task.listing
-    data = read_bytes(listing.root, record.path, record.span)
-    image, header = decode_with_header(data, where=record.path, max_pixels=config.max_pixels,
-                                       apply_exif=config.apply_exif)
+    data = read_image_bytes(listing.root, record.path, record.byte_range)
+    image, header = decode_image_with_header(data, where=record.path, max_pixels=config.max_pixels,
+                                             apply_exif=config.apply_exif)
     height, width = image.shape[:2]
     attrs.update(height=height, width=width, bytes=len(data), crc32=zlib.crc32(data))
     if config.pack:
         datasets["image"] = np.frombuffer(data, dtype=np.uint8)
     if record.mask_path is not None:
-        mask = read_bytes(listing.root, record.mask_path)
-        decode_mask(mask, where=record.mask_path, n_classes=len(listing.classes) - 1, size=(height, width),
+        mask = read_image_bytes(listing.root, record.mask_path)
+        decode_mask(mask, where=record.mask_path, num_classes=len(listing.classes) - 1, size=(height, width),
                     max_pixels=config.max_pixels, label_map=listing.label_map)
         attrs["mask_crc32"] = zlib.crc32(mask)
         if config.pack:
             datasets["mask"] = np.frombuffer(mask, dtype=np.uint8)
-    return header.notes + ((_EXIF[config.apply_exif],) if header.orientation != 1 else ())
+    return header.notes + ((_EXIF_NOTES[config.apply_exif],) if header.orientation != 1 else ())
 
 
-def _write(made: _Made, shard_size: int, output: Output, report: Report) -> Summary:
-    size = shard_size or len(made.items)
-    parts = -(-len(made.items) // size)
-    if output.is_file and parts > 1:
-        raise CannotCreate(f"is one file, but --shard-size {size} makes {parts} parts", "give a folder",
-                           where=str(output.path))
-    beside_alone(place_of(output, "index", 0, parts))
+def _write_shards(index: _IndexContents, shard_size: int, output: Output, report: Report) -> Summary:
+    size = shard_size or len(index.items)
+    num_parts = -(-len(index.items) // size)
+    if output.is_file and num_parts > 1:
+        raise CannotCreate(f"the output is one file, but --shard-size {size} makes {num_parts} shards",
+                           "Give a folder as -o, or leave out --shard-size", where=str(output.path))
+    list_sibling_shards(shard_output_path(output, "index", 0, num_parts))
     summary = Summary()
-    for part in range(parts):
-        path = place_of(output, "index", part, parts)
+    for part in range(num_parts):
+        path = shard_output_path(output, "index", part, num_parts)
         folder = Path(os.path.abspath(path.parent))
-        chosen = made.items[part * size:(part + 1) * size]
-        root = os.path.relpath(os.path.abspath(made.root), folder)
-        contents = Contents("index", made.classes, chosen, part=part, parts=parts, provenance=made.provenance,
-                            root_attrs={"root": root})
-        done = _put(path, contents, output)
-        summary.add(done)
-        if done.up_to_date:
-            report.tell(f"{path} is up to date")
+        items = index.items[part * size:(part + 1) * size]
+        root = os.path.relpath(os.path.abspath(index.root), folder)
+        contents = ShardContents("index", index.classes, items, part=part, parts=num_parts,
+                                 provenance=index.provenance, root_attrs={"root": root})
+        part_summary = _write_if_changed(path, contents, output)
+        summary.add(part_summary)
+        if part_summary.num_up_to_date:
+            report.info(f"{path} is up to date.")
         elif output.dry_run:
-            report.tell(f"would write {path} ({len(chosen)} images)")
-        if done.up_to_date or not output.dry_run:
-            report.finished(path)
+            report.info(f"Would write {path} ({len(items)} images).")
+        if part_summary.num_up_to_date or not output.dry_run:
+            report.print_path(path)
     return summary
 
 
-def _put(path: Path, contents: Contents, output: Output) -> Summary:
-    """Write an index, unless the same is there or in a dry run; 73 when another one is."""
-    errors = sum(item.error is not None for item in contents.items)
+def _write_if_changed(path: Path, contents: ShardContents, output: Output) -> Summary:
+    """Write a shard unless the same one exists or this is a dry run. Raises CannotCreate if another one exists."""
+    num_failed = sum(item.error is not None for item in contents.items)
     if path.exists() and not output.force:
-        there = Shard(path)
-        changed = _changes(there, contents)
-        if not changed:
+        existing = Shard(path)
+        changes = _describe_changes(existing, contents)
+        if not changes:
             if not output.dry_run:
                 os.utime(path)
-            return Summary(up_to_date=1, items=len(contents.items), errors=errors)
-        if not (output.retry and there.errors):
-            raise CannotCreate(f"exists with other contents ({changed})", "give another -o, or --force to replace it",
-                               where=str(path))
+            return Summary(num_up_to_date=1, num_images=len(contents.items), num_failed=num_failed)
+        if not (output.retry and existing.errors):
+            raise CannotCreate(f"the file already exists with different contents ({changes})",
+                               "Use --force to replace it, or choose another -o", where=str(path))
     if output.dry_run:
         return Summary()
     make_folder(path.absolute().parent)
     digest = write_shard(path, contents)
-    write_log(output, {"path": path.name, "digest": digest, "items": len(contents.items), "errors": errors})
-    return Summary(made=1, items=len(contents.items), errors=errors)
+    write_log(output, {"path": path.name, "digest": digest, "items": len(contents.items), "errors": num_failed})
+    return Summary(num_written=1, num_images=len(contents.items), num_failed=num_failed)
 
 
-def _changes(there: Shard, contents: Contents) -> str:
-    from stages.shards.writer import shard_bytes
-    if there.kind == "index" and shard_bytes(contents)[1] == there.digest:
+def _describe_changes(existing: Shard, contents: ShardContents) -> str:
+    from stages.shards.writer import encode_shard
+    if existing.kind == "index" and encode_shard(contents)[1] == existing.digest:
         return ""
-    recorded = there.provenance[-1] if there.provenance else {}
-    return differences(recorded, dict(contents.provenance[-1])) or "the images, tags or masks have changed"
+    recorded = existing.provenance[-1] if existing.provenance else {}
+    return describe_differences(recorded, dict(contents.provenance[-1])) or "the images, tags or masks have changed"

@@ -8,15 +8,15 @@ from typing import Any
 from stages.errors import Stopped
 from stages.flow.cluster_table import cluster_table
 from stages.flow.execution import Stop
-from stages.nets.files import read_net
-from stages.shards import Shard, expand
+from stages.nets.net_files import read_net
+from stages.shards import Shard, find_shard_files
 
 
-def describe(path: str, stop: Stop) -> list[dict[str, Any]]:
+def describe_files(path: str, stop: Stop) -> list[dict[str, Any]]:
     """Return one description per file below `path`. Raises MissingInput, BadData, Stopped."""
     if path.endswith(".safetensors"):
         return [_net(Path(path))]
-    return [_shard(file, stop) for file in expand(path)]
+    return [_shard(file, stop) for file in find_shard_files(path)]
 
 
 def _shard(path: Path, stop: Stop) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The fully connected CRF with Gaussian edge potentials, through pydensecrf.
 
 Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials"
-(NIPS 2011). Its cost grows with the number of labels, so callers pass the background and the classes
-present in the image, not all classes of the data set.
+(NIPS 2011). The cost grows with the number of labels, so callers pass the background and the classes present in the
+image, not all classes of the data set.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SMALLEST_SCORE = 1e-5
+MIN_SCORE = 1e-5
 
 
 @dataclass(frozen=True)
-class DenseCrf:
-    """Settings of one CRF: steps of mean field, and the width and weight of its two kernels.
+class DenseCrfSettings:
+    """Settings of a CRF: the number of mean-field iterations, and the width and weight of its two kernels.
 
-    `*_sxy` are in pixels, `*_srgb` in grey levels of 0..255; weights multiply a Potts penalty.
+    `*_sxy` are in pixels, `*_srgb` in grey levels of 0..255; the weights multiply a Potts penalty.
     """
 
     iterations: int = 10
@@ -29,64 +29,64 @@ class DenseCrf:
     bilateral_weight: float = 10.0
 
 
-# What the published systems use, read from their released code. clip-es took its values from deeplab.
-PRESETS = {
-    "irn": DenseCrf(10, 3, 3, 50, 5, 10),
-    "psa": DenseCrf(10, 3, 3, 80, 13, 10),
-    "clip-es": DenseCrf(10, 1, 3, 67, 3, 4),
-    "deeplab": DenseCrf(10, 1, 3, 67, 3, 4),
-    # Of its segmentation network; its maps are refined by PSA.
-    "mctformer": DenseCrf(10, 4, 3, 83, 5, 3),
+# The values in the released code of the published systems. CLIP-ES took its values from DeepLab.
+CRF_PRESETS = {
+    "irn": DenseCrfSettings(10, 3, 3, 50, 5, 10),
+    "psa": DenseCrfSettings(10, 3, 3, 80, 13, 10),
+    "clip-es": DenseCrfSettings(10, 1, 3, 67, 3, 4),
+    "deeplab": DenseCrfSettings(10, 1, 3, 67, 3, 4),
+    # For its segmentation network; MCTformer refines its maps with PSA.
+    "mctformer": DenseCrfSettings(10, 4, 3, 83, 5, 3),
 }
 
 
 def unary_from_scores(scores: np.ndarray) -> np.ndarray:
     """Return the unary energies of `scores` (L, H, W) in [0, 1]: -log of the scores, clipped at 1e-5.
 
-    The scores are not normalised to sum to 1 over the labels: PSA and CLIP-ES hand [background, maps] over
-    as they are, and only ratios between labels matter to the CRF, clipping apart.
+    The scores are not normalised to sum to 1 over the labels: PSA and CLIP-ES pass [background, maps] as they are,
+    and apart from the clipping only ratios between labels matter to the CRF.
     """
-    return -np.log(np.clip(np.asarray(scores, dtype=np.float32), SMALLEST_SCORE, 1.0))
+    return -np.log(np.clip(np.asarray(scores, dtype=np.float32), MIN_SCORE, 1.0))
 
 
-def unary_from_labels(labels: np.ndarray, n_labels: int, confidence: float = 0.7) -> np.ndarray:
-    """Return the unary energies (L, H, W) of a label map (H, W) that is right with probability `confidence`.
+def unary_from_labels(labels: np.ndarray, num_labels: int, confidence: float = 0.7) -> np.ndarray:
+    """Return the unary energies (L, H, W) of a label map (H, W) that is correct with probability `confidence`.
 
-    The rest is shared evenly by the other labels (IRN, section 3.2 and its released code: `gt_prob` 0.7).
-    Raises ValueError for a confidence outside (0, 1) and for labels outside 0..n_labels-1.
+    The other labels share the remaining probability evenly (IRN, section 3.2 and its released code: `gt_prob` 0.7).
+    Raises ValueError for a confidence outside (0, 1) and for labels outside 0..num_labels-1.
     """
     labels = np.asarray(labels)
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < n_labels:
-        raise ValueError(f"labels {labels.min()}..{labels.max()} are not within 0..{n_labels - 1}")
-    if n_labels == 1:
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_labels:
+        raise ValueError(f"labels {labels.min()}..{labels.max()} are not within 0..{num_labels - 1}")
+    if num_labels == 1:
         return np.zeros((1, *labels.shape), dtype=np.float32)
-    given = labels[None] == np.arange(n_labels).reshape(-1, 1, 1)
-    others = -np.log((1.0 - confidence) / (n_labels - 1))
-    return np.where(given, -np.log(confidence), others).astype(np.float32)
+    is_label = labels[None] == np.arange(num_labels).reshape(-1, 1, 1)
+    others = -np.log((1.0 - confidence) / (num_labels - 1))
+    return np.where(is_label, -np.log(confidence), others).astype(np.float32)
 
 
-def dense_crf(image: np.ndarray, unary: np.ndarray, settings: DenseCrf) -> np.ndarray:
-    """Return the posteriors (L, H, W), float32 in [0, 1], after `settings.iterations` steps of mean field.
+def dense_crf(image: np.ndarray, unary: np.ndarray, settings: DenseCrfSettings) -> np.ndarray:
+    """Return the posteriors (L, H, W), float32 in [0, 1], after `settings.iterations` iterations of mean field.
 
-    `image` is (H, W, 3) uint8 RGB and `unary` (L, H, W) energies. One label alone gives ones. CLIP-ES hands
-    over its mean-subtracted image wrapped to uint8; here the photograph itself is used.
-    Raises ModuleNotFoundError where pydensecrf is not installed, ValueError for other shapes or for energies
-    that are not finite.
+    `image` is (H, W, 3) uint8 RGB and `unary` (L, H, W) energies. A single label has posterior 1. CLIP-ES passes its
+    mean-subtracted image wrapped to uint8; here the image itself is used (see `convert_image_as_released`).
+    Raises ModuleNotFoundError if pydensecrf is not installed, ValueError for mismatched shapes and for energies that
+    are not finite.
     """
-    n_labels, height, width = unary.shape
+    num_labels, height, width = unary.shape
     if image.shape != (height, width, 3) or image.dtype != np.uint8:
         raise ValueError(f"image {image.dtype} {image.shape} does not fit unary energies {unary.shape}")
     if not np.isfinite(unary).all():
         raise ValueError("the unary energies are not finite")
-    if n_labels == 1:
+    if num_labels == 1:
         return np.ones((1, height, width), dtype=np.float32)
-    # Late, because the package is optional: it has to be compiled.
+    # Imported here because the package is optional: it has to be compiled.
     from pydensecrf import densecrf
 
-    field = densecrf.DenseCRF2D(width, height, n_labels)
-    field.setUnaryEnergy(np.ascontiguousarray(unary.reshape(n_labels, -1), dtype=np.float32))
+    field = densecrf.DenseCRF2D(width, height, num_labels)
+    field.setUnaryEnergy(np.ascontiguousarray(unary.reshape(num_labels, -1), dtype=np.float32))
     field.addPairwiseGaussian(sxy=settings.gaussian_sxy, compat=settings.gaussian_weight)
     field.addPairwiseBilateral(
         sxy=settings.bilateral_sxy,
@@ -95,11 +95,11 @@ def dense_crf(image: np.ndarray, unary: np.ndarray, settings: DenseCrf) -> np.nd
         compat=settings.bilateral_weight,
     )
     posteriors = field.inference(settings.iterations)
-    return np.array(posteriors, dtype=np.float32).reshape(n_labels, height, width)
+    return np.array(posteriors, dtype=np.float32).reshape(num_labels, height, width)
 
 
-def image_as_released(image: np.ndarray) -> np.ndarray:
-    """Return the image (H, W, 3) as CLIP-ES's released code gives it to the CRF: BGR less a mean, negatives wrapped.
+def convert_image_as_released(image: np.ndarray) -> np.ndarray:
+    """Convert an image (H, W, 3) as CLIP-ES's released code does for the CRF: BGR minus a mean, negatives wrapped.
 
     The mean is Caffe's (104.008, 116.669, 122.675); a dark pixel's -100 becomes 156.
     """

@@ -1,7 +1,7 @@
-"""Confusion counts, intersection over union, and the three means of it that the field publishes.
+"""Confusion matrix, intersection over union (IoU), and the three ways in which the field averages it.
 
-The same predictions score .670 or .128 according to how classes without pixels are counted, so the rule is
-always named:
+The same predictions score .670 or .128 depending on how classes without pixels are counted, so the rule is always
+stated:
 
     either   a class counts unless it is in neither truth nor prediction (IRN: nanmean); our default
     truth    only classes in the truth count (deeplab-pytorch, SC-CAM)
@@ -14,21 +14,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-RULES = ("either", "truth", "all")
+MEAN_IOU_RULES = ("either", "truth", "all")
 
 
-class Counts(NamedTuple):
-    """Pixels per class, each int64 (C,): in both, in the truth, in the prediction."""
+class PixelCounts(NamedTuple):
+    """Pixel counts per class, each int64 (C,): in both, in the truth, in the prediction."""
 
     intersection: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
 
 
-def confusion(
+def confusion_matrix(
     truth: np.ndarray,
     prediction: np.ndarray,
-    n: int,
+    num_classes: int,
     *,
     ignore: int = 255,
     ignored_prediction: str = "miss",
@@ -37,8 +37,8 @@ def confusion(
 
     `truth` and `prediction` are (H, W) class ids below n, or `ignore` (255, or 65535 in 16-bit masks). Pixels
     that the truth ignores are skipped. With `ignored_prediction` "miss" a prediction of `ignore` is a miss
-    of the true class; with "skip" it is left out as well. Confusions of several images are added.
-    Raises ValueError for other shapes and for ids that are no class.
+    of the true class; with "skip" it is skipped as well. The matrices of several images can be added.
+    Raises ValueError for different shapes and for ids that are not classes.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
@@ -49,38 +49,40 @@ def confusion(
         counted &= prediction != ignore
     rows = truth[counted].astype(np.int64)
     columns = prediction[counted].astype(np.int64)
-    _check_ids("truth", rows, n)
-    _check_ids("prediction", columns[columns != ignore], n)
-    columns[columns == ignore] = n
-    return np.bincount(rows * (n + 1) + columns, minlength=n * (n + 1)).reshape(n, n + 1)
+    _check_ids("truth", rows, num_classes)
+    _check_ids("prediction", columns[columns != ignore], num_classes)
+    columns[columns == ignore] = num_classes
+    shape = (num_classes, num_classes + 1)
+    return np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def _check_ids(name: str, ids: np.ndarray, n: int) -> None:
-    if ids.size and (ids.min() < 0 or ids.max() >= n):
-        wrong = ids.min() if ids.min() < 0 else ids.max()
-        raise ValueError(f"the {name} holds {wrong}, which is no class")
+def _check_ids(name: str, ids: np.ndarray, num_classes: int) -> None:
+    if ids.size and (ids.min() < 0 or ids.max() >= num_classes):
+        invalid = ids.min() if ids.min() < 0 else ids.max()
+        raise ValueError(f"the {name} has the value {invalid}, which is not a class (0..{num_classes - 1})")
 
 
-def counts_of(confusion: np.ndarray) -> Counts:
-    """Return the counts per class of a confusion (C, C + 1)."""
-    n = confusion.shape[0]
-    return Counts(np.diagonal(confusion).copy(), confusion.sum(axis=1), confusion[:, :n].sum(axis=0))
+def count_pixels(confusion_matrix: np.ndarray) -> PixelCounts:
+    """Return the pixel counts per class of a confusion matrix (C, C + 1)."""
+    num_classes = confusion_matrix.shape[0]
+    return PixelCounts(np.diagonal(confusion_matrix).copy(), confusion_matrix.sum(axis=1),
+                       confusion_matrix[:, :num_classes].sum(axis=0))
 
 
-def iou_per_class(confusion: np.ndarray | Counts) -> np.ndarray:
-    """Return float64 (C,): intersection over union in [0, 1]; nan where truth and prediction have no pixel."""
-    counts = confusion if isinstance(confusion, Counts) else counts_of(confusion)
-    return _ratio(counts.intersection, counts.truth + counts.prediction - counts.intersection)
+def iou_per_class(confusion_matrix: np.ndarray | PixelCounts) -> np.ndarray:
+    """Return float64 (C,): intersection over union in [0, 1]; NaN where truth and prediction have no pixel."""
+    counts = confusion_matrix if isinstance(confusion_matrix, PixelCounts) else count_pixels(confusion_matrix)
+    return _divide_or_nan(counts.intersection, counts.truth + counts.prediction - counts.intersection)
 
 
-def mean_iou(confusion: np.ndarray | Counts, rule: str = "either") -> float:
-    """Return the mean intersection over union in [0, 1] under `rule`; nan when no class counts.
+def mean_iou(confusion_matrix: np.ndarray | PixelCounts, rule: str = "either") -> float:
+    """Return the mean intersection over union in [0, 1] under `rule`; NaN when no class counts.
 
-    Raises ValueError for a rule that is not one of RULES.
+    Raises ValueError if the rule is not in MEAN_IOU_RULES.
     """
-    counts = confusion if isinstance(confusion, Counts) else counts_of(confusion)
-    if rule not in RULES:
-        raise ValueError(f"rule {rule!r} is not one of {', '.join(RULES)}")
+    counts = confusion_matrix if isinstance(confusion_matrix, PixelCounts) else count_pixels(confusion_matrix)
+    if rule not in MEAN_IOU_RULES:
+        raise ValueError(f"rule {rule!r} is not one of {', '.join(MEAN_IOU_RULES)}")
     iou = iou_per_class(counts)
     if rule == "all":
         iou = np.nan_to_num(iou)
@@ -90,27 +92,27 @@ def mean_iou(confusion: np.ndarray | Counts, rule: str = "either") -> float:
     return float(iou.mean()) if iou.size else float("nan")
 
 
-def pixel_accuracy(confusion: np.ndarray) -> float:
-    """Return the share of counted pixels whose class is right; nan without pixels."""
-    return float(_ratio(np.diagonal(confusion).sum(), confusion.sum()))
+def pixel_accuracy(confusion_matrix: np.ndarray) -> float:
+    """Return the share of counted pixels with the correct class; NaN without pixels."""
+    return float(_divide_or_nan(np.diagonal(confusion_matrix).sum(), confusion_matrix.sum()))
 
 
-def mean_accuracy(confusion: np.ndarray) -> float:
-    """Return the mean over the classes in the truth of the share of their pixels that are right."""
-    counts = counts_of(confusion)
-    recall = _ratio(counts.intersection, counts.truth)[counts.truth > 0]
+def mean_accuracy(confusion_matrix: np.ndarray) -> float:
+    """Return the mean recall of the classes in the truth: the share of their pixels that are correct."""
+    counts = count_pixels(confusion_matrix)
+    recall = _divide_or_nan(counts.intersection, counts.truth)[counts.truth > 0]
     return float(recall.mean()) if recall.size else float("nan")
 
 
-def frequency_weighted_iou(confusion: np.ndarray) -> float:
-    """Return the mean intersection over union weighted by each class's share of the true pixels."""
-    counts = counts_of(confusion)
+def frequency_weighted_iou(confusion_matrix: np.ndarray) -> float:
+    """Return the mean intersection over union weighted by each class's share of the truth."""
+    counts = count_pixels(confusion_matrix)
     total = int(counts.truth.sum())
     if total == 0:
         return float("nan")
     return float(np.nansum(counts.truth / total * iou_per_class(counts)))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _divide_or_nan(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

@@ -11,4 +11,4 @@ from stages.settings import setting
 class MergeConfig:
     """Settings of `merge`."""
 
-    parts: int = setting(1, "Shards to write; each takes about as many parts as the others.", low=1)
+    parts: int = setting(1, "Number of shards to write; the parts of the run are divided evenly among them.", low=1)

@@ -1,4 +1,4 @@
-"""`merge`: the parts of a run, joined into fewer shards that say the same."""
+"""`merge`: merges the parts of a run into fewer shards with the same contents."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.source import root_of
+from stages.data.image_source import find_image_root
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
-from stages.flow.one_shard import shard_before
-from stages.flow.parts import beside_alone, find_index, place_of
+from stages.flow.parts import find_index, list_sibling_shards, shard_output_path
+from stages.flow.single_shard import reuse_existing_shard
 from stages.merge.config import MergeConfig
-from stages.settings import as_plain
+from stages.settings import to_json_dict
 from stages.shards import (
     KINDS,
-    Contents,
     Item,
     Run,
     Shard,
-    joined_digest,
-    joined_history,
+    ShardContents,
+    combine_digests,
+    merge_provenance,
     provenance_entry,
     write_shard,
 )
 from stages.shards.disk import make_folder
 
-# The other kinds are one file by their nature.
-MERGED = ("index", "features", "cams", "masks")
+# Shards of the other kinds are always a single file.
+MERGEABLE_KINDS = ("index", "features", "cams", "masks")
 
 
 @dataclass(frozen=True)
-class _Joined:
-    """One shard to be written, and the shards of the run that it takes up."""
+class _MergedShard:
+    """One shard to write, and the input shards that are merged into it."""
 
     path: Path
     part: int
@@ -46,109 +46,116 @@ class _Joined:
 
 
 def run(config: MergeConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write a run again in `parts` shards: the same ids in the same order, items, refused images and history.
+    """Write a run again in `parts` shards with the same ids in the same order, items, failed images and provenance.
 
-    Raises UsageError, MissingInput (a hole in the run), BadData (parts that differ), CannotCreate. Memory: one of
-    the shards to be written, three times.
+    Raises UsageError, MissingInput (a missing part), BadData (parts that differ), CannotCreate. Needs the memory of
+    three times one output shard.
     """
-    whole = Run(inputs.paths, MERGED)
-    _check_ids(whole)
+    input_run = Run(inputs.paths, MERGEABLE_KINDS)
+    _check_ids(input_run)
     summary = Summary()
-    for joined in _plan(whole, config.parts, output):
+    for merged in _plan_shards(input_run, config.parts, output):
         if stop.requested:
-            raise Stopped("stopped", "run the same command again to go on")
-        entry = provenance_entry("merge", "", as_plain(config),
-                                 {whole.kind: joined_digest([shard.digest for shard in joined.shards])})
-        done = shard_before(joined.path, entry, output, part=f"{joined.part}/{joined.parts}")
-        if done is None and output.dry_run:
-            report.tell(f"would join {len(joined.shards)} shards to {joined.path}")
+            raise Stopped("stopped by a signal", "Run the same command again to resume")
+        entry = provenance_entry("merge", "", to_json_dict(config),
+                                 {input_run.kind: combine_digests([shard.digest for shard in merged.shards])})
+        shard_summary = reuse_existing_shard(merged.path, entry, output, part=f"{merged.part}/{merged.parts}")
+        if shard_summary is None and output.dry_run:
+            report.info(f"Would merge {len(merged.shards)} shards into {merged.path}")
             continue
-        if done:
-            report.tell(f"{joined.path} is up to date")
-        summary.add(done or _write(joined, whole, entry, inputs.index, output))
-        report.finished(joined.path)
+        if shard_summary:
+            report.info(f"{merged.path} is up to date")
+        summary.add(shard_summary or _write_merged_shard(merged, input_run, entry, inputs.index, output))
+        report.print_path(merged.path)
     return summary
 
 
-def _check_ids(whole: Run) -> None:
-    """Raise BadData where an id stands in two parts: a run has each once."""
-    seen: dict[str, Path] = {}
-    for shard in whole.shards:
+def _check_ids(input_run: Run) -> None:
+    """Raise BadData if two parts contain the same id."""
+    path_by_id: dict[str, Path] = {}
+    for shard in input_run.shards:
         for item_id in shard.ids:
-            if seen.setdefault(item_id, shard.path) != shard.path:
-                raise BadData(f"the id {item_id} stands in {seen[item_id]} too", "give the parts of one run",
+            if path_by_id.setdefault(item_id, shard.path) != shard.path:
+                raise BadData(f"the id {item_id} is also in {path_by_id[item_id]}", "Give only parts of one run",
                               where=str(shard.path))
 
 
-def _plan(whole: Run, parts: int, output: Output) -> list[_Joined]:
-    """Cut the run into `parts` stretches of neighbouring shards."""
-    shards = sorted(whole.shards, key=lambda shard: shard.part)
+def _plan_shards(input_run: Run, parts: int, output: Output) -> list[_MergedShard]:
+    """Divide the run into `parts` groups of consecutive shards."""
+    shards = sorted(input_run.shards, key=lambda shard: shard.part)
     if parts > len(shards):
         raise UsageError(f"--parts {parts} is more than the {len(shards)} parts of the run",
-                         "merge joins parts, it does not cut them")
+                         "Use a smaller --parts; merge can't split parts")
     if output.is_file:
-        output.check_file()
+        output.check_not_folder()
         if parts > 1:
-            raise UsageError(f"-o {output.path} is one file, but there are {parts} parts", "give a folder")
+            raise UsageError(f"-o {output.path} is one file, but there are {parts} parts",
+                             "Give a folder as --output")
     elif any(shard.path.parent.resolve() == output.path.resolve() for shard in shards):
-        raise UsageError(f"-o {output.path} is the folder of the run itself", "give another folder")
-    cuts = [part * len(shards) // parts for part in range(parts + 1)]
-    paths = [place_of(output, whole.kind, part, parts) for part in range(parts)]
-    beside_alone(paths[0])
-    return [_Joined(paths[part], part, parts, shards[cuts[part]:cuts[part + 1]]) for part in range(parts)]
+        raise UsageError(f"-o {output.path} is the folder of the run itself", "Choose another --output")
+    bounds = [part * len(shards) // parts for part in range(parts + 1)]
+    paths = [shard_output_path(output, input_run.kind, part, parts) for part in range(parts)]
+    list_sibling_shards(paths[0])
+    return [_MergedShard(paths[part], part, parts, shards[bounds[part]:bounds[part + 1]]) for part in range(parts)]
 
 
-def _write(joined: _Joined, whole: Run, entry: dict[str, Any], index: str | None, output: Output) -> Summary:
-    folder = Path(os.path.abspath(joined.path.parent))
+def _write_merged_shard(merged: _MergedShard, input_run: Run, entry: dict[str, Any], index_argument: str | None,
+                        output: Output) -> Summary:
+    folder = Path(os.path.abspath(merged.path.parent))
     make_folder(folder)
-    ids = [item_id for shard in joined.shards for item_id in shard.ids]
-    errors = {item_id: told for shard in joined.shards for item_id, told in shard.errors.items()}
-    has_items = bool(KINDS[whole.kind].item)
-    items = [item for shard in joined.shards for item in shard.items()] if has_items else [
+    ids = [item_id for shard in merged.shards for item_id in shard.ids]
+    errors = {item_id: error for shard in merged.shards for item_id, error in shard.errors.items()}
+    has_items = bool(KINDS[input_run.kind].item)
+    items = [item for shard in merged.shards for item in shard.items()] if has_items else [
         Item(item_id, error=errors[item_id]) for item_id in ids if item_id in errors]
-    digest = write_shard(joined.path, Contents(
-        whole.kind, whole.classes, items, part=joined.part, parts=joined.parts, ids=ids,
-        provenance=[*joined_history(joined.shards), entry], **_index_of(joined.shards, index, folder),
-        root_attrs=_root_attrs(whole, joined.shards, folder), root_datasets=_rows(joined.shards)))
-    for shard in joined.shards:
+    digest = write_shard(merged.path, ShardContents(
+        input_run.kind, input_run.classes, items, part=merged.part, parts=merged.parts, ids=ids,
+        provenance=[*merge_provenance(merged.shards), entry],
+        **_resolve_index_attributes(merged.shards, index_argument, folder),
+        root_attrs=_merge_root_attrs(input_run, merged.shards, folder),
+        root_datasets=_concatenate_rows(merged.shards)))
+    for shard in merged.shards:
         shard.close()
-    write_log(output, {"path": joined.path.name, "digest": digest, "items": len(ids), "errors": len(errors)})
-    return Summary(made=1, items=len(ids), errors=len(errors))
+    write_log(output, {"path": merged.path.name, "digest": digest, "items": len(ids), "errors": len(errors)})
+    return Summary(num_written=1, num_images=len(ids), num_failed=len(errors))
 
 
-def _rows(shards: Sequence[Shard]) -> dict[str, np.ndarray]:
-    """Return the root datasets of a kind without items, one part's rows below the other's."""
-    return {array.name: np.concatenate([shard.root(array.name) for shard in shards])
+def _concatenate_rows(shards: Sequence[Shard]) -> dict[str, np.ndarray]:
+    """Return the root datasets of a kind without items, the rows of all parts concatenated."""
+    return {array.name: np.concatenate([shard.read_root(array.name) for shard in shards])
             for array in KINDS[shards[0].kind].root}
 
 
-def _root_attrs(whole: Run, shards: Sequence[Shard], folder: Path) -> dict[str, Any]:
-    if whole.kind == "index":
-        return {"root": os.path.relpath(root_of(whole), folder)}
+def _merge_root_attrs(input_run: Run, shards: Sequence[Shard], folder: Path) -> dict[str, Any]:
+    if input_run.kind == "index":
+        return {"root": os.path.relpath(find_image_root(input_run), folder)}
     attributes = {}
-    for name in KINDS[whole.kind].root_attrs:
-        found = {shard.attribute(name): shard.path for shard in shards}
-        if len(found) > 1:
-            (first, path), (second, other), *_ = found.items()
-            raise BadData(f"its {name} is {second}, that of {path} {first}", "give parts of one run", where=str(other))
-        attributes[name] = next(iter(found))
+    for name in KINDS[input_run.kind].root_attrs:
+        path_by_value = {shard.attribute(name): shard.path for shard in shards}
+        if len(path_by_value) > 1:
+            (first_value, first_path), (value, path), *_ = path_by_value.items()
+            raise BadData(f"its {name} is {value}, but that of {first_path} is {first_value}",
+                          "Give only parts of one run", where=str(path))
+        attributes[name] = next(iter(path_by_value))
     return attributes
 
 
-def _index_of(shards: Sequence[Shard], given: str | None, folder: Path) -> dict[str, str]:
-    """Return digest and path of the index behind the shards; of several the one given that was merged of them."""
+def _resolve_index_attributes(shards: Sequence[Shard], index_argument: str | None, folder: Path) -> dict[str, str]:
+    """Return the digest and path of the index of the shards; if they have several, of the index merged from them."""
     if shards[0].kind == "index":
         return {}
     digests = sorted({shard.index_digest for shard in shards})
-    path = find_index(shards[0], given) if len(digests) == 1 else _merged_index(digests, given)
+    path = find_index(shards[0], index_argument) if len(digests) == 1 else _check_merged_index(digests, index_argument)
     return {"index_digest": Shard(path, "index").digest, "index_path": os.path.relpath(os.path.abspath(path), folder)}
 
 
-def _merged_index(digests: list[str], given: str | None) -> Path:
-    if not given:
-        raise UsageError(f"the shards to be joined come from {len(digests)} indexes",
-                         "join these first (wsss merge INDEX -o index.h5), and give --index index.h5")
-    index = Shard(given, "index")
-    if index.provenance[-1].get("inputs", {}).get("index") != joined_digest(digests):
-        raise BadData("was not merged from the indexes of these shards", "merge those, and no others", where=given)
+def _check_merged_index(digests: list[str], index_argument: str | None) -> Path:
+    """Return the path of the index in --index; raise an error unless it was merged from the indexes of `digests`."""
+    if not index_argument:
+        raise UsageError(f"the shards were made from {len(digests)} indexes",
+                         "Merge these first with `wsss merge INDEX -o index.h5`, and add --index index.h5")
+    index = Shard(index_argument, "index")
+    if index.provenance[-1].get("inputs", {}).get("index") != combine_digests(digests):
+        raise BadData("was not merged from the indexes of these shards", "Merge those indexes and no others",
+                      where=index_argument)
     return index.path

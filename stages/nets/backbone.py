@@ -1,4 +1,4 @@
-"""What every backbone offers: a final map, the maps before it, its normalisation, and freezing by blocks."""
+"""The interface of every backbone: feature maps of several levels, input normalisation, and freezing block by block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stages.errors import UsageError
 
-PROBE = 128  # pixels of the picture that networks are measured with: stride 32 leaves 4 cells
+PROBE_SIZE = 128  # side in pixels of the image that networks are measured with: stride 32 leaves 4 cells
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -20,14 +20,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """A network without its classification layer.
 
-    `blocks` lists the freezable stages in order; `block_prefixes` says which modules belong to each; `first_centre` is
-    the pixel, from 0 in each axis, that the first cell of the final map is centred on.
+    `blocks` lists the blocks that can be frozen, in order; `block_prefixes` maps each to the prefixes of its modules'
+    names. `first_cell_centre` is the pixel, counted from 0 on each axis, on which the first cell of the final feature
+    map is centred.
     """
 
     name: str
     channels: int
     stride: int
-    first_centre: float = 0.0
+    first_cell_centre: float = 0.0
     level_channels: tuple[int, ...]
     level_strides: tuple[int, ...]
     blocks: tuple[str, ...]
@@ -39,162 +40,169 @@ class Backbone(nn.Module):
         self.block_prefixes: dict[str, tuple[str, ...]] = {}
         self.frozen_prefixes: tuple[str, ...] = ()
 
-    def levels(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of images (B, 3, H, W), fine to coarse, at `level_strides`; the last is the final map."""
+    def forward_levels(self, images: Tensor) -> list[Tensor]:
+        """Return the feature maps of images (B, 3, H, W) at `level_strides`, finest first.
+
+        The last one is the final map.
+        """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the final map (B, D, h, w) of images (B, 3, H, W), normalised with `mean` and `std`."""
-        return self.levels(images)[-1]
+        """Return the final feature map (B, D, h, w) of images (B, 3, H, W) normalised with `mean` and `std`."""
+        return self.forward_levels(images)[-1]
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
-        """The channels of `stage_maps`."""
-        return tuple(channels for channels, _ in self._coarse())
+        """The number of channels of each map that `forward_stages` returns."""
+        return tuple(self.level_channels[level] for level in self._select_coarse_levels())
 
-    def stage_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the last map of each stage that the network as published has at stride 8 or more, fine to coarse.
+    def forward_stages(self, images: Tensor) -> list[Tensor]:
+        """Return the last map of each stage that has stride 8 or more in the published network, finest first.
 
-        A lowered stride changes their sizes and not which they are, where the network tells them apart.
+        Lowering the stride changes the sizes of these maps but, where the network can tell its stages apart, not
+        which stages they come from.
         """
-        maps = self.levels(images)
-        return [maps[place] for _, place in self._coarse()]
+        maps = self.forward_levels(images)
+        return [maps[level] for level in self._select_coarse_levels()]
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """The channels of `pyramid`."""
+        """The number of channels of each map that `forward_pyramid` returns."""
         return self.level_channels
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Return the last map of each stage from stride 2 on that the network as published has, fine to coarse.
+    def forward_pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the last map of each stage that has stride 2 or more in the published network, finest first.
 
-        Of a ResNet those are its stem and its four layers. A lowered stride changes their sizes and not which they
-        are. Networks that begin at stride 4 or later have fewer.
+        For a ResNet these are the stem and the four layers. Lowering the stride changes the sizes of these maps but
+        not which stages they come from. Networks that start at stride 4 or later have fewer maps.
         """
-        return self.levels(images)
+        return self.forward_levels(images)
 
-    def _coarse(self) -> list[tuple[int, int]]:
-        """Return (channels, position among the levels) of the maps at stride 8 or more, else of the last."""
-        found = [(channels, place) for place, (channels, stride)
-                 in enumerate(zip(self.level_channels, self.level_strides, strict=True)) if stride >= 8]
-        return found or [(self.channels, len(self.level_strides) - 1)]
+    def _select_coarse_levels(self) -> list[int]:
+        """Return the indices of the levels at stride 8 or more, or only the last level when there are none."""
+        levels = [level for level, stride in enumerate(self.level_strides) if stride >= 8]
+        return levels or [len(self.level_strides) - 1]
 
-    def last_module(self, block: str) -> nn.Module:
-        """Return the module whose output is that of a block."""
+    def get_output_module(self, block: str) -> nn.Module:
+        """Return the module whose output is the output of a block."""
         modules = dict(self.named_modules())
         return modules[[prefix for prefix in self.block_prefixes[block] if prefix in modules][-1]]
 
     @cached_property
     @torch.no_grad()
-    def passed_blocks(self) -> tuple[str, ...]:
-        """The blocks that every image passes once and that hand on one tensor, by a pass of a black picture.
+    def single_output_blocks(self) -> tuple[str, ...]:
+        """The blocks that run once per image and return a single tensor, found by running a black image.
 
-        Others lie behind the final map (timm's heads), or hand on maps of several sizes (HRNet).
+        Other blocks come after the final map (the heads of timm networks) or return maps of several sizes (HRNet).
         """
-        seen: dict[str, list[Any]] = {block: [] for block in self.blocks}
-        handles = [self.last_module(block).register_forward_hook(
-            lambda _module, _inputs, output, block=block: seen[block].append(output)) for block in self.blocks]
+        outputs_by_block: dict[str, list[Any]] = {block: [] for block in self.blocks}
+        handles = [self.get_output_module(block).register_forward_hook(
+            lambda _module, _inputs, output, block=block: outputs_by_block[block].append(output))
+            for block in self.blocks]
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            self(torch.zeros(2, 3, PROBE, PROBE, device=next(self.parameters()).device))
+            self(torch.zeros(2, 3, PROBE_SIZE, PROBE_SIZE, device=next(self.parameters()).device))
         finally:
             for handle in handles:
                 handle.remove()
             for module, training in modes.items():
                 module.training = training
-        return tuple(block for block, outputs in seen.items() if len(outputs) == 1
+        return tuple(block for block, outputs in outputs_by_block.items() if len(outputs) == 1
                      and isinstance(outputs[0], Tensor) and len(outputs[0]) == 2)
 
     def freeze(self, until: str | int) -> None:
-        """Freeze every block up to and including `until`, a name of `blocks` or how many of them.
+        """Freeze every block up to and including `until`: a name from `blocks`, or a number of blocks.
 
-        Frozen blocks also keep their BatchNorm statistics: they stay in evaluation mode under `train()`.
-        Raises UsageError naming the blocks.
+        Frozen blocks stay in evaluation mode under `train()`, so their BatchNorm statistics do not change either.
+        Raises UsageError that lists the blocks when there is no such block.
         """
-        last = self._count_of(until)
-        prefixes = [prefix for block in self.blocks[:last] for prefix in self.block_prefixes[block]]
+        num_frozen = self._count_blocks_until(until)
+        prefixes = [prefix for block in self.blocks[:num_frozen] for prefix in self.block_prefixes[block]]
         self.frozen_prefixes = tuple(prefixes)
         for name, parameter in self.named_parameters():
-            if under(name, self.frozen_prefixes):
+            if has_module_prefix(name, self.frozen_prefixes):
                 parameter.requires_grad_(False)
         self.train(self.training)
 
-    def _count_of(self, until: str | int) -> int:
-        known = f"give one of {', '.join(self.blocks)}, or a count from 0 to {len(self.blocks)}"
+    def _count_blocks_until(self, until: str | int) -> int:
+        """Return the number of blocks up to and including `until`. Raises UsageError for an unknown block."""
         text = str(until)
         if text in self.blocks:
             return self.blocks.index(text) + 1
         if text.isdecimal() and int(text) <= len(self.blocks):
             return int(text)
-        raise UsageError(f"--freeze {until}: {self.name} has no such block", known)
+        raise UsageError(f"--freeze {until}: {self.name} has no such block",
+                         f"Use --freeze with one of {', '.join(self.blocks)}, or with a number of blocks from 0 to "
+                         f"{len(self.blocks)}")
 
     def train(self, mode: bool = True) -> Backbone:
-        """Set training mode, in which the frozen blocks stay in evaluation mode."""
+        """Set training mode, except for the frozen blocks, which stay in evaluation mode."""
         super().train(mode)
         if self.frozen_prefixes:
             for name, module in self.named_modules():
-                if under(name, self.frozen_prefixes):
+                if has_module_prefix(name, self.frozen_prefixes):
                     module.training = False
         return self
 
 
 @torch.no_grad()
-def centre_of(net: nn.Module, pass_through: Callable[[], object], stride: int) -> float:
-    """Return the pixel that the first cell of a network's map is centred on, for its `stride`.
+def measure_first_cell_centre(net: nn.Module, run_forward: Callable[[], object], stride: int) -> float:
+    """Return the pixel on which the first cell of a network's feature map is centred, given the map's `stride`.
 
-    `pass_through` puts an image through `net`. A layer moves the centre by half its window less what it pads to the
-    left, in its input's cells; where there are several ways to a lower stride it is their mean. What no layer is seen
-    to do of the stride is taken to join cells that lie side by side, as Swin does.
+    `run_forward` runs `net` on an image. A layer moves the centre by half its window minus its left padding, in cells
+    of its input. Where several paths lead to a lower resolution, their mean counts. Any part of the stride that no
+    layer is seen to apply is assumed to merge adjacent cells, as Swin does.
     """
-    seen: dict[int, list[float]] = {}  # by the width of the input
-    beside: dict[int, float] = {}  # of layers that keep the width, one after the other: even windows move as well
+    downsampling_shifts: dict[int, list[float]] = {}  # by input width
+    same_width_shifts: dict[int, float] = {}  # by input width; layers in sequence add up, as even windows shift as well
     steps: dict[int, int] = {}
 
-    def watch(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        step, width = _of_columns(layer.stride), inputs[0].shape[-1]
-        moved = _moved(layer, width, output.shape[-1])
+    def record_shift(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        step, width = _get_horizontal(layer.stride), inputs[0].shape[-1]
+        shift = _compute_centre_shift(layer, width, output.shape[-1])
         if step > 1 or output.shape[-1] != width:
-            seen.setdefault(width, []).append(moved)
+            downsampling_shifts.setdefault(width, []).append(shift)
             steps[width] = max(step, steps.get(width, 1))
         elif isinstance(layer, nn.Conv2d):
-            beside[width] = beside.get(width, 0.0) + moved
+            same_width_shifts[width] = same_width_shifts.get(width, 0.0) + shift
 
-    layers = [one for one in net.modules() if isinstance(one, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
-    handles = [one.register_forward_hook(watch) for one in layers]
+    layers = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
+    handles = [layer.register_forward_hook(record_shift) for layer in layers]
     try:
-        pass_through()
+        run_forward()
     finally:
         for handle in handles:
             handle.remove()
     jump, centre = 1, 0.0
-    for width in sorted({*seen, *beside}, reverse=True):
-        moves = seen.get(width, [0.0])
-        centre += jump * (beside.get(width, 0.0) + sum(moves) / len(moves))
+    for width in sorted({*downsampling_shifts, *same_width_shifts}, reverse=True):
+        shifts = downsampling_shifts.get(width, [0.0])
+        centre += jump * (same_width_shifts.get(width, 0.0) + sum(shifts) / len(shifts))
         jump *= steps.get(width, 1)
     return centre + jump * (stride / jump - 1) / 2 if jump <= stride else centre
 
 
-def _moved(layer: Any, width: int, mapped: int) -> float:
-    """Return by how many of its input's cells a layer moves the centre of the first, for an input `width` wide.
+def _compute_centre_shift(layer: Any, width: int, map_size: int) -> float:
+    """Return by how many input cells a layer moves the centre of the first cell, for an input of `width` cells.
 
-    TensorFlow's layers in timm pad by themselves what the width of the output asks for, and say 0.
+    timm's TensorFlow-style layers pad by themselves, by an amount that depends on the input's width, and report 0.
     """
-    reach = _of_columns(getattr(layer, "dilation", 1)) * (_of_columns(layer.kernel_size) - 1)
+    reach = _get_horizontal(getattr(layer, "dilation", 1)) * (_get_horizontal(layer.kernel_size) - 1)
     if layer.padding == "same":
         return reach / 2 - reach // 2
-    left = 0 if layer.padding == "valid" else _of_columns(layer.padding)
+    left = 0 if layer.padding == "valid" else _get_horizontal(layer.padding)
     if left == 0 and not getattr(layer, "ceil_mode", False):
-        left = max((mapped - 1) * _of_columns(layer.stride) + reach + 1 - width, 0) // 2
+        left = max((map_size - 1) * _get_horizontal(layer.stride) + reach + 1 - width, 0) // 2
     return reach / 2 - left
 
 
-def _of_columns(value: Any) -> int:
+def _get_horizontal(value: Any) -> int:
+    """Return the horizontal component of a layer setting that is a number or a (vertical, horizontal) pair."""
     return int(value[-1] if isinstance(value, tuple) else value)
 
 
 class FixedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm that always uses its running statistics, also in training (IRN; DeepLab-v2)."""
+    """BatchNorm that always uses its running statistics, even in training mode (IRN; DeepLab-v2)."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """Normalise maps (B, D, h, w) with the running mean and variance."""
@@ -203,18 +211,19 @@ class FixedBatchNorm2d(nn.BatchNorm2d):
         )
 
 
-def under(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Return whether the dotted `name` is one of `prefixes` or lies below one."""
+def has_module_prefix(name: str, prefixes: tuple[str, ...]) -> bool:
+    """Return whether the dotted `name` is one of `prefixes` or lies below one of them."""
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-def stride_of(size: int, mapped: int) -> int:
-    """Return the power of two nearest to size / mapped: the stride of a map `mapped` wide of an image `size` wide."""
-    ratio = torch.log2(torch.tensor(size / max(mapped, 1), device="cpu"))
+def estimate_stride(size: int, map_size: int) -> int:
+    """Return the stride of a map `map_size` cells wide for an image `size` pixels wide: the nearest power of two."""
+    ratio = torch.log2(torch.tensor(size / max(map_size, 1), device="cpu"))
     return 2 ** int(ratio.round())
 
 
-def only_stride(name: str, stride: int | None, native: int) -> None:
-    """Raise UsageError when a stride other than the network's only one is asked for."""
-    if stride not in (None, native):
-        raise UsageError(f"--stride {stride}: {name} has stride {native} only", f"leave it out or give {native}")
+def check_stride(name: str, stride: int | None, native_stride: int) -> None:
+    """Raise UsageError when `stride` is neither None nor the only stride that the network supports."""
+    if stride not in (None, native_stride):
+        raise UsageError(f"--stride {stride}: {name} supports only stride {native_stride}",
+                         f"Omit --stride or use --stride {native_stride}")

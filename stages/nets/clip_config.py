@@ -1,4 +1,4 @@
-"""Which architecture a CLIP has: configs of open_clip, by name or from a JSON file."""
+"""CLIP architectures: open_clip model configs by name, from a JSON file, or inferred from weights."""
 
 from __future__ import annotations
 
@@ -12,107 +12,117 @@ from typing import Any
 from torch import Tensor
 
 from stages.errors import BadData, MissingInput, UsageError
-from stages.nets.fetch import QUICK
+from stages.nets.pretrained import QUICKGELU_SUFFIX
 
-# Numbers that OpenAI's archives hold among the weights, and that no other CLIP has.
-OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
+# Numbers that only OpenAI's released files hold among the weights.
+OPENAI_EXTRA_KEYS = ("input_resolution", "context_length", "vocab_size")
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+SEE_CONFIGS_REMEDY = "Compare the file with the model configs of open_clip"
 
 
-def existing(file: str) -> Path:
-    """Return the path of a file. Raises MissingInput."""
+def require_file(file: str) -> Path:
+    """Return the path of an existing file. Raises MissingInput for another."""
     if not Path(file).is_file():
-        raise MissingInput("is a folder, a file is needed" if Path(file).is_dir() else "no such file",
-                           "check the path", where=file)
+        raise MissingInput("this is a folder, not a file" if Path(file).is_dir() else "the file does not exist",
+                           "Check the path given to --clip or --weights", where=file)
     return Path(file)
 
 
-def config_by_name(name: str) -> dict[str, Any]:
-    """Return the config that open_clip has by this name. Raises UsageError with close names."""
+def load_config_by_name(name: str) -> dict[str, Any]:
+    """Return the open_clip model config of this name. Raises UsageError that suggests similar names."""
     import open_clip
 
-    found = open_clip.get_model_config(name)
-    if found is None:
-        close = difflib.get_close_matches(name, open_clip.list_models(), n=4, cutoff=0.4)
-        raise UsageError(f"--clip {name}: no such model", f"did you mean {', '.join(close)}?" if close else
-                         "give a name of open_clip, a CONFIG.json or an OpenAI .pt file")
-    return found
+    config = open_clip.get_model_config(name)
+    if config is None:
+        similar_names = difflib.get_close_matches(name, open_clip.list_models(), n=4, cutoff=0.4)
+        raise UsageError(f"--clip {name}: open_clip has no model of this name",
+                         f"Use a similar name such as {', '.join(similar_names)}" if similar_names else
+                         "Use the name of an open_clip model, a CONFIG.json or an OpenAI .pt file")
+    return config
 
 
-def config_from_json(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the config in a file, and that of its input where the file has one. Raises MissingInput, BadData."""
+def load_config_from_json(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the model config in a JSON file, and the config of its input, which is {} when the file has none.
+
+    Raises MissingInput, and BadData for a file that is not a valid model config.
+    """
     try:
-        told = json.loads(existing(str(file)).read_text(encoding="utf-8-sig"))
+        content = json.loads(require_file(str(file)).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise BadData(f"is no JSON ({error})", where=str(file)) from None
-    architecture = told.get("model_cfg", told) if isinstance(told, dict) else {}
+        raise BadData(f"the file is not valid JSON ({error})", SEE_CONFIGS_REMEDY, where=str(file)) from None
+    architecture = content.get("model_cfg", content) if isinstance(content, dict) else {}
     if not isinstance(architecture, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(architecture):
-        raise BadData("is no model config: embed_dim, vision_cfg and text_cfg are needed",
-                      "see the model configs of open_clip", where=str(file))
-    preprocess = told.get("preprocess_cfg", {})
+        raise BadData("the file is not a model config: it needs embed_dim, vision_cfg and text_cfg",
+                      SEE_CONFIGS_REMEDY, where=str(file))
+    preprocess = content.get("preprocess_cfg", {})
     parts = {**architecture, "preprocess_cfg": preprocess}
-    wrong = [name for name in ("vision_cfg", "text_cfg", "preprocess_cfg") if not isinstance(parts[name], dict)]
-    if not wrong:
-        wrong = [name for name in ("mean", "std") if not _of_channels(preprocess.get(name, OPENAI_STD), name)]
-        wrong += _wrong_sizes(architecture["vision_cfg"])
-    if wrong:
-        raise BadData(f"is no model config: its {wrong[0]} makes no sense", "see the model configs of open_clip",
+    invalid = [name for name in ("vision_cfg", "text_cfg", "preprocess_cfg") if not isinstance(parts[name], dict)]
+    if not invalid:
+        invalid = [name for name in ("mean", "std")
+                   if not _is_channel_statistic(preprocess.get(name, OPENAI_STD), name)]
+        invalid += _find_invalid_sizes(architecture["vision_cfg"])
+    if invalid:
+        raise BadData(f"the file is not a model config: the value of {invalid[0]} is invalid", SEE_CONFIGS_REMEDY,
                       where=str(file))
     return architecture, preprocess
 
 
-def _of_channels(value: Any, name: str) -> bool:
-    """Say whether this is a mean, or a standard deviation, of three channels."""
-    numbers = isinstance(value, (list, tuple)) and all(type(one) in (int, float) for one in value)
-    return numbers and len(value) == 3 and all(math.isfinite(one) and (one > 0 or name == "mean") for one in value)
+def _is_channel_statistic(value: Any, name: str) -> bool:
+    """Return whether `value` is a valid mean or standard deviation (`name`: "mean" or "std") of three channels."""
+    is_numeric = isinstance(value, (list, tuple)) and all(type(number) in (int, float) for number in value)
+    return is_numeric and len(value) == 3 and all(
+        math.isfinite(number) and (number > 0 or name == "mean") for number in value)
 
 
-def _wrong_sizes(vision: dict[str, Any]) -> list[str]:
-    """Return the settings with which open_clip builds a tower without a block, or with patches that are no squares."""
-    layers, patch = vision.get("layers", 12), vision.get("patch_size", 16)
+def _find_invalid_sizes(vision: dict[str, Any]) -> list[str]:
+    """Return the settings with which open_clip would build a tower without blocks, or with non-square patches."""
+    layers, patch_size = vision.get("layers", 12), vision.get("patch_size", 16)
     depths = layers if isinstance(layers, list) else [layers]
-    sides = patch if isinstance(patch, list) else [patch]
-    wrong = ["layers"] if not all(type(one) is int and one > 0 for one in depths) else []
-    if patch is not None and not (all(type(one) is int and one > 0 for one in sides) and len(set(sides)) == 1):
-        wrong.append("patch_size")
-    return wrong
+    sides = patch_size if isinstance(patch_size, list) else [patch_size]
+    invalid = ["layers"] if not all(type(depth) is int and depth > 0 for depth in depths) else []
+    if patch_size is not None and not (
+            all(type(side) is int and side > 0 for side in sides) and len(set(sides)) == 1):
+        invalid.append("patch_size")
+    return invalid
 
 
-def is_openais(state: Mapping[str, Tensor]) -> bool:
-    """Say whether weights come from OpenAI's release: then the GELU is the quick one and heads are 64 channels wide.
+def is_openai_release(state: Mapping[str, Tensor]) -> bool:
+    """Return whether weights are from OpenAI's release, so that the GELU is the quick one and heads have 64 channels.
 
-    A release as TorchScript, and the state dict of one, also holds the numbers `OPENAI_ONLY`.
+    The released TorchScript files, and state dicts saved from them, contain the numbers `OPENAI_EXTRA_KEYS`.
     """
-    return set(OPENAI_ONLY) <= set(state)
+    return set(OPENAI_EXTRA_KEYS) <= set(state)
 
 
-def config_of_openai(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the model config of the CLIP of OpenAI's release, a ViT or a ResNet, that has the weights `state`.
+def infer_openai_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Infer the model config of a CLIP released by OpenAI, with a ViT or a ResNet, from its weights.
 
-    Raises KeyError naming a tensor that is not there.
+    Raises KeyError naming a missing tensor.
     """
-    text = _text_sizes(state)
-    vision = _resnet_sizes(state) if "visual.layer1.0.conv1.weight" in state else _vit_sizes(state)
+    text = _infer_text_sizes(state)
+    is_resnet = "visual.layer1.0.conv1.weight" in state
+    vision = _infer_resnet_sizes(state) if is_resnet else _infer_vit_sizes(state)
     return {"embed_dim": state["text_projection"].shape[1], "quick_gelu": True, "vision_cfg": vision,
             "text_cfg": {**text, "heads": text["width"] // 64}}
 
 
-def _text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def _infer_text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"context_length": len(state["positional_embedding"]), "vocab_size": len(state["token_embedding.weight"]),
             "width": len(state["ln_final.weight"]), "layers": _count_blocks(state, "transformer.resblocks.")}
 
 
-def _vit_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    patch = state["visual.conv1.weight"].shape
-    cells = len(state["visual.positional_embedding"]) - 1
-    return {"image_size": round(cells**0.5) * patch[-1], "width": patch[0], "patch_size": patch[-1],
+def _infer_vit_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    kernel_shape = state["visual.conv1.weight"].shape
+    width, patch_size = kernel_shape[0], kernel_shape[-1]
+    num_patches = len(state["visual.positional_embedding"]) - 1
+    return {"image_size": round(num_patches**0.5) * patch_size, "width": width, "patch_size": patch_size,
             "layers": _count_blocks(state, "visual.transformer.resblocks.")}
 
 
-def _resnet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    cells = len(state["visual.attnpool.positional_embedding"]) - 1
-    return {"image_size": 32 * round(cells**0.5), "width": state["visual.layer1.0.conv1.weight"].shape[0],
+def _infer_resnet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    num_cells = len(state["visual.attnpool.positional_embedding"]) - 1
+    return {"image_size": 32 * round(num_cells**0.5), "width": state["visual.layer1.0.conv1.weight"].shape[0],
             "patch_size": None, "layers": [_count_blocks(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]}
 
 
@@ -120,14 +130,14 @@ def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
 
 
-def names_of_sizes(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the models of open_clip whose sizes the weights of an ordinary CLIP with a ViT fit; none for others."""
+def find_models_by_size(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the open_clip models whose sizes fit these weights of a standard CLIP with a ViT; [] for other weights."""
     import open_clip
 
-    plain = {name.removeprefix("text."): tensor for name, tensor in state.items()}
+    state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
     try:
-        sizes = {"vision_cfg": _vit_sizes(plain), "text_cfg": _text_sizes(plain)}
-        embedding = plain["text_projection"].shape[1]
+        sizes = {"vision_cfg": _infer_vit_sizes(state), "text_cfg": _infer_text_sizes(state)}
+        embed_dim = state["text_projection"].shape[1]
     except (KeyError, IndexError):
         return []
     names = []
@@ -135,29 +145,29 @@ def names_of_sizes(state: Mapping[str, Tensor]) -> list[str]:
         config = open_clip.get_model_config(name)
         if "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]:
             continue
-        values = {part: {**defaults, **config[part]} for part, defaults in _DEFAULTS.items()}
-        if config["embed_dim"] == embedding and all(
+        values = {part: {**defaults, **config[part]} for part, defaults in _OPEN_CLIP_DEFAULTS.items()}
+        if config["embed_dim"] == embed_dim and all(
                 values[part].get(key) == size for part in sizes for key, size in sizes[part].items()):
             names.append(name)
     return names
 
 
-# Of open_clip, where a config leaves them out.
-_DEFAULTS: dict[str, dict[str, Any]] = {
+# The values that open_clip uses when a config omits them.
+_OPEN_CLIP_DEFAULTS: dict[str, dict[str, Any]] = {
     "vision_cfg": {"layers": 12, "width": 768, "patch_size": 16, "image_size": 224},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "layers": 12}}
 
 
-def has_quick_twin(name: str) -> bool:
-    """Say whether open_clip knows a twin of the model with the quick GELU."""
+def has_quickgelu_variant(name: str) -> bool:
+    """Return whether open_clip has a variant of the model with the quick GELU."""
     import open_clip
 
-    return f"{name}{QUICK}" in open_clip.list_models()
+    return f"{name}{QUICKGELU_SUFFIX}" in open_clip.list_models()
 
 
-def or_tags(name: str) -> str:
-    """Return the end of a sentence that names the tags of weights which open_clip knows for a model."""
+def describe_tag_choices(name: str) -> str:
+    """Return the end of a sentence that lists open_clip's tags of weights for a model, or "" when it has none."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name)
-    return f" or one of {', '.join(tags[:6])}" if tags else ""
+    return f" or one of the tags {', '.join(tags[:6])}" if tags else ""

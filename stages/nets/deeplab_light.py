@@ -1,8 +1,8 @@
 """A light DeepLab head for any backbone, small enough to train on a CPU.
 
-After DeepLab-v3+ (Chen et al., 2018): a pyramid of dilated convolutions on the final map and a skip from a
-finer one; its 3x3 convolutions are depthwise separable. Differs in width (128, not 256) and in the rates, which
-suit maps of 8 to 40 cells (pictures of 128 to 321 pixels).
+It follows DeepLab-v3+ (Chen et al., 2018): a pyramid of dilated convolutions on the final map and a skip connection
+from a finer map, with depthwise separable 3x3 convolutions. It differs in its width (128 instead of 256) and in the
+dilation rates, which suit maps of 8 to 40 cells (images of 128 to 321 pixels).
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ SKIP_WIDTH = 32
 RATES = (3, 6, 9)
 
 
-def pointwise(inputs: int, outputs: int) -> nn.Sequential:
-    """Return a 1x1 convolution with BatchNorm and ReLU."""
+def build_pointwise_conv(inputs: int, outputs: int) -> nn.Sequential:
+    """Build a 1x1 convolution with BatchNorm and ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def separable(inputs: int, outputs: int, rate: int) -> nn.Sequential:
-    """Return a depthwise 3x3 convolution dilated by `rate` and a 1x1 one, each with BatchNorm, then ReLU."""
+def build_separable_conv(inputs: int, outputs: int, rate: int) -> nn.Sequential:
+    """Build a depthwise 3x3 convolution dilated by `rate` and a 1x1 convolution, each with BatchNorm, then ReLU."""
     depthwise = nn.Conv2d(inputs, inputs, 3, padding=rate, dilation=rate, groups=inputs, bias=False)
-    return nn.Sequential(depthwise, nn.BatchNorm2d(inputs), *pointwise(inputs, outputs))
+    return nn.Sequential(depthwise, nn.BatchNorm2d(inputs), *build_pointwise_conv(inputs, outputs))
 
 
 class LightAspp(nn.Module):
-    """Parallel 1x1, dilated 3x3 and image-level branches, joined to 128 channels."""
+    """Atrous spatial pyramid pooling: parallel 1x1, dilated 3x3 and image-level branches, joined to 128 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.reduce = pointwise(channels, WIDTH)
-        self.branches = nn.ModuleList(separable(WIDTH, WIDTH, rate) for rate in RATES)
-        # Without BatchNorm: one value per channel and image has no variance in a batch of one.
+        self.reduce = build_pointwise_conv(channels, WIDTH)
+        self.branches = nn.ModuleList(build_separable_conv(WIDTH, WIDTH, rate) for rate in RATES)
+        # No BatchNorm here: with one value per channel and image, a batch of one has no variance.
         self.image = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 1), nn.ReLU())
-        self.join = pointwise((len(RATES) + 2) * WIDTH, WIDTH)
+        self.join = build_pointwise_conv((len(RATES) + 2) * WIDTH, WIDTH)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return maps (B, 128, h, w) of maps (B, D, h, w)."""
+        """Return maps (B, 128, h, w) for input maps (B, D, h, w)."""
         maps = self.reduce(maps)
-        whole = self.image(maps.mean((2, 3), keepdim=True)).expand_as(maps)
-        return self.join(torch.cat([maps, *(branch(maps) for branch in self.branches), whole], 1))
+        image_level = self.image(maps.mean((2, 3), keepdim=True)).expand_as(maps)
+        return self.join(torch.cat([maps, *(branch(maps) for branch in self.branches), image_level], 1))
 
 
 class LightDecoder(nn.Module):
-    """The pyramid, the skip and the classifier."""
+    """The pyramid, the skip connection and the per-cell classifier."""
 
     def __init__(self, channels: int, skip_channels: int | None, n_outputs: int) -> None:
         super().__init__()
         self.aspp = LightAspp(channels)
-        self.skip = pointwise(skip_channels, SKIP_WIDTH) if skip_channels else None
-        joined = WIDTH + (SKIP_WIDTH if skip_channels else 0)
-        self.fuse = separable(joined, WIDTH, 1)
+        self.skip = build_pointwise_conv(skip_channels, SKIP_WIDTH) if skip_channels else None
+        num_channels = WIDTH + (SKIP_WIDTH if skip_channels else 0)
+        self.fuse = build_separable_conv(num_channels, WIDTH, 1)
         self.dropout = nn.Dropout2d(0.1)
         self.classify = nn.Conv2d(WIDTH, n_outputs, 1)
         nn.init.normal_(self.classify.weight, 0, 0.01)
         nn.init.zeros_(self.classify.bias)
 
     def forward(self, maps: Tensor, fine: Tensor | None) -> Tensor:
-        """Return logits (B, C+1, h, w) at the size of the fine map, or of `maps` where there is none."""
+        """Return logits (B, C+1, h, w) at the size of the fine map, or of `maps` when there is no fine map."""
         maps = self.aspp(maps)
         if self.skip is not None:
             maps = interpolate(maps, size=fine.shape[2:], mode="bilinear", align_corners=False)
@@ -73,10 +73,10 @@ class LightDecoder(nn.Module):
 
 
 class DeepLabLight(nn.Module):
-    """A backbone and the light head; logits at the stride of the skip's map.
+    """A backbone and the light head; logits have the stride of the map that the skip connection uses.
 
-    The skip comes from the finest map at stride 8 or more that is finer than the final one; else from the
-    nearest finer map; networks with one map only (ViT) have no skip.
+    This is the finest map at stride 8 or more that is finer than the final map, or else the next finer map. Networks
+    with a single map (ViT) have no skip connection.
     """
 
     task = "segmentation"
@@ -87,7 +87,7 @@ class DeepLabLight(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.n_outputs = n_outputs
-        self.skip_level = skip_level(backbone.level_strides)
+        self.skip_level = find_skip_level(backbone.level_strides)
         skip_channels = None if self.skip_level is None else backbone.level_channels[self.skip_level]
         self.decoder = LightDecoder(backbone.channels, skip_channels, n_outputs)
         self.mean, self.std = backbone.mean, backbone.std
@@ -98,11 +98,11 @@ class DeepLabLight(nn.Module):
         """Return logits (B, C+1, h, w) of images (B, 3, H, W)."""
         if self.skip_level is None:
             return self.decoder(self.backbone(images), None)
-        maps = self.backbone.levels(images)
+        maps = self.backbone.forward_levels(images)
         return self.decoder(maps[-1], maps[self.skip_level])
 
-    def training_outputs(self, images: Tensor) -> list[Tensor]:
-        """Return the logits that the loss sums over: the one output."""
+    def forward_training(self, images: Tensor) -> list[Tensor]:
+        """Return the list of logits over which the loss is summed; here it has one entry."""
         return [self(images)]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
@@ -110,10 +110,10 @@ class DeepLabLight(nn.Module):
         return self.decoder.parameters()
 
 
-def skip_level(strides: tuple[int, ...]) -> int | None:
-    """Return the position of the skip's map among maps at `strides` (fine to coarse), or None."""
-    finer = [index for index, stride in enumerate(strides[:-1]) if stride < strides[-1]]
-    wanted = [index for index in finer if strides[index] >= 8]
-    if wanted:
-        return wanted[0]
-    return finer[-1] if finer else None
+def find_skip_level(strides: tuple[int, ...]) -> int | None:
+    """Return the index of the map for the skip connection among maps at `strides`, finest first, or None."""
+    finer_levels = [index for index, stride in enumerate(strides[:-1]) if stride < strides[-1]]
+    preferred_levels = [index for index in finer_levels if strides[index] >= 8]
+    if preferred_levels:
+        return preferred_levels[0]
+    return finer_levels[-1] if finer_levels else None

@@ -1,9 +1,9 @@
-"""Both towers of an ordinary CLIP with all weights frozen, through which gradients flow to what is put in.
+"""Both towers of a standard CLIP with frozen weights, through which gradients flow back to the inputs.
 
-`clip_vision` and `clip_text` encode as fast as can be and keep no gradient; trainings that learn pictures, words or
-prompts in front of a CLIP need this one. Images have any size whose sides are multiples of the patch.
+`clip_vision` and `clip_text` are optimised for speed and keep no gradients. Trainings that learn images, words or
+prompts as inputs of a CLIP use this module. Images may have any size whose sides are multiples of the patch size.
 
-Shapes: B images or texts, N = h w patches, L tokens, D channels of the tower, E of the embedding.
+Shapes: B images or texts, N = h w patches, L tokens, D channels of the tower, E channels of the embedding.
 """
 
 from __future__ import annotations
@@ -15,113 +15,117 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.errors import UsageError
-from stages.nets.clip_vision import is_ordinary, resized_positions
+from stages.nets.clip_vision import is_plain_vit, resize_positions
 
 
 class FrozenClip(nn.Module):
-    """The frozen towers of an open_clip model. Raises UsageError for towers that are not the ordinary transformers."""
+    """The frozen towers of an open_clip model. Raises UsageError unless they are OpenAI's standard transformers."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        if not is_ordinary(model.visual) or model.visual.pool_type != "tok" or not _is_causal(self.text):
-            raise UsageError("training on text takes a CLIP with OpenAI's two towers",
-                             "give --clip a ViT such as ViT-B-16")
+        if not is_plain_vit(model.visual) or model.visual.pool_type != "tok" or not _is_causal(self.text):
+            raise UsageError("training on text needs a CLIP with OpenAI's image and text transformers",
+                             "Use --clip with a ViT such as ViT-B-16")
         self.cell = int(model.visual.patch_size[0])
-        self.channels, self.width = int(model.visual.proj.shape[0]), int(self.text.positional_embedding.shape[1])
-        self.embedding, self.context = int(model.visual.proj.shape[1]), int(self.text.positional_embedding.shape[0])
+        self.channels, self.embed_dim = map(int, model.visual.proj.shape)
+        self.context_length, self.text_width = map(int, self.text.positional_embedding.shape)
 
     @property
     def text(self) -> Any:
-        """The text tower, which in OpenAI's models is the model itself."""
+        """The text tower; in OpenAI's models its layers belong to the model itself."""
         return getattr(self.model, "text", self.model)
 
     def train(self, mode: bool = True) -> FrozenClip:
-        """Stay in evaluation mode, whatever the net around it does."""
+        """Stay in evaluation mode, whatever the mode of the network around it."""
         return super().train(False)
 
-    def trunk(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward_trunk(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the tokens (B, 1 + N, D) before the last block, class token first, and the grid (h, w).
 
-        `images` (B, 3, H, W) are normalised. Position embeddings are resized bicubically (TCL, released code).
+        `images` (B, 3, H, W) are normalised. Position embeddings are resized bicubically, as in TCL's released code.
         """
         visual = self.model.visual
         stem = visual.conv1(images)
         grid = (int(stem.shape[-2]), int(stem.shape[-1]))
-        rows = torch.cat([visual.class_embedding.to(stem.dtype).expand(len(images), 1, -1),
-                          stem.flatten(2).transpose(1, 2)], dim=1)
-        positions = resized_positions(visual.positional_embedding, visual.grid_size, grid, "bicubic")
-        rows = visual.ln_pre(rows + positions.to(rows.dtype))
+        tokens = torch.cat([visual.class_embedding.to(stem.dtype).expand(len(images), 1, -1),
+                            stem.flatten(2).transpose(1, 2)], dim=1)
+        positions = resize_positions(visual.positional_embedding, visual.grid_size, grid, "bicubic")
+        tokens = visual.ln_pre(tokens + positions.to(tokens.dtype))
         for block in visual.transformer.resblocks[:-1]:
-            rows = run_block(block, rows)
-        return rows, grid
+            tokens = run_block(block, tokens)
+        return tokens, grid
 
-    def image_embedding(self, images: Tensor) -> Tensor:
-        """Return the embeddings (B, E) of normalised `images` at the class token, not normalised."""
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Encode normalised `images` at the class token as embeddings (B, E), which are not normalised."""
         visual = self.model.visual
-        rows, _ = self.trunk(images)
-        rows = run_block(visual.transformer.resblocks[-1], rows)
-        return visual.ln_post(rows[:, 0]) @ visual.proj
+        tokens, _ = self.forward_trunk(images)
+        tokens = run_block(visual.transformer.resblocks[-1], tokens)
+        return visual.ln_post(tokens[:, 0]) @ visual.proj
 
-    def dense_embedding(self, rows: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return the patches' embeddings (B, E, h, w) of tokens before the last block, whose attention is cut."""
+    def encode_patches(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Encode patches as embeddings (B, E, h, w), without attention between tokens in the last block.
+
+        `tokens` (B, 1 + N, D) and `grid` are those of `forward_trunk`.
+        """
         visual = self.model.visual
-        rows = run_block(visual.transformer.resblocks[-1], rows, alone=True)
-        return (visual.ln_post(rows[:, 1:]) @ visual.proj).transpose(1, 2).unflatten(-1, grid)
+        tokens = run_block(visual.transformer.resblocks[-1], tokens, self_only=True)
+        return (visual.ln_post(tokens[:, 1:]) @ visual.proj).transpose(1, 2).unflatten(-1, grid)
 
-    def word_embedding(self, tokens: Tensor) -> Tensor:
-        """Return the embeddings (B, L, D) of token ids (B, L), before the positions are added."""
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings (B, L, D) of token ids (B, L), without position embeddings."""
         return self.text.token_embedding(tokens)
 
-    def text_hidden(self, words: Tensor) -> Tensor:
-        """Return the hidden states (B, L, D) behind the last block, before the final norm, of word embeddings."""
+    def run_text_blocks(self, words: Tensor) -> Tensor:
+        """Return the hidden states (B, L, D) of word embeddings after the last block, before the final norm."""
         length = words.shape[1]
-        rows = words + self.text.positional_embedding[:length]
-        mask = self.text.attn_mask[:length, :length].to(rows.dtype)
+        hidden = words + self.text.positional_embedding[:length]
+        mask = self.text.attn_mask[:length, :length].to(hidden.dtype)
         for block in self.text.transformer.resblocks:
-            rows = run_block(block, rows, mask)
-        return rows
+            hidden = run_block(block, hidden, mask)
+        return hidden
 
-    def text_embedding(self, words: Tensor, ends: Tensor) -> Tensor:
-        """Return the embeddings (B, E), not normalised, of word embeddings (B, L, D) whose last is at `ends` (B,).
+    def encode_text(self, words: Tensor, ends: Tensor) -> Tensor:
+        """Encode word embeddings (B, L, D) as text embeddings (B, E), which are not normalised.
 
-        The tower is causal: what stands behind the last end is cut off before, and nothing changes.
+        `ends` (B,) is the index of the last token of each text. Tokens after the last of all ends are cut off first,
+        which changes nothing, since the tower is causal.
         """
-        hidden = self.text_hidden(words[:, :int(ends.max()) + 1])
+        hidden = self.run_text_blocks(words[:, :int(ends.max()) + 1])
         last = hidden[torch.arange(len(hidden), device=hidden.device), ends]
         normed, projection = self.text.ln_final(last), self.text.text_projection
         return projection(normed) if isinstance(projection, nn.Module) else normed @ projection
 
 
 def _is_causal(text: Any) -> bool:
-    wanted = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection",
-              "attn_mask")
-    return (all(getattr(text, name, None) is not None for name in wanted)
+    """Return whether this is the standard causal text tower, with all its parts and without a class token."""
+    parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection", "attn_mask")
+    return (all(getattr(text, name, None) is not None for name in parts)
             and getattr(text, "cls_emb", None) is None and not getattr(text, "use_pad_mask", False))
 
 
-def ends_of(tokens: Tensor) -> Tensor:
-    """Return (B,): the place of the end of each text of token ids (B, L), which has the highest id."""
+def find_text_ends(tokens: Tensor) -> Tensor:
+    """Return the index (B,) of the end-of-text token, which has the highest id, in each text of token ids (B, L)."""
     return tokens.argmax(dim=-1)
 
 
-def run_block(block: Any, rows: Tensor, mask: Tensor | None = None, *, alone: bool = False) -> Tensor:
-    """Return the output (B, L, D) of a residual attention block of open_clip on `rows`.
+def run_block(block: Any, tokens: Tensor, mask: Tensor | None = None, *, self_only: bool = False) -> Tensor:
+    """Return the output (B, L, D) of a residual attention block of open_clip for `tokens` (B, L, D).
 
-    `mask` (L, L) is added to the attention's logits. With `alone` every token attends to itself only, as MaskCLIP
-    (Zhou et al., ECCV 2022) has the last block; the residual path and the MLP stay, as in TCL. A block without an
-    MLP ends behind its attention.
+    `mask` (L, L) is added to the attention logits. With `self_only` every token attends to itself only, as in the last
+    block of MaskCLIP (Zhou et al., ECCV 2022); the residual path and the MLP stay, as in TCL. A block without an MLP
+    ends after its attention.
     """
     attention = block.attn
-    normed = block.ln_1(rows)
-    if alone:
-        width = rows.shape[-1]
+    normed = block.ln_1(tokens)
+    if self_only:
+        width = tokens.shape[-1]
         context = F.linear(normed, attention.in_proj_weight[2 * width:], attention.in_proj_bias[2 * width:])
     else:
-        joined = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
-        query, key, value = (one.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-                             for one in joined.chunk(3, dim=-1))
+        qkv = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+        query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+                             for part in qkv.chunk(3, dim=-1))
         mask = None if mask is None else mask.to(query.dtype)
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
-    rows = rows + block.ls_1(attention.out_proj(context))
-    return rows if block.mlp is None else rows + block.ls_2(block.mlp(block.ln_2(rows)))
+    tokens = tokens + block.ls_1(attention.out_proj(context))
+    return tokens if block.mlp is None else tokens + block.ls_2(block.mlp(block.ln_2(tokens)))

@@ -1,7 +1,7 @@
-"""The image segmenter of TCL: a CLIP's last block, learnt anew, and a gated decoder to a map of stride 4.
+"""The image segmenter of TCL: a trained copy of CLIP's last block, and a gated decoder to a map of stride 4.
 
 Cha et al., "Learning to Generate Text-grounded Mask for Open-world Semantic Segmentation" (TCL, CVPR 2023), section
-3.2; CoDe takes it over. At the start all gates are shut, and the map is MaskCLIP's, doubled to the nearest.
+3.2; CoDe uses it too. At the start all gates are closed, and the map is MaskCLIP's, enlarged by nearest neighbour.
 
 Shapes: B images, N texts, D channels of the tower, E of the embedding, (h, w) patches, (4h, 4w) map.
 """
@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from stages.nets.frozen_clip import FrozenClip, run_block
 
-UPSAMPLINGS = 2
-STRIDE_GAIN = 2**UPSAMPLINGS
+NUM_UPSAMPLINGS = 2
+UPSAMPLING_FACTOR = 2**NUM_UPSAMPLINGS
 _EPSILON = 1e-6
-_SCALE, _SHIFT = 10.0, -2.5
+_INITIAL_SCALE, _INITIAL_SHIFT = 10.0, -2.5
 
 
 class GatedConvolution(nn.Module):
@@ -38,9 +38,9 @@ class GatedConvolution(nn.Module):
 
 
 class ImageSegmenter(nn.Module):
-    """What is learnt on top of a frozen trunk: the last block, the decoder, norm and projection, and the mask's line.
+    """The part trained on top of a frozen trunk: last block, decoder, norm, projection, scale and shift of the masks.
 
-    `convolutions` a doubling: two in TCL, one in CoDe's released code.
+    `convolutions` is the number of gated convolutions per upsampling: two in TCL, one in CoDe's released code.
     """
 
     def __init__(self, clip: FrozenClip, convolutions: int) -> None:
@@ -48,28 +48,29 @@ class ImageSegmenter(nn.Module):
         visual = clip.model.visual
         self.last_block = copy.deepcopy(visual.transformer.resblocks[-1]).requires_grad_(True)
         self.decoder = nn.ModuleList(nn.Sequential(*(GatedConvolution(clip.channels) for _ in range(convolutions)))
-                                     for _ in range(UPSAMPLINGS))
+                                     for _ in range(NUM_UPSAMPLINGS))
         self.norm = copy.deepcopy(visual.ln_post).requires_grad_(True)
         self.projection = nn.Parameter(visual.proj.detach().clone())
-        self.scale, self.shift = nn.Parameter(torch.tensor(_SCALE)), nn.Parameter(torch.tensor(_SHIFT))
+        self.scale = nn.Parameter(torch.tensor(_INITIAL_SCALE))
+        self.shift = nn.Parameter(torch.tensor(_INITIAL_SHIFT))
 
-    def forward(self, rows: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return the dense embedding (B, E, 4h, 4w), not normalised, of tokens (B, 1 + h w, D) of the trunk."""
-        maps = run_block(self.last_block, rows, alone=True)[:, 1:].transpose(1, 2).unflatten(-1, grid)
-        for stage in self.decoder:
-            maps = stage(F.interpolate(maps, scale_factor=2, mode="nearest"))
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return the dense embedding (B, E, 4h, 4w), not normalised, of the trunk's tokens (B, 1 + h w, D)."""
+        maps = run_block(self.last_block, tokens, self_only=True)[:, 1:].transpose(1, 2).unflatten(-1, grid)
+        for convolutions in self.decoder:
+            maps = convolutions(F.interpolate(maps, scale_factor=2, mode="nearest"))
         return (self.norm(maps.permute(0, 2, 3, 1)) @ self.projection).permute(0, 3, 1, 2)
 
     def logits(self, dense: Tensor, texts: Tensor) -> Tensor:
-        """Return the masks' logits (B, N, h, w): w cos(pixel, text) + b, of a dense embedding and texts (N, E)."""
-        return self.scale * similarity(dense, texts) + self.shift
+        """Return the mask logits (B, N, h, w), scale * cos(pixel, text) + shift, for texts (N, E)."""
+        return self.scale * compute_cosine_similarity(dense, texts) + self.shift
 
 
-def similarity(dense: Tensor, texts: Tensor) -> Tensor:
+def compute_cosine_similarity(dense: Tensor, texts: Tensor) -> Tensor:
     """Return the cosine (B, N, h, w) of each pixel of `dense` (B, E, h, w) with each of `texts` (N, E)."""
-    return torch.einsum("behw,ne->bnhw", unit(dense, 1), unit(texts, 1))
+    return torch.einsum("behw,ne->bnhw", scale_to_unit_length(dense, 1), scale_to_unit_length(texts, 1))
 
 
-def unit(vectors: Tensor, dim: int) -> Tensor:
-    """Return the vectors along `dim` at length 1, as TCL does it: shorter than 1e-6 stay shorter."""
+def scale_to_unit_length(vectors: Tensor, dim: int) -> Tensor:
+    """Scale the vectors along `dim` to length 1 as TCL does: those shorter than 1e-6 stay shorter than 1."""
     return F.normalize(vectors, dim=dim, eps=_EPSILON)

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from stages.errors import BadData
 from stages.nets.backbone import Backbone
 
-INNER = 512
+HIDDEN_CHANNELS = 512
 DILATION = 12
 
 
 class LargeFov(nn.Module):
     """A backbone and the LargeFOV head; logits at the backbone's stride.
 
-    Any backbone can have it: the first convolution takes the channels of its final map. The dilation stays 12 cells,
-    which are 96 pixels at the stride 8 of ResNet-38 and twice as many at stride 16. There is no dropout, no
-    normalisation and no 1x1 convolution. Weights start Xavier-uniform with gain 1, biases uniform within
+    It works on any backbone: the first convolution reads the channels of the final map. The dilation is always 12
+    cells, which is 96 pixels at the stride 8 of ResNet-38 and twice as many at stride 16. There is no dropout, no
+    normalisation and no 1x1 convolution. Weights are initialised Xavier-uniform with gain 1, biases uniform within
     1 / sqrt(fan-in), torch's default.
     """
 
@@ -35,15 +35,16 @@ class LargeFov(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.n_outputs = n_outputs
-        self.decoder = nn.Sequential(_convolution(backbone.channels, INNER), nn.ReLU(), _convolution(INNER, n_outputs))
+        self.decoder = nn.Sequential(_build_convolution(backbone.channels, HIDDEN_CHANNELS), nn.ReLU(),
+                                     _build_convolution(HIDDEN_CHANNELS, n_outputs))
         self.mean, self.std, self.stride = backbone.mean, backbone.std, backbone.stride
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C+1, h, w) of images (B, 3, H, W)."""
         return self.decoder(self.backbone(images))
 
-    def training_outputs(self, images: Tensor) -> list[Tensor]:
-        """Return the logits that the loss sums over: the one output."""
+    def forward_training(self, images: Tensor) -> list[Tensor]:
+        """Return the list of logits that the loss sums over; this head has one output."""
         return [self(images)]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
@@ -51,15 +52,15 @@ class LargeFov(nn.Module):
         return self.decoder.parameters()
 
     def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise BadData for the tensors of a net whose head ends in a 1x1 convolution, as earlier versions built it."""
-        last = tensors.get("decoder.2.weight")
-        if last is not None and last.shape[-2:] == (1, 1):
+        """Raise BadData if the head of these tensors ends in a 1x1 convolution, as earlier versions built it."""
+        last_weight = tensors.get("decoder.2.weight")
+        if last_weight is not None and last_weight.shape[-2:] == (1, 1):
             raise BadData("its LargeFOV head ends in a 1x1 convolution: an earlier version of wsss trained it, and the "
                           "published head ends in a 3x3 convolution with dilation 12",
-                          "train it again with wsss train-seg")
+                          "Train it again with `wsss train-seg`")
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+def _build_convolution(inputs: int, outputs: int) -> nn.Conv2d:
     layer = nn.Conv2d(inputs, outputs, 3, padding=DILATION, dilation=DILATION)
     nn.init.xavier_uniform_(layer.weight)
     return layer

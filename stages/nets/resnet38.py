@@ -1,7 +1,7 @@
-"""Wide ResNet-38 (model A1 of Wu, Shen and van den Hengel, Wider or deeper, 2016), as this field uses it.
+"""Wide ResNet-38 (model A1 of Wu, Shen and van den Hengel, Wider or deeper, 2016), as WSSS papers use it.
 
-PSA (Ahn and Kwak, 2018) and its successors take it at stride 8: three stages of stride 2, then dilation 2
-(b5) and 4 (b6, b7). The names of the weights are those of PSA's checkpoints.
+PSA (Ahn and Kwak, 2018) and its successors use it at stride 8: three stages of stride 2, then dilation 2
+(b5) and 4 (b6, b7). The weights have the names of PSA's checkpoints.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from stages.nets.backbone import Backbone, only_stride
+from stages.nets.backbone import Backbone, check_stride
 
-# Of each stage: blocks, input, inner and output channels, stride, dilation of the first block's first
-# convolution, dilation of all others.
-STAGES = {
+# For each stage: number of blocks, input, inner and output channels, stride, dilation of the first block's first
+# convolution, dilation of all other convolutions.
+STAGE_SETTINGS = {
     "b2": (3, 64, 128, 128, 2, 1, 1),
     "b3": (3, 128, 256, 256, 2, 1, 1),
     "b4": (6, 256, 512, 512, 2, 1, 1),
@@ -24,10 +24,11 @@ STAGES = {
 class WideBlock(nn.Module):
     """Pre-activation block of two 3x3 convolutions."""
 
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, first: int, dilation: int) -> None:
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, first_dilation: int,
+                 dilation: int) -> None:
         super().__init__()
         self.bn_branch2a = nn.BatchNorm2d(inputs)
-        self.conv_branch2a = nn.Conv2d(inputs, inner, 3, stride, first, first, bias=False)
+        self.conv_branch2a = nn.Conv2d(inputs, inner, 3, stride, first_dilation, first_dilation, bias=False)
         self.bn_branch2b1 = nn.BatchNorm2d(inner)
         self.conv_branch2b1 = nn.Conv2d(inner, outputs, 3, 1, dilation, dilation, bias=False)
         self.changes_shape = stride != 1 or inputs != outputs
@@ -71,11 +72,11 @@ class ResNet38(Backbone):
     def __init__(self, stride: int | None = None) -> None:
         super().__init__()
         self.name = "wsss:resnet38"
-        only_stride(self.name, stride, 8)
+        check_stride(self.name, stride, 8)
         self.conv1a = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         self.block_prefixes = {"conv1a": ("conv1a",)}
-        for stage, described in STAGES.items():
-            self.block_prefixes[stage] = self._add_stage(stage, *described)
+        for stage, settings in STAGE_SETTINGS.items():
+            self.block_prefixes[stage] = self._add_stage(stage, *settings)
         self.b6 = WideBottleneck(1024, 2048, dilation=4, dropout=0.3)
         self.b7 = WideBottleneck(2048, 4096, dilation=4, dropout=0.5)
         self.bn7 = nn.BatchNorm2d(4096)
@@ -85,51 +86,52 @@ class ResNet38(Backbone):
         self.level_channels, self.level_strides = (256, 4096), (4, 8)
 
     def _add_stage(
-        self, stage: str, count: int, inputs: int, inner: int, outputs: int, stride: int, first: int, dilation: int
+        self, stage: str, num_blocks: int, inputs: int, inner: int, outputs: int, stride: int, first_dilation: int,
+        dilation: int
     ) -> tuple[str, ...]:
-        names = tuple(stage if index == 0 else f"{stage}_{index}" for index in range(count))
-        self.add_module(stage, WideBlock(inputs, inner, outputs, stride, first, dilation))
+        names = tuple(stage if index == 0 else f"{stage}_{index}" for index in range(num_blocks))
+        self.add_module(stage, WideBlock(inputs, inner, outputs, stride, first_dilation, dilation))
         for name in names[1:]:
             self.add_module(name, WideBlock(outputs, inner, outputs, 1, dilation, dilation))
         return names
 
-    def levels(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of images (B, 3, H, W): b3's at stride 4, and the final one at stride 8."""
-        maps, found = self.conv1a(images), []
-        for stage in STAGES:
+    def forward_levels(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of images (B, 3, H, W): that of b3 at stride 4, and the final one at stride 8."""
+        maps, levels = self.conv1a(images), []
+        for stage in STAGE_SETTINGS:
             for name in self.block_prefixes[stage]:
                 maps = self.get_submodule(name)(maps)
             if stage == "b3":
-                found.append(maps)
+                levels.append(maps)
         maps = self.b7(self.b6(maps))
-        return [*found, relu(self.bn7(maps))]
+        return [*levels, relu(self.bn7(maps))]
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
-        """The channels of `stage_maps`."""
+        """The numbers of channels of the maps of `forward_stages`."""
         return 512, 1024, 4096
 
-    def stage_maps(self, images: Tensor) -> list[Tensor]:
-        """Return PSA's conv4, conv5 and conv6, all at stride 8: what goes into b5 and b6, and the final map.
+    def forward_stages(self, images: Tensor) -> list[Tensor]:
+        """Return PSA's conv4, conv5 and conv6, all at stride 8: the inputs of b5 and b6, and the final map.
 
-        The first two as these blocks see them, after their first BatchNorm and ReLU.
+        The inputs are taken after the first BatchNorm and ReLU of these blocks.
         """
-        return self.pyramid(images)[-3:]
+        return self.forward_pyramid(images)[-3:]
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """The channels of `pyramid`."""
+        """The numbers of channels of the maps of `forward_pyramid`."""
         return 128, 256, *self.stage_channels
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of b2 and b3 at strides 2 and 4, and those of `stage_maps`."""
-        maps, found = self.conv1a(images), []
-        for stage in STAGES:
+    def forward_pyramid(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of b2 and b3 at strides 2 and 4, and those of `forward_stages`."""
+        maps, pyramid = self.conv1a(images), []
+        for stage in STAGE_SETTINGS:
             if stage == "b5":
-                found.append(relu(self.b5.bn_branch2a(maps)))
+                pyramid.append(relu(self.b5.bn_branch2a(maps)))
             for name in self.block_prefixes[stage]:
                 maps = self.get_submodule(name)(maps)
             if stage in ("b2", "b3"):
-                found.append(maps)
-        found.append(relu(self.b6.bn_branch2a(maps)))
-        return [*found, relu(self.bn7(self.b7(self.b6(maps))))]
+                pyramid.append(maps)
+        pyramid.append(relu(self.b6.bn_branch2a(maps)))
+        return [*pyramid, relu(self.bn7(self.b7(self.b6(maps))))]

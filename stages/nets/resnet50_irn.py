@@ -1,6 +1,6 @@
 """The ResNet-50 of IRN (Ahn, Cho and Kwak, 2019): torchvision's, with layer4 at stride 1 without dilation.
 
-Stride 16, and BatchNorm with its running statistics also in training. IRN trains layer3 and later only:
+The stride is 16, and BatchNorm uses its running statistics also in training. IRN trains only layer3 and later:
 `freeze("layer2")`.
 """
 
@@ -11,7 +11,7 @@ from stages.nets.torchvision_backbone import TorchvisionBackbone
 
 
 class ResNet50Irn(TorchvisionBackbone):
-    """ResNet-50 as in IRN's classifier; the names of the weights are torchvision's."""
+    """ResNet-50 as in IRN's classifier; the weights have torchvision's names."""
 
     def __init__(self, stride: int | None = None) -> None:
         super().__init__("resnet50", stride=stride or 16, norm_layer=FixedBatchNorm2d)

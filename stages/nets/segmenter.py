@@ -1,4 +1,4 @@
-"""Segmentation networks by name: a backbone and one of the heads."""
+"""Build segmentation networks by name: a backbone and one of the heads."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from stages.nets.deeplab_v2 import DeepLabV2
 from stages.nets.large_fov import LargeFov
 from stages.nets.registry import build_backbone
 
-HEADS: dict[str, type[nn.Module]] = {
+SEGMENTATION_HEADS: dict[str, type[nn.Module]] = {
     "deeplab-light": DeepLabLight,
     "deeplab-v2": DeepLabV2,
     "large-fov": LargeFov,
 }
-# The head that goes with a backbone in the literature; all others get the light one.
-USUAL_HEADS = {"wsss:deeplabv2_resnet101": "deeplab-v2", "wsss:resnet38": "large-fov"}
+# The head that the literature combines with a backbone; all other backbones get deeplab-light.
+DEFAULT_HEADS = {"wsss:deeplabv2_resnet101": "deeplab-v2", "wsss:resnet38": "large-fov"}
 
 
 def build_segmenter(name: str, n_outputs: int, *, head: str = "auto", stride: int | None = None) -> nn.Module:
-    """Return a segmentation network with `n_outputs` (C+1) logits on the backbone `name`.
+    """Build a segmentation network with `n_outputs` (C+1) logits on the backbone `name`.
 
-    It has `stride` (of its logits), `mean`, `std`, `bgr`, `backbone`, `head_parameters()`,
-    `training_outputs(images)`. Callers give RGB normalised with `mean` and `std`, whatever `bgr` says: the
-    network turns the channels itself. Raises UsageError for an unknown name, head or stride.
+    It has `stride` (of its logits), `mean`, `std`, `bgr`, `backbone`, `head_parameters()` and
+    `forward_training(images)`. Inputs are always RGB normalised with `mean` and `std`; a network with `bgr`
+    reorders the channels itself. Raises UsageError for an unknown name, head or stride.
     """
-    if head not in ("auto", *HEADS):
-        raise UsageError(f"--head {head!r} is not known", f"give one of auto, {', '.join(HEADS)}")
+    if head not in ("auto", *SEGMENTATION_HEADS):
+        raise UsageError(f"--head {head!r}: there is no such head", f"Use one of auto, {', '.join(SEGMENTATION_HEADS)}")
     backbone = build_backbone(name, stride=stride)
     if head == "auto":
-        head = USUAL_HEADS.get(backbone.name, "deeplab-light")
-    return HEADS[head](backbone, n_outputs)
+        head = DEFAULT_HEADS.get(backbone.name, "deeplab-light")
+    return SEGMENTATION_HEADS[head](backbone, n_outputs)

@@ -1,17 +1,17 @@
-"""A small residual network that trains from scratch on a CPU, for demonstrations and tests.
+"""A small residual network that trains from scratch on a CPU, for demos and tests.
 
-Basic blocks as in He et al., Deep residual learning (2016), fig. 2; 0.5 M parameters, stride 8.
+It has basic blocks as in He et al., Deep residual learning (2016), fig. 2; 0.5 M parameters, stride 8.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stages.nets.backbone import Backbone, only_stride
+from stages.nets.backbone import Backbone, check_stride
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm, and a shortcut (1x1 where the shape changes)."""
+    """Two 3x3 convolutions with BatchNorm, and a shortcut (a 1x1 convolution if the shape changes)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Tiny(Backbone):
     def __init__(self, stride: int | None = None) -> None:
         super().__init__()
         self.name = "wsss:tiny"
-        only_stride(self.name, stride, 8)
+        check_stride(self.name, stride, 8)
         self.stem = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
         self.layer1 = nn.Sequential(BasicBlock(24, 48, stride=2), BasicBlock(48, 48))
         self.layer2 = nn.Sequential(BasicBlock(48, 96, stride=2), BasicBlock(96, 96))
@@ -51,17 +51,17 @@ class Tiny(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def levels(self, images: Tensor) -> list[Tensor]:
+    def forward_levels(self, images: Tensor) -> list[Tensor]:
         """Return the maps of images (B, 3, H, W) at strides 4 and 8."""
         fine = self.layer1(self.stem(images))
         return [fine, self.layer3(self.layer2(fine))]
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """The channels of `pyramid`."""
+        """The numbers of channels of the maps of `forward_pyramid`."""
         return 24, 48, 96
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
+    def forward_pyramid(self, images: Tensor) -> list[Tensor]:
         """Return the maps of images (B, 3, H, W) at strides 2, 4 and 8."""
         stem = self.stem(images)
         fine = self.layer1(stem)

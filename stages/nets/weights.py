@@ -1,4 +1,4 @@
-"""Weight files of other people: reading them without running code, and fitting them into a network."""
+"""Read weight files of other projects without running code, and import them into a network."""
 
 from __future__ import annotations
 
@@ -13,26 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import BadData, MissingInput
-from stages.nets.fetch import fetch_weights
-from stages.nets.finite import check_weights_finite
-from stages.nets.weight_names import HEADS, bare, is_head, renamed
+from stages.nets.pretrained import fetch_weights
+from stages.nets.weight_checks import check_weights_finite
+from stages.nets.weight_names import HEAD_LAYERS, is_head_key, strip_backbone_prefix, translate_weight_names
 
-__all__ = ["ImportReport", "fetch_weights", "import_weights", "names_a_file", "read_state_dict",
-           "weights_digest"]
+__all__ = [
+    "ImportReport",
+    "compute_weights_digest",
+    "fetch_weights",
+    "import_weights",
+    "is_weights_path",
+    "read_state_dict",
+]
 
-# What trainings save their network under, beside an optimiser and counters; the first that holds tensors is taken.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_DEEPEST = 8
-# What torch.nn.DataParallel and torch.compile put before names; the latter also inside, around a part of a network.
-_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
-_ARCHIVE = b"PK\x03\x04"
-COUNTER = "num_batches_tracked"
-_MOST_LISTED = 4
+# Keys of the network in a training checkpoint, next to optimiser and counters; the first with tensors is used.
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net")
+_MAX_DEPTH = 8
+# Prefixes added by torch.nn.DataParallel and torch.compile; the latter also within names, if it compiled a part only.
+_WRAPPER_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
+_ZIP_MAGIC = b"PK\x03\x04"
+NUM_BATCHES_TRACKED = "num_batches_tracked"
+_MAX_LISTED = 4
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """Names of the tensors that went into the net, that were dropped with a head, renamed, or not used."""
+    """Names of the tensors that were loaded, dropped with a head, loaded under other names, or not used."""
 
     loaded: tuple[str, ...]
     dropped_head: tuple[str, ...]
@@ -41,47 +47,47 @@ class ImportReport:
 
     def __str__(self) -> str:
         line = f"{len(self.loaded)} tensors loaded, {len(self.dropped_head)} of the head dropped"
-        line += _listed(self.dropped_head)
+        line += _format_names(self.dropped_head)
         if self.renamed:
-            line += f", {len(self.renamed)} go by other names here"
-        return f"{line}, {len(self.unused)} not used{_listed(tuple(sorted(self.unused)))}" if self.unused else line
+            line += f", {len(self.renamed)} renamed"
+        return f"{line}, {len(self.unused)} not used{_format_names(self.unused)}" if self.unused else line
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(sorted(names)[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
+def _format_names(names: tuple[str, ...]) -> str:
+    shown = ", ".join(sorted(names)[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
     return f" ({shown})" if names else ""
 
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors by name in a .safetensors, .pth or .pt file, on the CPU.
 
-    Dictionaries below `state_dict`, `model_state_dict`, `model` and `net` are unwrapped, also nested ones, and the
-    prefixes `module.` and `_orig_mod.` removed. Averages beside them (`model_ema`) and optimisers are not read. Pickles
-    are read with `weights_only`: one that would run code is refused. The checksums of a .pth are looked at, which
-    `torch.load` does not; a .safetensors of others has none. Raises MissingInput and BadData (one line), the latter
-    also for values that are not finite.
+    Dictionaries under `state_dict`, `model_state_dict`, `model` and `net` are unwrapped, also nested ones, and the
+    prefixes `module.` and `_orig_mod.` removed. Weight averages (`model_ema`) and optimisers are not read. Pickles
+    are read with `weights_only`, which rejects those that would run code. The checksums of a .pth are verified, which
+    `torch.load` does not do; a .safetensors of another project has none. Raises MissingInput, and BadData, also for
+    values that are not finite.
     """
     file = Path(path)
     if not file.is_file():
-        raise MissingInput("no such file", "give the path of a .safetensors, .pth or .pt file", where=str(path))
+        raise MissingInput("no such file", "Give the path of a .safetensors, .pth or .pt file", where=str(path))
     if file.suffix == ".safetensors":
         state = _read_safetensors(file)
     else:
-        state = _tensors(_read_pickle(file), file)
-    state = _without_prefixes(state, file)
+        state = _extract_tensors(_read_pickle(file), file)
+    state = _strip_wrapper_prefixes(state, file)
     check_weights_finite(state, str(file))
     return state
 
 
-def _without_prefixes(state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    plain: dict[str, Tensor] = {}
+def _strip_wrapper_prefixes(state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    stripped: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        bare_name = _PREFIXES.sub("", name)
-        if bare_name in plain:
+        bare_name = _WRAPPER_PREFIXES.sub("", name)
+        if bare_name in stripped:
             raise BadData(f"two of its tensors are named {bare_name} without the prefixes module. and _orig_mod.",
-                          "save the state_dict of the network alone", where=str(file))
-        plain[bare_name] = tensor
-    return plain
+                          "Save only the state_dict of the network", where=str(file))
+        stripped[bare_name] = tensor
+    return stripped
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -90,7 +96,8 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except Exception as error:
-        raise BadData(f"no safetensors file ({error})", "fetch or copy it again", where=str(file)) from error
+        raise BadData(f"this is not a safetensors file ({error})", "Download or copy it again",
+                      where=str(file)) from error
 
 
 def _read_pickle(file: Path) -> object:
@@ -98,157 +105,167 @@ def _read_pickle(file: Path) -> object:
     try:
         return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
-        # Of a file that is no pickle at all the unpickler refuses its first letters by their number.
-        refused = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"[Uu]nsupported \w+ ([^\d\s]\S*)", str(error))
-        if refused:
-            what = f"refused, because it holds {refused[1]}, not only tensors"
-            raise BadData(what, "save its state_dict alone, best as .safetensors", where=str(file)) from error
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        told = "" if first.startswith("Weights only load failed") else f" ({first[:120]})"
-        raise BadData(f"no weight file that can be read{told}", "give a .safetensors, or a .pth or .pt of tensors",
-                      where=str(file)) from error
+        # For a file that is no pickle at all the unpickler reports a number (its first byte) instead of a name.
+        unsafe = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"[Uu]nsupported \w+ ([^\d\s]\S*)", str(error))
+        if unsafe:
+            message = f"the file is not read, because it holds {unsafe[1]}, not only tensors"
+            remedy = "Save only the state_dict of the network, preferably as .safetensors"
+            raise BadData(message, remedy, where=str(file)) from error
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = "" if first_line.startswith("Weights only load failed") else f" ({first_line[:120]})"
+        raise BadData(f"this is not a readable weight file{reason}",
+                      "Give a .safetensors file, or a .pth or .pt file of tensors", where=str(file)) from error
 
 
 def _check_records(file: Path) -> None:
-    """Raise BadData for an archive without a readable directory, or with a record that changed since it was written.
+    """Raise BadData for a zip archive without a readable directory, or with a record whose checksum is wrong.
 
-    One in which no record with bytes fits was written without checksums (`torch.serialization.set_crc32_options`).
+    If no record matches its checksum, the file was written without them (`torch.serialization.set_crc32_options`).
     """
-    with file.open("rb") as opened:
-        # What `torch.load` goes by: a pickle without an archive may hold anything in its last bytes.
-        if opened.read(len(_ARCHIVE)) != _ARCHIVE:
+    with file.open("rb") as stream:
+        # As `torch.load` does: the last bytes of a plain pickle may look like the directory of a zip archive.
+        if stream.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
             return
     try:
         with zipfile.ZipFile(file) as archive:
-            fits = {record.filename: _fits(archive, record) for record in archive.infolist()
-                    if record.file_size}
+            is_intact = {record.filename: _has_valid_checksum(archive, record) for record in archive.infolist()
+                         if record.file_size}
     except Exception as error:
-        raise BadData("is damaged: its directory can't be read", "fetch or copy it again", where=str(file)) from error
-    if any(fits.values()) and not all(fits.values()):
-        changed = next(name for name, sound in fits.items() if not sound)
-        what = f"is damaged: the checksum of {changed!r} does not fit"
-        raise BadData(what, "fetch or copy it again", where=str(file))
+        raise BadData("the file is damaged: its zip directory cannot be read", "Download or copy it again",
+                      where=str(file)) from error
+    if any(is_intact.values()) and not all(is_intact.values()):
+        damaged = next(name for name, intact in is_intact.items() if not intact)
+        raise BadData(f"the file is damaged: the checksum of its record {damaged!r} is wrong",
+                      "Download or copy it again", where=str(file))
 
 
-def _fits(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bool:
-    """Return whether a record has the checksum that the directory says; a megabyte of it is in memory at a time."""
+def _has_valid_checksum(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bool:
+    """Return whether a record matches the checksum in the directory; it is read one megabyte at a time."""
     try:
         with archive.open(record) as member:
             while member.read(1 << 20):
                 pass
-    # Of a damaged record the local header, the packing or the numbers may be wrong, and each raises its own.
+    # A damaged local header, compression stream or content each raise an exception of another type.
     except Exception:
         return False
     return True
 
 
-def _tensors(content: object, file: Path) -> dict[str, Tensor]:
-    if tensors := _unwrap(content):
+def _extract_tensors(content: object, file: Path) -> dict[str, Tensor]:
+    if tensors := _unwrap_state_dict(content):
         return tensors
     entries = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else type(content).__name__
     raise BadData(f"it holds no tensors by name (but {entries or 'an empty dictionary'})",
-                  f"save the network's state_dict, by itself or below {', '.join(WRAPPERS)}", where=str(file))
+                  f"Save the network's state_dict, by itself or under one of the keys {', '.join(WRAPPER_KEYS)}",
+                  where=str(file))
 
 
-def _unwrap(content: object, depth: int = 0) -> dict[str, Tensor]:
-    """Return the tensors by name of a dictionary, or of the first wrapper in it that holds any; else an empty one."""
-    # A pickled dictionary may hold itself.
-    if not isinstance(content, dict) or depth > _DEEPEST:
+def _unwrap_state_dict(content: object, depth: int = 0) -> dict[str, Tensor]:
+    """Return the tensors by name of a dictionary, or of the first wrapper key in it that holds any; {} if none do."""
+    # A pickled dictionary may contain itself.
+    if not isinstance(content, dict) or depth > _MAX_DEPTH:
         return {}
-    for wrapper in WRAPPERS:
-        if tensors := _unwrap(content.get(wrapper), depth + 1):
+    for key in WRAPPER_KEYS:
+        if tensors := _unwrap_state_dict(content.get(key), depth + 1):
             return tensors
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
-def names_a_file(weights: str) -> bool:
-    """Say whether `--weights` means a file, there or not, rather than a tag."""
+def is_weights_path(weights: str) -> bool:
+    """Return whether `--weights` names a file, existing or not, rather than a tag."""
     return Path(weights).is_file() or "/" in weights or weights.endswith((".pth", ".pt", ".safetensors"))
 
 
-def weights_digest(weights: str | None) -> dict[str, str]:
+def compute_weights_digest(weights: str | None) -> dict[str, str]:
     """Return the `weights` entry of the provenance: a file's sha256, or the tag itself."""
     if not weights:
         return {}
-    place = Path(weights)
-    if not place.is_file():
+    file = Path(weights)
+    if not file.is_file():
         return {"weights": weights}
-    return {"weights": hashlib.sha256(place.read_bytes()).hexdigest()}
+    return {"weights": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def import_weights(
     net: nn.Module, state: dict[str, Tensor], *, head_keys: tuple[str, ...] | None = None, where: str = ""
 ) -> ImportReport:
-    """Put the weights `state` into `net` and tell what was done; the net is left as it was on any error.
+    """Load the weights `state` into `net` and report what was done; on any error the network is unchanged.
 
-    `head_keys` are the net's layers that may stay as they are (default: those that the net itself names):
-    their weights are taken where the shape is the same, dropped and counted otherwise. Everything else must
-    be there in the same shape, after the net's own `adapted(state)` where it has one. Raises BadData naming the first
-    key and both shapes; `where` is the file.
+    `head_keys` are the layers of the network that may keep their fresh weights (default: its own `head_keys`): their
+    weights are loaded if the shapes agree, else dropped and counted. All other weights must be present in the same
+    shape, after the network's own `adapt_state_dict(state)` if it has one. Raises BadData naming the first key that
+    differs and both shapes; `where` is the file.
     """
     heads = getattr(net, "head_keys", ()) if head_keys is None else head_keys
     try:
-        state = net.adapted(state) if hasattr(net, "adapted") else state
+        state = net.adapt_state_dict(state) if hasattr(net, "adapt_state_dict") else state
     except BadData as error:
-        raise BadData(error.what, error.do, where=where) from error
+        raise BadData(error.message, error.remedy, where=where) from error
     target = net.state_dict()
-    ours = {bare(key): key for key in target}
-    weights, original, unused = renamed(state)
-    if repeated := sorted(set(state) - {*original.values(), *unused}):
-        raise BadData(f"{repeated[0]} is there a second time under another name", "save the network's state_dict alone",
-                      where=where)
+    target_keys = {strip_backbone_prefix(key): key for key in target}
+    weights, original_names, unused = translate_weight_names(state)
+    if duplicates := sorted(set(state) - {*original_names.values(), *unused}):
+        raise BadData(f"{duplicates[0]} is present a second time under another name",
+                      "Save only the state_dict of the network", where=where)
     loaded, dropped = {}, []
     for name, tensor in weights.items():
-        key = ours.get(bare(name))
+        bare_name = strip_backbone_prefix(name)
+        key = target_keys.get(bare_name)
         if key is not None and target[key].shape == tensor.shape:
-            _check_numbers(original[name], tensor, target[key], where)
+            _check_dtype(original_names[name], tensor, target[key], where)
             loaded[key] = name
-        elif is_head(bare(name), (*heads, *HEADS)) and (key is None or is_head(bare(key), heads)):
-            dropped.append(original[name])
-        elif key is None and not _belongs(bare(name), ours):
-            unused.append(original[name])
+        elif is_head_key(bare_name, (*heads, *HEAD_LAYERS)) and (key is None or _is_in_head(key, heads)):
+            dropped.append(original_names[name])
+        elif key is None and not _is_in_target_layer(bare_name, target_keys):
+            unused.append(original_names[name])
         else:
-            raise _mismatch(original[name], tensor, None if key is None else target[key], where)
-    dropped += [original[name] for name in _drop_partial_layers(loaded, target, heads)]
+            raise _build_mismatch_error(original_names[name], tensor, None if key is None else target[key], where)
+    dropped += [original_names[name] for name in _drop_partial_layers(loaded, target, heads)]
     _check_complete(target, loaded, heads, where)
     net.load_state_dict({key: weights[name] for key, name in loaded.items()}, strict=False)
-    changed = tuple(key for key, name in loaded.items() if bare(key) != bare(original[name]))
-    return ImportReport(tuple(loaded), tuple(dropped), changed, tuple(unused))
+    renamed = tuple(key for key, name in loaded.items()
+                    if strip_backbone_prefix(key) != strip_backbone_prefix(original_names[name]))
+    return ImportReport(tuple(loaded), tuple(dropped), renamed, tuple(unused))
 
 
-def _check_numbers(name: str, tensor: Tensor, target: Tensor, where: str) -> None:
-    """Raise BadData for whole or complex numbers in the place of real ones: quantised weights, say."""
+def _is_in_head(key: str, heads: tuple[str, ...]) -> bool:
+    return is_head_key(strip_backbone_prefix(key), heads)
+
+
+def _check_dtype(name: str, tensor: Tensor, target: Tensor, where: str) -> None:
+    """Raise BadData for integers or complex numbers in place of floating-point ones, such as quantised weights."""
     if target.is_floating_point() and not tensor.is_floating_point():
         raise BadData(f"{name} holds {str(tensor.dtype).removeprefix('torch.')} numbers where the network has "
-                      "floating-point ones", "give weights that are not quantised", where=where)
+                      "floating-point ones", "Give weights that are not quantised", where=where)
 
 
 def _drop_partial_layers(loaded: dict[str, str], target: dict[str, Tensor], heads: tuple[str, ...]) -> list[str]:
-    """Take the rest of a head's layer out of `loaded` where one of its tensors is not loaded; return the rest's names.
+    """Remove from `loaded` all head layers of which a tensor is missing, and return the names of the removed tensors.
 
-    Half a layer of the file and half a new one are neither of the two.
+    A layer must come from the file as a whole or not at all.
     """
-    layers = {key: bare(key).rpartition(".")[0] for key in target if is_head(bare(key), heads)}
-    missing = {layer for key, layer in layers.items() if key not in loaded and not key.endswith(COUNTER)} - {""}
-    return [loaded.pop(key) for key in list(loaded) if layers.get(key) in missing]
+    layers = {key: strip_backbone_prefix(key).rpartition(".")[0] for key in target if _is_in_head(key, heads)}
+    incomplete = {layer for key, layer in layers.items()
+                  if layer and key not in loaded and not key.endswith(NUM_BATCHES_TRACKED)}
+    return [loaded.pop(key) for key in list(loaded) if layers.get(key) in incomplete]
 
 
-def _belongs(name: str, ours: dict[str, str]) -> bool:
-    """Return whether a key that the net lacks lies in one of its layers: then the file is of another network."""
+def _is_in_target_layer(name: str, target_keys: dict[str, str]) -> bool:
+    """Return whether a key that the network lacks lies in one of its layers: the file is of another network then."""
     layer = name.split(".")[0] + "."
-    return not name.endswith(COUNTER) and any(key.startswith(layer) for key in ours)
+    return not name.endswith(NUM_BATCHES_TRACKED) and any(key.startswith(layer) for key in target_keys)
 
 
 def _check_complete(target: dict[str, Tensor], loaded: dict[str, str], heads: tuple[str, ...], where: str) -> None:
     for key, tensor in target.items():
-        if key not in loaded and not is_head(bare(key), heads) and not key.endswith(COUNTER):
-            raise _mismatch(key, None, tensor, where)
+        if key not in loaded and not _is_in_head(key, heads) and not key.endswith(NUM_BATCHES_TRACKED):
+            raise _build_mismatch_error(key, None, tensor, where)
 
 
-def _mismatch(key: str, found: Tensor | None, wanted: Tensor | None, where: str) -> BadData:
-    there = "not there" if found is None else f"of shape {tuple(found.shape)}"
-    here = "has no such weight" if wanted is None else f"has shape {tuple(wanted.shape)}"
+def _build_mismatch_error(key: str, tensor: Tensor | None, target: Tensor | None, where: str) -> BadData:
+    in_file = "missing in the file" if tensor is None else f"of shape {tuple(tensor.shape)} in the file"
+    in_network = "has no such weight" if target is None else f"has shape {tuple(target.shape)}"
     return BadData(
-        f"weights of another network: {key} is {there}, the network {here}", "give --net and --weights that fit",
-        where=where,
+        f"the weights are of another network: {key} is {in_file}, but the network {in_network}",
+        "Give --weights of the network that --net names, or another --net", where=where,
     )  # fmt: skip

@@ -11,18 +11,18 @@ from stages.settings import setting
 class PromptsConfig:
     """Settings of `prompts`."""
 
-    templates: str = setting("imagenet", "The templates to compare: imagenet (OpenAI's 80), a file with one a line, or "
-                             "one template.", source="CLIP-ES 3.2.1")
-    names: str = setting("auto", "Words for the classes and the background, as for cams clip-es.")
-    background_words: bool = setting(True, "Let the background words compete.")
-    compete: str = setting("present", "Which classes compete: those of the image, or all of the set.",
+    templates: str = setting("imagenet", "Templates to compare: imagenet (OpenAI's 80), a file with one template per "
+                             "line, or a single template.", source="CLIP-ES 3.2.1")
+    names: str = setting("auto", "Words for the classes and the background, as in `wsss cams clip-es`.")
+    background_words: bool = setting(True, "Let the background words compete with the classes.")
+    compete: str = setting("present", "Classes that compete in the softmax: those of the image, or all of the index.",
                            choices=("present", "all"))
-    pooling: str = setting("average", "The embedding: mean of the patches, or the class token.",
+    pooling: str = setting("average", "Image embedding: the mean of the patch tokens, or the class token.",
                            choices=("average", "class"), source="CLIP-ES A")
-    images: str = setting("all", "The images of the sum: every image with a tag, or those with two tags or more.",
+    images: str = setting("all", "Images to use: all with at least one tag, or only those with several tags.",
                           choices=("all", "multi-label"), source="CLIP-ES eq. 5: all, k >= 1")
-    limit: int = setting(0, "Look at so many of these images, evenly over the index; 0: at all.", low=0)
-    precision: str = setting("fp32", "Arithmetic of all blocks but the last, which is fp32.",
+    limit: int = setting(0, "Maximum number of images, taken evenly from the index; 0: all.", low=0)
+    precision: str = setting("fp32", "Floating-point precision of all blocks but the last, which is always fp32.",
                              choices=("fp32", "bf16", "fp16"))
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
-    threads: int = setting(0, "CPU threads; 0: all cores.", low=0)
+    device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
+    threads: int = setting(0, "Number of CPU threads; 0: one per core.", low=0)

@@ -1,4 +1,4 @@
-"""What the `refine` methods do in a worker process."""
+"""Workers of the `refine` methods: each process refines the CAMs of the images of a part."""
 
 from __future__ import annotations
 
@@ -9,64 +9,70 @@ import numpy as np
 import torch
 
 from stages.data.augment import normalise
-from stages.data.source import ImageSource
+from stages.data.image_source import ImageSource
 from stages.errors import BadData, UsageError
 from stages.flow.background import resolve_background
 from stages.flow.finite import check_finite
-from stages.flow.maps import full_size, includes_background, on_cells
+from stages.flow.item_arrays import includes_background, resample_to_cells, resize_to_image
+from stages.flow.map_work import MapWork
 from stages.flow.parts import Part
-from stages.flow.work import MapWork
-from stages.kernels.background import Background, with_background
-from stages.nets.files import load_net
-from stages.nets.folding import fold_batch_norm
+from stages.kernels.background import Background, add_background_scores
+from stages.nets.batch_norm_folding import fold_batch_norm
+from stages.nets.net_files import load_net
 from stages.nets.precision import DTYPES
 from stages.refine import irn, psa
-from stages.refine.config import BACKGROUNDS, CrfConfig
-from stages.refine.crf import refined
-from stages.refine.pamr import refined_maps, stored
-from stages.refine.psa import cells_of, padded
+from stages.refine.config import DEFAULT_BACKGROUNDS, CrfConfig
+from stages.refine.crf import refine_with_crf
+from stages.refine.pamr import encode_maps, refine_with_pamr
+from stages.refine.psa import count_cells, pad_to_cells
 from stages.shards import Item, Shard
 
 
-class _Part:
-    """The maps and images of one part."""
+class _RefinePart:
+    """The CAMs and images of one part."""
 
     root_attrs: Mapping[str, Any]
 
     def __init__(self, source: Shard, images: ImageSource) -> None:
         self.source, self.images, self.classes = source, images, source.classes
 
-    def key(self, item_id: str) -> Any:
-        """Any images make a batch."""
+    def batch_key(self, item_id: str) -> Any:
+        """Return None: images of any size can be batched together."""
 
     def load(self, item_id: str) -> tuple[Item, np.ndarray]:
-        """Return the item's maps and its image. Raises BadData where they don't fit each other."""
-        item, image = self.source.item(item_id), self.images.image(item_id)
+        """Load the item with its CAMs and its image. Raises BadData if their sizes differ."""
+        item, image = self.source.item(item_id), self.images.read_image(item_id)
         size = (item.attrs["height"], item.attrs["width"])
         if image.shape[:2] != size:
-            raise BadData(f"the image is {image.shape[:2]}, its maps are for {size}", "make the maps again",
-                          where=item_id)
+            raise BadData(f"the image is {image.shape[1]} x {image.shape[0]} pixels but its CAMs are for {size[1]} x "
+                          f"{size[0]}", "Re-run `wsss cams` on the current images", where=item_id)
         return item, image
 
 
+def _check_no_background(source: Shard) -> None:
+    """Raise UsageError if the CAMs include a background, which `--background` would add again."""
+    if includes_background(source):
+        raise UsageError("the CAMs already include a background, so --background can't be applied",
+                         "Leave out --background", where=str(source.path))
+
+
 class CrfWorker:
-    """Holds the settings."""
+    """Holds the settings and the background rule."""
 
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
-        self.background, _ = resolve_background(self.config.background or BACKGROUNDS[self.config.preset])
+        self.background, _ = resolve_background(self.config.background or DEFAULT_BACKGROUNDS[self.config.preset])
 
     def open(self, part: Part, source: Shard, index: Shard) -> _CrfPart:
-        """Begin a part; UsageError when a background is given for maps that include one."""
-        if includes_background(source) and self.config.background:
-            raise UsageError(f"{source.path} includes the background, so --background has no meaning",
-                             "leave --background out")
-        competes = includes_background(source) or not source.classes[0]
-        return _CrfPart(source, ImageSource(index, self.work.root), None if competes else self.background,
+        """Open a part. Raises UsageError if `--background` is set but the CAMs already include a background."""
+        if self.config.background:
+            _check_no_background(source)
+        has_direct_scores = includes_background(source) or not source.classes[0]
+        return _CrfPart(source, ImageSource(index, self.work.root), None if has_direct_scores else self.background,
                         self.config)
 
 
-class _CrfPart(_Part):
+class _CrfPart(_RefinePart):
     """A part of `refine crf`."""
 
     def __init__(self, source: Shard, images: ImageSource, background: Background | None, config: CrfConfig) -> None:
@@ -74,29 +80,29 @@ class _CrfPart(_Part):
         self.background, self.config, self.root_attrs = background, config, {"background": "included"}
 
     def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
-        return [self._item(item, image) for _, (item, image) in loaded]
+        """Compute the refined CAMs of a batch of images with equal keys, one item per image."""
+        return [self._build_item(item, image) for _, (item, image) in loaded]
 
-    def _item(self, item: Item, image: np.ndarray) -> Item:
-        rows, class_ids = full_size(item, len(self.classes) - 1)
-        if not len(rows) and self.background is None:
-            raise BadData("has no row to choose from", where=item.id)
-        posteriors, ids = refined(image, rows, class_ids, self.background, self.config)
+    def _build_item(self, item: Item, image: np.ndarray) -> Item:
+        scores, class_ids = resize_to_image(item, len(self.classes) - 1)
+        if not len(scores) and self.background is None:
+            raise BadData("the image has no CAM to choose from", where=item.id)
+        posteriors, ids = refine_with_crf(image, scores, class_ids, self.background, self.config)
         attrs = {"height": image.shape[0], "width": image.shape[1], "covers": np.array(image.shape[:2])}
         return Item(item.id, {"class_ids": ids, "cam": posteriors}, attrs)
 
 
 class _WalkWorker:
-    """Holds a net of affinities on its device, and the settings."""
+    """Holds an affinity network on its device, and the settings."""
 
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
         net, self.description = load_net(work.named["net"])
-        self.device = torch.device(self.config.device if ":" in self.config.device else work.plain["device"])
+        self.device = torch.device(self.config.device if ":" in self.config.device else work.config_dict["device"])
         self.net = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
 
-    def seen(self, compute: Callable[[torch.Tensor], torch.Tensor], views: list[np.ndarray]) -> torch.Tensor:
-        """Return what `compute` makes of normalised images, each (3, H, W), in the precision that is set."""
+    def run_network(self, compute: Callable[[torch.Tensor], torch.Tensor], views: list[np.ndarray]) -> torch.Tensor:
+        """Apply `compute` to a batch of normalised images, each (3, H, W), in the configured precision."""
         images = torch.from_numpy(np.stack(views)).to(self.device, memory_format=torch.channels_last)
         precision = self.config.precision
         with torch.inference_mode(), torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
@@ -104,7 +110,7 @@ class _WalkWorker:
 
 
 class PsaWorker(_WalkWorker):
-    """Makes PSA's walks. Any classes will do: the net knows none."""
+    """Refines by PSA's random walk. The network does not depend on the classes, so these are not checked."""
 
     def __init__(self, work: MapWork) -> None:
         super().__init__(work)
@@ -112,34 +118,34 @@ class PsaWorker(_WalkWorker):
         self.background = None if background == "none" else resolve_background(background)[0]
 
     def open(self, part: Part, source: Shard, index: Shard) -> _PsaPart:
-        """Begin a part."""
+        """Open a part."""
         return _PsaPart(self, source, ImageSource(index, self.work.root))
 
 
 class IrnWorker(_WalkWorker):
-    """Makes IRN's walks. Any classes will do: the net knows none."""
+    """Refines by IRN's random walk. The network does not depend on the classes, so these are not checked."""
 
     def open(self, part: Part, source: Shard, index: Shard) -> _IrnPart:
-        """Begin a part; BadData when the maps include a background."""
+        """Open a part. Raises BadData if the CAMs include a background."""
         if includes_background(source):
-            raise BadData("its maps include a background, which does not walk to boundaries", "give a run of wsss cams",
-                          where=str(source.path))
+            raise BadData("the CAMs include a background, which IRN's random walk does not support",
+                          "Pass a run of `wsss cams` that was not refined with a background", where=str(source.path))
         return _IrnPart(self, source, ImageSource(index, self.work.root))
 
 
-class _WalkPart(_Part):
-    """A part of a method that walks on the grid of its net."""
+class _WalkPart(_RefinePart):
+    """A part of a method whose random walk runs on the grid of its network."""
 
     def __init__(self, worker: _WalkWorker, source: Shard, images: ImageSource, background: str) -> None:
         super().__init__(source, images)
         self.worker, self.config, self.root_attrs = worker, worker.config, {"background": background}
 
-    def normalised(self, image: np.ndarray) -> np.ndarray:
-        """Return an image (3, H, W) as the net wants it."""
+    def normalise_image(self, image: np.ndarray) -> np.ndarray:
+        """Return an image (H, W, 3) as the network's normalised input (3, H, W)."""
         return normalise(image, self.worker.description["mean"], self.worker.description["std"])
 
-    def made(self, item: Item, class_ids: np.ndarray, cam: np.ndarray) -> Item:
-        """Return the item of maps (L, h, w) on the net's grid."""
+    def build_item(self, item: Item, class_ids: np.ndarray, cam: np.ndarray) -> Item:
+        """Build the item of refined CAMs (L, h, w) on the network's grid."""
         attrs = {**{name: item.attrs[name] for name in ("height", "width")},
                  "covers": np.array(cam.shape[1:]) * self.worker.net.stride}
         return Item(item.id, {"class_ids": class_ids, "cam": cam.astype(np.float16)}, attrs)
@@ -149,30 +155,31 @@ class _PsaPart(_WalkPart):
     """A part of `refine psa`."""
 
     def __init__(self, worker: PsaWorker, source: Shard, images: ImageSource) -> None:
-        competes = includes_background(source) or not source.classes[0]
-        self.background = None if competes else worker.background
+        has_direct_scores = includes_background(source) or not source.classes[0]
+        self.background = None if has_direct_scores else worker.background
         included = includes_background(source) or self.background is not None
         super().__init__(worker, source, images, "included" if included else "none")
 
-    def key(self, item_id: str) -> tuple[int, int]:
-        """Images of one padded size make a batch."""
-        return cells_of(self.images.size(item_id), self.worker.net.stride)
+    def batch_key(self, item_id: str) -> tuple[int, int]:
+        """Return the padded size in cells: images of equal padded size can be batched together."""
+        return count_cells(self.images.read_size(item_id), self.worker.net.stride)
 
     def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
+        """Compute the refined CAMs of a batch of images with equal keys, one item per image."""
         cell = self.worker.net.stride
-        views = [padded(self.normalised(image), cell) for _, (_, image) in loaded]
-        features = self.worker.seen(self.worker.net, views)
-        return [self._item(item, one) for (_, (item, _)), one in zip(loaded, features, strict=True)]
+        views = [pad_to_cells(self.normalise_image(image), cell) for _, (_, image) in loaded]
+        features = self.worker.run_network(self.worker.net, views)
+        return [self._build_item(item, image_features)
+                for (_, (item, _)), image_features in zip(loaded, features, strict=True)]
 
-    def _item(self, item: Item, features: torch.Tensor) -> Item:
-        rows, class_ids = full_size(item, len(self.classes) - 1)
+    def _build_item(self, item: Item, features: torch.Tensor) -> Item:
+        scores, class_ids = resize_to_image(item, len(self.classes) - 1)
         if self.background is not None:
             class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
         net, config = self.worker.net, self.config
-        cam = psa.walked(features, rows, self.background, cell=net.stride, radius=net.radius, beta=config.beta,
-                         steps=config.steps)
-        return self.made(item, class_ids, cam)
+        cam = psa.walk_maps(features, scores, self.background, cell=net.stride, radius=net.radius, beta=config.beta,
+                            steps=config.steps)
+        return self.build_item(item, class_ids, cam)
 
 
 class _IrnPart(_WalkPart):
@@ -181,45 +188,46 @@ class _IrnPart(_WalkPart):
     def __init__(self, worker: IrnWorker, source: Shard, images: ImageSource) -> None:
         super().__init__(worker, source, images, "none")
 
-    def key(self, item_id: str) -> tuple[int, int]:
-        """Images of one size make a batch: a mirror image must end where its image does."""
-        return self.images.size(item_id)
+    def batch_key(self, item_id: str) -> tuple[int, int]:
+        """Return the image size: without padding, the mirrored image has the same cells as the image."""
+        return self.images.read_size(item_id)
 
     def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
-        boundaries = self.worker.seen(self._boundaries, [self.normalised(image) for _, (_, image) in loaded])
-        return [self._item(item, one) for (_, (item, _)), one in zip(loaded, boundaries, strict=True)]
+        """Compute the refined CAMs of a batch of images with equal keys, one item per image."""
+        views = [self.normalise_image(image) for _, (_, image) in loaded]
+        boundaries = self.worker.run_network(self._compute_boundaries, views)
+        return [self._build_item(item, boundary) for (_, (item, _)), boundary in zip(loaded, boundaries, strict=True)]
 
-    def _boundaries(self, images: torch.Tensor) -> torch.Tensor:
+    def _compute_boundaries(self, images: torch.Tensor) -> torch.Tensor:
         net = self.worker.net
-        logits = net.boundaries(images).float()
-        return irn.boundary_of(logits, net.boundaries(images.flip(-1)).float() if self.config.flip else logits.flip(-1))
+        logits = net.forward_boundaries(images).float()
+        mirrored = net.forward_boundaries(images.flip(-1)).float() if self.config.flip else logits.flip(-1)
+        return irn.compute_boundary(logits, mirrored)
 
-    def _item(self, item: Item, boundary: torch.Tensor) -> Item:
-        rows, class_ids = on_cells(item, self.worker.net.stride, len(self.classes) - 1)
+    def _build_item(self, item: Item, boundary: torch.Tensor) -> Item:
+        scores, class_ids = resample_to_cells(item, self.worker.net.stride, len(self.classes) - 1)
         config = self.config
-        cam = irn.walked(boundary, rows, radius=config.radius, beta=config.beta, steps=config.steps)
-        return self.made(item, class_ids, cam)
+        cam = irn.walk_maps(boundary, scores, radius=config.radius, beta=config.beta, steps=config.steps)
+        return self.build_item(item, class_ids, cam)
 
 
 class PamrWorker:
-    """Holds the settings, and the device."""
+    """Holds the settings, the device and the background rule."""
 
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
-        self.device = torch.device(self.config.device if ":" in self.config.device else work.plain["device"])
+        self.device = torch.device(self.config.device if ":" in self.config.device else work.config_dict["device"])
         background = self.config.background
         self.background = None if background == "none" else resolve_background(background)[0]
 
     def open(self, part: Part, source: Shard, index: Shard) -> _PamrPart:
-        """Begin a part; UsageError when a background is given for maps that include one."""
-        if includes_background(source) and self.background:
-            raise UsageError(f"{source.path} includes the background, so --background has no meaning",
-                             "leave --background out")
+        """Open a part. Raises UsageError if `--background` is set but the CAMs already include a background."""
+        if self.background:
+            _check_no_background(source)
         return _PamrPart(self, source, ImageSource(index, self.work.root))
 
 
-class _PamrPart(_Part):
+class _PamrPart(_RefinePart):
     """A part of `refine pamr`."""
 
     def __init__(self, worker: PamrWorker, source: Shard, images: ImageSource) -> None:
@@ -230,15 +238,16 @@ class _PamrPart(_Part):
         self.root_attrs = {"background": "included" if included else "none"}
 
     def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
-        """Return the items of a batch."""
-        return [self._item(item, image) for _, (item, image) in loaded]
+        """Compute the refined CAMs of a batch of images with equal keys, one item per image."""
+        return [self._build_item(item, image) for _, (item, image) in loaded]
 
-    def _item(self, item: Item, image: np.ndarray) -> Item:
-        rows, class_ids = full_size(item, len(self.classes) - 1)
+    def _build_item(self, item: Item, image: np.ndarray) -> Item:
+        scores, class_ids = resize_to_image(item, len(self.classes) - 1)
         if self.background is not None:
-            rows = with_background(rows, self.background)
+            scores = add_background_scores(scores, self.background)
             class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
-        cam, covers = refined_maps(torch.from_numpy(image).to(self.worker.device), torch.from_numpy(rows), self.config)
-        check_finite(cam, "refined maps", item.id)  # 8-bit maps could not tell any more
+        image_tensor = torch.from_numpy(image).to(self.worker.device)
+        cam, covers = refine_with_pamr(image_tensor, torch.from_numpy(scores), self.config)
+        check_finite(cam, "refined CAMs", item.id)  # NaN would be lost in 8-bit maps
         attrs = {"height": image.shape[0], "width": image.shape[1], "covers": np.array(covers)}
-        return Item(item.id, {"class_ids": class_ids, "cam": stored(cam, self.config.grid_stride)}, attrs)
+        return Item(item.id, {"class_ids": class_ids, "cam": encode_maps(cam, self.config.grid_stride)}, attrs)

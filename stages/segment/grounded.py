@@ -1,8 +1,8 @@
-"""Masks of a net of `train-text`, window by window, as TCL and CoDe are tested.
+"""Masks of a network of `train-text`, window by window, as in the evaluation of TCL and CoDe.
 
-Cha et al., TCL (CVPR 2023), whose evaluation CoDe takes over (thesis, sections 3.5 and 4.1). In each window the net's
-masks of all words are refined by PAMR at their own stride, which is 4 for patches of 16; after that CLIP's own map has
-a share in them (released code).
+Cha et al., TCL (CVPR 2023), whose evaluation CoDe follows (thesis, sections 3.5 and 4.1). In each window the network's
+masks of all words are refined by PAMR at the stride of the masks, which is 4 for patches of 16; CLIP's own map is mixed
+into them afterwards (released code).
 """
 
 from __future__ import annotations
@@ -13,42 +13,43 @@ import torch
 from torch import Tensor
 
 from stages.kernels.pamr import pamr
-from stages.kernels.windows import Windows
-from stages.nets.text_grounded import TextGrounded, with_knowledge
+from stages.kernels.sliding_windows import SlidingWindows
+from stages.nets.text_grounded import TextGroundedNet, mix_clip_masks
 from stages.segment.config import GroundedConfig
-from stages.segment.dense_text import TextSide, best_words, on_grid, refined_windows, with_threshold
+from stages.segment.dense_text import WordVectors, apply_threshold, refine_windows, resize_to_grid, select_best_words
 
 
 @torch.inference_mode()
-def mask_scores(net: TextGrounded, view: Tensor, picture: Tensor, windows: Windows, text: TextSide,
-                grid: tuple[int, int], config: GroundedConfig, cast: AbstractContextManager) -> Tensor:
-    """Return the scores (C + 1, h, w) in [0, 1] of an image on `grid`: of each class the best mask of its words.
+def score_image_by_masks(net: TextGroundedNet, view: Tensor, image: Tensor, windows: SlidingWindows,
+                         text: WordVectors, grid: tuple[int, int], config: GroundedConfig,
+                         cast: AbstractContextManager) -> Tensor:
+    """Return the scores (C + 1, h, w) in [0, 1] of an image on `grid`: for each class the best mask of its words.
 
-    `view` (3, H', W') is the normalised image that `windows` cut up, `picture` (3, H, W) what PAMR looks at where it
-    refines the mean over windows. `config` has every setting resolved; `cast` is the network's autocast.
+    `view` (3, H', W') is the resized, normalised image that is cut into `windows`; `image` (3, H, W) is used by PAMR if
+    it refines the mean over windows. All settings of `config` must be resolved; `cast` is the network's autocast.
     """
-    parts = windows.cut(view)
-    masks = torch.cat([_masks(net, some, text, config, cast) for some in parts.split(config.batch_size)])
+    crops = windows.crop(view)
+    masks = torch.cat([_compute_masks(net, batch, text, config, cast) for batch in crops.split(config.batch_size)])
     blended = windows.blend(masks, grid)
     if config.pamr and config.blend == "cosines":
-        blended = pamr(on_grid(picture, grid), blended, config.dilations, config.iterations)
-    return with_threshold(best_words(blended, text), text, config)
+        blended = pamr(resize_to_grid(image, grid), blended, config.dilations, config.iterations)
+    return apply_threshold(select_best_words(blended, text), text, config)
 
 
 @torch.inference_mode()
-def embed(net: TextGrounded, cast: AbstractContextManager, windows: Tensor) -> Tensor:
-    """Return the embeddings (B, E, 4h, 4w) that the net has learnt of `windows` (B, 3, H, W), for scores by softmax."""
+def embed_windows(net: TextGroundedNet, cast: AbstractContextManager, windows: Tensor) -> Tensor:
+    """Return the learnt embeddings (B, E, 4h, 4w) of `windows` (B, 3, H, W), for softmax scores."""
     with cast:
-        return net.segmenter(*net.clip.trunk(windows))
+        return net.segmenter(*net.clip.forward_trunk(windows))
 
 
-def _masks(net: TextGrounded, parts: Tensor, text: TextSide, config: GroundedConfig,
-           cast: AbstractContextManager) -> Tensor:
-    """Return the masks (M, Q, h, w) of windows (M, 3, H', W') for the words."""
+def _compute_masks(net: TextGroundedNet, crops: Tensor, text: WordVectors, config: GroundedConfig,
+                   cast: AbstractContextManager) -> Tensor:
+    """Return the masks (M, Q, h, w) of crops (M, 3, H', W') for the words."""
     with cast:
-        dense, own = net.maps(parts)
+        dense, clip_map = net.maps(crops)
     masks = net.masks(dense.float(), text.vectors)
     if config.pamr and config.blend == "scores":
-        masks = refined_windows(masks, parts, config)
-    kept = text.vectors if text.kept is None else text.kept
-    return with_knowledge(masks, own.float(), kept, float(config.knowledge or 0))
+        masks = refine_windows(masks, crops, config)
+    clip_vectors = text.vectors if text.clip_vectors is None else text.clip_vectors
+    return mix_clip_masks(masks, clip_map.float(), clip_vectors, float(config.knowledge or 0))

@@ -1,16 +1,16 @@
-"""MaskCLIP: every patch sees itself alone.
+"""MaskCLIP: every patch attends only to itself.
 
-Zhou et al., "Extract Free Dense Labels from CLIP" (ECCV 2022). The residual path and the MLP of the block
-stay, as in TCL's use of it (Cha et al., CVPR 2023).
+Zhou et al., "Extract Free Dense Labels from CLIP" (ECCV 2022). The residual connection and the MLP of the
+block are kept, as in TCL (Cha et al., CVPR 2023).
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from stages.kernels.dense_tail import Heads
+from stages.kernels.dense_last_block import AttentionHeads
 
 
-def context(heads: Heads) -> Tensor:
+def compute_context(heads: AttentionHeads) -> Tensor:
     """Return the values (B, h, N, d) of the patches: the attention is the identity."""
     return heads.value[:, :, 1:]

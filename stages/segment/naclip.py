@@ -1,4 +1,4 @@
-"""NACLIP: patches attend to those with a like key that lie near.
+"""NACLIP: patches attend to nearby patches with a similar key.
 
 Hajimiri et al., "Pay Attention to Your Neighbours: Training-Free Open-Vocabulary Semantic Segmentation" (WACV 2025).
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.kernels.dense_tail import Heads, neighbourhood
+from stages.kernels.dense_last_block import AttentionHeads, compute_gaussian_bias
 
 
-def context(heads: Heads, deviation: float) -> Tensor:
-    """Return (B, h, N, d): values weighed by softmax(k k^T + omega), omega a Gaussian of the distance in patches.
+def compute_context(heads: AttentionHeads, deviation: float) -> Tensor:
+    """Return the context (B, h, N, d): values weighted by softmax(k k^T + omega).
 
-    The class token is among them and is near to none; a `deviation` of 0 leaves omega out.
+    Omega is a Gaussian of the distance in patches; a `deviation` of 0 leaves it out. The class token is included, with
+    omega 0 to every patch.
     """
-    scores = heads.similarity(heads.key, heads.key)
+    scores = heads.compute_similarity(heads.key, heads.key)
     if deviation:
-        scores = scores + F.pad(neighbourhood(heads.grid, deviation), (1, 0)).to(scores.device)
+        scores = scores + F.pad(compute_gaussian_bias(heads.grid, deviation), (1, 0)).to(scores.device)
     return scores.softmax(dim=-1) @ heads.value

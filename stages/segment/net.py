@@ -1,4 +1,4 @@
-"""Scores of a segmentation network over several scales and the mirrored image, and the mask they make."""
+"""Fused scores of a segmentation network over scales and mirrored images, and the mask that they give."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.kernels.dense_crf import PRESETS, dense_crf, unary_from_scores
+from stages.kernels.dense_crf import CRF_PRESETS, dense_crf, unary_from_scores
 from stages.kernels.finite import infinite_to_nan
-from stages.kernels.resample import upsample, upsampled_bands
+from stages.kernels.resample import upsample, upsample_in_bands
 
-# A class that no pixel gives this much can't win one in ten steps of mean field; leaving it out saves its cost.
-_LEAST_FOR_CRF = 0.05
+# A class that scores less than this everywhere can't win a pixel in ten mean-field steps; leaving it out saves time.
+_MIN_SCORE_FOR_CRF = 0.05
 
 
 @torch.inference_mode()
-def fused_scores(net: torch.nn.Module, views: Sequence[Tensor], grid: tuple[int, int], *, flip: bool, fusion: str,
-                 has_background: bool) -> Tensor:
-    """Return the scores (B, C+1, h, w) float32 in [0, 1] on `grid` (h, w), fused over scales and mirror images.
+def compute_fused_scores(net: torch.nn.Module, views: Sequence[Tensor], grid: tuple[int, int], *, flip: bool,
+                         fusion: str, has_background: bool) -> Tensor:
+    """Return the scores (B, C+1, h, w) float32 in [0, 1] on `grid` (h, w), fused over scales and mirrored images.
 
-    Softmax after the logits are resized to the grid, as the loss compares them. Without a background its
-    channel is left out of the softmax.
+    The logits are resized to the grid before the softmax, as in the loss. Without a background its channel is left out
+    of the softmax.
     """
     total: Tensor | None = None
-    count = 0
+    num_fused = 0
     for view in views:
         for mirrored in (False, True) if flip else (False,):
             logits = infinite_to_nan(net(view.flip(-1) if mirrored else view).float())
@@ -39,25 +39,25 @@ def fused_scores(net: torch.nn.Module, views: Sequence[Tensor], grid: tuple[int,
                 total = scores
             else:
                 total = torch.maximum(total, scores) if fusion == "max" else total + scores
-            count += 1
-    return total if fusion == "max" else total / count
+            num_fused += 1
+    return total if fusion == "max" else total / num_fused
 
 
-def mask_of_scores(scores: np.ndarray, size: tuple[int, int], *, image: np.ndarray | None = None,
-                   crf: str = "") -> tuple[np.ndarray, np.ndarray]:
+def build_mask(scores: np.ndarray, size: tuple[int, int], *, image: np.ndarray | None = None,
+               crf: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Return (mask (H, W), confidence (H, W) uint8 with 255 = 1.0) of scores (C+1, h, w) in [0, 1].
 
-    Upsampled bilinearly to `size`; with `crf` refined on `image` (H, W, 3) by that preset's kernels, over the
-    classes that some pixel gives 0.05 or more.
+    The scores are upsampled bilinearly to `size`. With `crf`, the name of a preset, they are refined by a dense CRF on
+    `image` (H, W, 3), over the classes that score 0.05 or more at some pixel.
     """
     if crf:
         rows = upsample(scores.astype(np.float32), size, size)
-        ids = np.flatnonzero(rows.max(axis=(1, 2)) >= _LEAST_FOR_CRF)
-        rows = dense_crf(image, unary_from_scores(rows[ids]), PRESETS[crf])
-        best, largest = ids[rows.argmax(axis=0)], rows.max(axis=0)
+        ids = np.flatnonzero(rows.max(axis=(1, 2)) >= _MIN_SCORE_FOR_CRF)
+        rows = dense_crf(image, unary_from_scores(rows[ids]), CRF_PRESETS[crf])
+        class_ids, max_scores = ids[rows.argmax(axis=0)], rows.max(axis=0)
     else:
-        best, largest = np.empty(size, np.int64), np.empty(size, np.float32)
-        for place, rows in upsampled_bands(scores, size):
-            best[place], largest[place] = rows.argmax(axis=0), rows.max(axis=0)
-    mask = best.astype(np.uint8 if len(scores) <= 255 else np.uint16)
-    return mask, np.round(largest * 255).clip(0, 255).astype(np.uint8)
+        class_ids, max_scores = np.empty(size, np.int64), np.empty(size, np.float32)
+        for band, rows in upsample_in_bands(scores, size):
+            class_ids[band], max_scores[band] = rows.argmax(axis=0), rows.max(axis=0)
+    mask = class_ids.astype(np.uint8 if len(scores) <= 255 else np.uint16)
+    return mask, np.round(max_scores * 255).clip(0, 255).astype(np.uint8)

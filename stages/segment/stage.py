@@ -1,225 +1,246 @@
-"""`segment`: masks of an index's images, or of image files, by a trained network, or by words."""
+"""`segment`: masks of indexed images or of image files, by a trained network or by words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.data.class_words import PRESETS, SCLIP, ClassWords, class_words, words_alone
-from stages.data.free_words import free_words, other_scripts
+from stages.data.class_vocabulary import (
+    CLIP_ES_PRESETS,
+    SCLIP_PRESETS,
+    ClassWords,
+    load_class_words,
+    load_words_without_index,
+)
+from stages.data.words_option import find_non_latin_words, parse_words_option
 from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device
-from stages.flow.execution import Inputs, Output, Report, Silent, Stop, Summary
-from stages.flow.map_loop import run_map
-from stages.flow.packages import need_pydensecrf
-from stages.flow.pictures import image_files, index_of_files, write_pictures
-from stages.flow.stream import peeked
-from stages.flow.work import MapWork
-from stages.nets.clip import ClipSource, find_clip, in_pieces
-from stages.nets.files import read_net
-from stages.nets.prompts import templates_of
-from stages.nets.proxy import find_proxy
-from stages.nets.text_grounded import TASK as GROUNDED
+from stages.flow.execution import Inputs, Output, Report, SilentReport, Stop, Summary
+from stages.flow.image_inputs import index_image_files, select_image_files, write_overlays
+from stages.flow.map_loop import run_map_stage
+from stages.flow.map_work import MapWork
+from stages.flow.packages import require_pydensecrf
+from stages.flow.path_stream import peek_first_path
+from stages.nets.clip import ClipSource, find_clip, find_fragmented_words
+from stages.nets.net_files import read_net
+from stages.nets.prompt_encoding import load_templates
+from stages.nets.proxy import resolve_proxy_source
+from stages.nets.text_grounded import TEXT_SEGMENTATION_TASK as GROUNDED
 from stages.segment.config import (
     PROTOCOLS,
     SHORT_SIDES,
-    AnyWords,
+    AnyWordsConfig,
     GroundedConfig,
     NetConfig,
     ProxyclipConfig,
     TextConfig,
     WordsConfig,
-    resolved,
+    apply_protocol,
 )
-from stages.settings import as_plain
-from stages.shards import Shard, expand
+from stages.settings import to_json_dict
+from stages.shards import Shard, find_shard_files
 
 
 def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write the masks that a net of `train-seg` gives, and with `--scores` its scores as a `cams` run."""
+    """Write the masks predicted by a network of `train-seg`, and with `--scores` its scores as a `cams` run."""
     if not config.scales:
-        raise UsageError("--scales is empty", "give for example --scales 1")
+        raise UsageError("--scales is empty", "List at least one scale, for example --scales 1")
     if config.crf:
-        need_pydensecrf()
+        require_pydensecrf()
     net = inputs.require("net")
     _, description = read_net(net)
     if description["task"] == GROUNDED:
-        raise BadData(f"is a net for {GROUNDED}", f"run wsss segment {description['architecture']['head']}", where=net)
+        raise BadData(f"the network was trained for {GROUNDED}, not for segmentation",
+                      f"Run `wsss segment {description['architecture']['head']}` instead", where=net)
     if description["task"] != "segmentation":
-        raise BadData(f"is a net for {description['task']}, not for segmentation", "give a net of train-seg",
-                      where=net)
+        raise BadData(f"the network was trained for {description['task']}, not for segmentation",
+                      "Pass a network of `wsss train-seg` with --net", where=net)
     settings = replace(config, device=resolve_device(config.device))
-    paths, files = image_files(inputs.paths)
+    paths, files = select_image_files(inputs.paths)
     trained_on = description["provenance"][-1]["inputs"].get("index", "")
     work = MapWork("segment", "net", "masks", ("index",), "stages.segment.workers:NetWorker", config,
-                   as_plain(settings), named={"net": net},
+                   to_json_dict(settings), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on},
                    root=inputs.root, shard_size=config.shard_size, batch_size=config.batch_size,
                    threads=config.threads)
-    return _segmented(work, replace(inputs, paths=paths), files, tuple(description["classes"]), output, stop, report)
+    return _run_work(work, replace(inputs, paths=paths), files, tuple(description["classes"]), output, stop, report)
 
 
 def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *, stop: Stop,
              report: Report) -> Summary:
-    """Write the masks that a frozen CLIP gives by words alone, and with `--scores` its scores as a `cams` run.
+    """Write the masks that a frozen CLIP predicts from words, and with `--scores` its scores as a `cams` run.
 
     Raises UsageError, MissingInput, BadData, Unavailable.
     """
-    given, config = config, _resolved(config)
+    requested, config = config, _resolve_config(config)
     clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
-    proxy = find_proxy(inputs.named.get("proxy"), inputs.named.get("proxy_weights")) if isinstance(
+    proxy = resolve_proxy_source(inputs.named.get("proxy"), inputs.named.get("proxy_weights")) if isinstance(
         config, ProxyclipConfig) else None
-    paths, files = image_files(inputs.paths)
-    words, paths = _words(config, inputs.named.get("words"), paths, alone=bool(files))
-    config = _with_short_side(config, given, words)
-    for note in (*clip.notes, *words.notes, *_doubts(words, clip)):
-        report.tell(note)
-    plain = {**_plain(config, words), "clip": clip.name}
-    work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:TextWorker", config, plain,
-                   digests={**clip.digests(), **(proxy.digests() if proxy else {})}, root=inputs.root,
+    paths, files = select_image_files(inputs.paths)
+    words, paths = _load_words(config, inputs.named.get("words"), paths, has_files=bool(files))
+    config = _apply_short_side(config, requested, words)
+    for message in (*clip.notes, *words.notes, *_describe_doubtful_words(words, clip)):
+        report.info(message)
+    config_dict = {**_build_config_dict(config, words), "clip": clip.name}
+    work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:TextWorker", config, config_dict,
+                   digests={**clip.compute_digests(), **(proxy.compute_digests() if proxy else {})}, root=inputs.root,
                    shard_size=config.shard_size, threads=config.threads,
                    shared={"clip": clip, "words": words, "proxy": proxy})
-    return _segmented(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
+    return _run_work(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
 
 
 def run_grounded(method: str, config: GroundedConfig, inputs: Inputs, output: Output, *, stop: Stop,
                  report: Report) -> Summary:
-    """Write the masks that a net of `train-text` gives by words, and with `--scores` its scores as a `cams` run.
+    """Write the masks that a network of `train-text` predicts from words, and with `--scores` its scores as `cams`.
 
     Raises UsageError, MissingInput, BadData.
     """
-    given, config = config, _resolved(config)
+    requested, config = config, _resolve_config(config)
     net = inputs.require("net")
     _, description = read_net(net)
-    _check_kind(method, description, net)
-    paths, files = image_files(inputs.paths)
-    words, paths = _words(config, inputs.named.get("words"), paths, alone=bool(files))
-    config = _with_short_side(config, given, words)
+    _check_grounded_net(method, description, net)
+    paths, files = select_image_files(inputs.paths)
+    words, paths = _load_words(config, inputs.named.get("words"), paths, has_files=bool(files))
+    config = _apply_short_side(config, requested, words)
     clip = ClipSource(description["initial_weights"]["name"], description["architecture"]["clip"], None)
-    for note in (*words.notes, *_doubts(words, clip)):
-        report.tell(note)
+    for message in (*words.notes, *_describe_doubtful_words(words, clip)):
+        report.info(message)
     trained_on = description["provenance"][-1]["inputs"].get("index", "")
     work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:GroundedWorker", config,
-                   _plain(config, words), named={"net": net},
+                   _build_config_dict(config, words), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on}, root=inputs.root,
                    shard_size=config.shard_size, threads=config.threads, shared={"words": words})
-    return _segmented(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
+    return _run_work(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
 
 
-def _check_kind(method: str, description: Mapping[str, Any], net: str) -> None:
-    """Raise BadData for a net of another task, or of the other method of `train-text`."""
+def _check_grounded_net(method: str, description: Mapping[str, Any], net: str) -> None:
+    """Raise BadData unless the network was trained by this method of `train-text`."""
     if description["task"] != GROUNDED:
-        raise BadData(f"is a net for {description['task']}, not for {GROUNDED}", f"give a net of train-text {method}",
-                      where=net)
+        raise BadData(f"the network was trained for {description['task']}, not for {GROUNDED}",
+                      f"Pass a network of `wsss train-text {method}` with --net", where=net)
     head = description["architecture"]["head"]
     if head != method:
-        raise BadData(f"is a net of train-text {head}, not of {method}", f"run wsss segment {head}", where=net)
+        raise BadData(f"the network was trained by `wsss train-text {head}`, not by `wsss train-text {method}`",
+                      f"Run `wsss segment {head}` instead", where=net)
 
 
-def _resolved(config: AnyWords) -> AnyWords:
-    """Return the settings with the protocol's. Raises UsageError for windows that leave pixels unseen."""
-    config = resolved(config)
+def _resolve_config(config: AnyWordsConfig) -> AnyWordsConfig:
+    """Fill in the protocol's values. Raises UsageError for windows with gaps between them."""
+    config = apply_protocol(config)
     if not 0 < int(config.stride or 0) <= int(config.window or 0):
-        raise UsageError(f"--stride {config.stride} is above --window {config.window}",
-                         "pixels between the windows would not be seen")
+        raise UsageError(f"--stride {config.stride} is larger than --window {config.window}, which leaves gaps between "
+                         "the windows", f"Use a --stride of at most {config.window}")
     return config
 
 
-def _with_short_side(config: AnyWords, given: WordsConfig, words: ClassWords) -> AnyWords:
-    """Return the settings with the short side that goes with the classes' words, unless one was given."""
-    if given.short_side is not None:
+def _apply_short_side(config: AnyWordsConfig, requested: WordsConfig, words: ClassWords) -> AnyWordsConfig:
+    """Set the short side that goes with the preset of the class words, unless the user chose one."""
+    if requested.short_side is not None:
         return config
     return replace(config, short_side=SHORT_SIDES.get(words.source, config.short_side))
 
 
-def _plain(config: WordsConfig, words: ClassWords) -> dict[str, Any]:
-    """Return what the provenance records of settings and words."""
-    return {**as_plain(config), "device": resolve_device(config.device), "words": words.as_plain(),
-            "template": list(templates_of(config.template))}
+def _build_config_dict(config: WordsConfig, words: ClassWords) -> dict[str, Any]:
+    """Return the settings and words as the provenance records them."""
+    return {**to_json_dict(config), "device": resolve_device(config.device), "words": words.to_json_dict(),
+            "template": list(load_templates(config.template))}
 
 
-def _words(config: WordsConfig, told: str | None, paths: Iterable[str], *,
-           alone: bool) -> tuple[ClassWords, Iterable[str]]:
-    """Return the words of the classes, and the paths again, of which the first was looked at."""
-    if told is not None and config.names != PROTOCOLS[config.protocol].names:
-        raise UsageError(f"--names {config.names} and --words exclude each other", "give one of them")
-    presets = (*SCLIP, *PRESETS) if config.protocol == "sclip" else PRESETS
+def _load_words(config: WordsConfig, words_option: str | None, paths: Iterable[str], *,
+                has_files: bool) -> tuple[ClassWords, Iterable[str]]:
+    """Return the words of the classes, and the paths again, because the first one is read for its classes.
+
+    `has_files` tells that the inputs are image files, which have no classes; then `paths` is empty.
+    """
+    if words_option is not None and config.names != PROTOCOLS[config.protocol].names:
+        raise UsageError(f"--names {config.names} and --words both set the words of the classes", "Use one of them")
+    presets = (*SCLIP_PRESETS, *CLIP_ES_PRESETS) if config.protocol == "sclip" else CLIP_ES_PRESETS
     as_released = getattr(config, "as_released", False)
-    if alone:
-        if told is None and config.names in ("auto", "none"):
-            raise UsageError("image files alone have no classes", 'give --words "cat; dog; grass", or --names '
-                             f"{', '.join(presets)} or a FILE.toml")
-        return free_words(told) if told is not None else words_alone(config.names, as_released=as_released), paths
-    first, paths = peeked(paths)
-    classes = Shard(expand(first)[0], ("index",)).classes if first else ("background",)
-    if first and told is None and len(classes) == 1:
-        raise UsageError(f"{first} has no classes", 'give --words "cat; dog; grass"')
-    if told is not None:
-        return free_words(told, classes), paths
-    return class_words(config.names, classes, as_released=as_released, presets=presets), paths
+    if has_files:
+        if words_option is not None:
+            return parse_words_option(words_option), paths
+        if config.names in ("auto", "none"):
+            raise UsageError("image files have no classes", 'Name them with --words "cat; dog; grass", or choose '
+                             f"--names {', '.join(presets)} or a FILE.toml")
+        return load_words_without_index(config.names, as_released=as_released), paths
+    first, paths = peek_first_path(paths)
+    classes = Shard(find_shard_files(first)[0], ("index",)).classes if first else ("background",)
+    if first and words_option is None and len(classes) == 1:
+        raise UsageError(f"{first} has no classes", 'Name them with --words "cat; dog; grass"')
+    if words_option is not None:
+        return parse_words_option(words_option, classes), paths
+    return load_class_words(config.names, classes, as_released=as_released, presets=presets), paths
 
 
-def _doubts(words: ClassWords, clip: ClipSource) -> list[str]:
-    """Return what is said of words that this CLIP can't be expected to know."""
-    if clip.reads_many_languages:
+def _describe_doubtful_words(words: ClassWords, clip: ClipSource) -> list[str]:
+    """Return warnings for words in a language this CLIP was not trained on, and for words it does not know."""
+    if clip.is_multilingual:
         return []
-    foreign = other_scripts(words)
-    every = [word for several in words.classes for word in several if word not in foreign]
-    broken = in_pieces(clip, every) if words.source not in (*PRESETS, *SCLIP) else []
-    told = []
+    foreign = find_non_latin_words(words)
+    latin = [word for synonyms in words.classes for word in synonyms if word not in foreign]
+    fragmented = find_fragmented_words(clip, latin) if words.source not in (*CLIP_ES_PRESETS, *SCLIP_PRESETS) else []
+    warnings = []
     if foreign:
-        told.append(f"{', '.join(foreign[:5])}: the text tower of {clip.name} was made for English; expect little")
-    if broken:
-        told.append(f"{', '.join(broken[:5])}: no words that the tokenizer knows, it reads them in pieces; check their "
-                    "spelling")
-    return told
+        warnings.append(f"The text tower of {clip.name} was trained on English, so expect poor masks for "
+                        f"{_list_words(foreign)}. Use English words, or a multilingual CLIP.")
+    if fragmented:
+        warnings.append(f"The tokenizer of {clip.name} does not know {_list_words(fragmented)} and splits such words "
+                        "into pieces. Check their spelling.")
+    return warnings
 
 
-def _segmented(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[str, ...], output: Output, stop: Stop,
-               report: Report) -> Summary:
-    """Run the work on shards, or on image files, which then get a picture each."""
+def _list_words(words: Sequence[str], most: int = 5) -> str:
+    """Return the first words in one line, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def _run_work(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[str, ...], output: Output, stop: Stop,
+              report: Report) -> Summary:
+    """Run the work on shards; or on image files, for which it also writes an index and an overlay of each mask."""
     if files:
-        index = index_of_files(files, classes, output)
+        index = index_image_files(files, classes, output)
         if index is None:
-            report.tell(f"would segment {len(files)} image files")
+            report.info(f"Would segment {len(files)} image files.")
             return Summary()
         inputs = replace(inputs, paths=[str(index)])
     scores = inputs.named.get("scores")
     if scores:
-        summary = _with_scores(work, inputs, output, Path(scores), stop, report)
+        summary = _run_with_scores(work, inputs, output, Path(scores), stop, report)
     else:
-        summary = run_map(work, inputs, output, stop=stop, report=report)
+        summary = run_map_stage(work, inputs, output, stop=stop, report=report)
     if files and not output.dry_run:
-        write_pictures(output, "masks", report)
+        write_overlays(output, "masks", report)
     return summary
 
 
-def _with_scores(work: MapWork, inputs: Inputs, output: Output, path: Path, stop: Stop, report: Report) -> Summary:
-    """Write the scores first, then the masks from them: the same masks, one forward pass."""
+def _run_with_scores(work: MapWork, inputs: Inputs, output: Output, path: Path, stop: Stop, report: Report) -> Summary:
+    """Write the scores first and make the masks from them: the same masks as without, in one forward pass."""
     if path.resolve() == output.path.resolve():
-        raise UsageError("--scores and -o name one folder", "give two")
-    written = _Collecting(report)
-    run_map(replace(work, kind="cams"), inputs, replace(output, path=path), stop=stop, report=written)
+        raise UsageError(f"--scores and --output are both {path}", "Choose two different folders")
+    collector = _PathCollector(report)
+    run_map_stage(replace(work, kind="cams"), inputs, replace(output, path=path), stop=stop, report=collector)
     if output.dry_run:
-        # Not all scores need be there; (0, 1) are all parts, of which none is missed.
-        report.tell(f"{output.path} comes of the scores, part by part")
+        # A dry run may find only some of the scores; with task (0, 1) it plans for those and misses no part.
+        report.info(f"Each part of {output.path} will be made from the scores of that part.")
         output = replace(output, task=output.task or (0, 1))
-    if not written.paths:
+    if not collector.paths:
         return Summary()  # a dry run without scores, or a task without a part
-    masks: dict[str, Any] = {"reads": ("cams",), "named": {}, "worker": "stages.segment.workers:ScoredWorker"}
-    return run_map(replace(work, **masks), replace(inputs, paths=map(str, written.paths)), output, stop=stop,
-                   report=report)
+    masks: dict[str, Any] = {"input_kinds": ("cams",), "named": {},
+                             "worker": "stages.segment.workers:StoredScoresWorker"}
+    return run_map_stage(replace(work, **masks), replace(inputs, paths=map(str, collector.paths)), output, stop=stop,
+                         report=report)
 
 
-class _Collecting(Silent):
-    """Passes progress on, and keeps the paths instead of printing them."""
+class _PathCollector(SilentReport):
+    """Passes progress on, but collects the paths of finished shards instead of printing them."""
 
     def __init__(self, report: Report) -> None:
         self.paths: list[Path] = []
-        self.begin, self.advance, self.tell = report.begin, report.advance, report.tell
+        self.start_progress, self.advance, self.info = report.start_progress, report.advance, report.info
 
-    def finished(self, path: Path) -> None:
-        """Keep a finished path."""
+    def print_path(self, path: Path) -> None:
+        """Collect the path of a finished shard."""
         self.paths.append(path)

@@ -1,4 +1,4 @@
-"""What the `segment` methods do in a worker process: masks, or the scores that they are made of."""
+"""Workers of the `segment` methods: they compute masks, or the scores from which masks are made."""
 
 from __future__ import annotations
 
@@ -11,191 +11,197 @@ import torch
 from torch import Tensor
 
 from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
-from stages.data.class_words import ClassWords
-from stages.data.source import ImageSource
-from stages.data.views import corner_views, scaled_views, short_side_image
+from stages.data.class_vocabulary import ClassWords
+from stages.data.image_source import ImageSource
+from stages.data.inference_views import build_corner_aligned_views, build_scaled_views, resize_short_side
 from stages.errors import Unavailable
 from stages.flow.finite import check_finite
-from stages.flow.kept_vectors import KeptVectors
+from stages.flow.map_work import MapWork
 from stages.flow.parts import Part
-from stages.flow.work import MapWork
-from stages.kernels.dense_tail import Attend, dense_embeddings
-from stages.kernels.windows import Windows
+from stages.flow.word_cache import CachedWordVectors
+from stages.kernels.dense_last_block import AttentionFunction, compute_dense_embeddings
+from stages.kernels.sliding_windows import SlidingWindows
 from stages.nets.clip import load_clip
 from stages.nets.clip_vision import VisionTower
-from stages.nets.files import load_net
+from stages.nets.net_files import load_net
 from stages.nets.precision import DTYPES
-from stages.nets.prompts import templates_of, word_features
+from stages.nets.prompt_encoding import encode_words, load_templates
 from stages.nets.proxy import Proxy, load_proxy
 from stages.segment import clearclip, grounded, maskclip, naclip, proxyclip, sclip
 from stages.segment.config import GroundedConfig, ProxyclipConfig, TextConfig, WordsConfig
-from stages.segment.dense_text import Embed, TextSide, grid_of, image_scores
-from stages.segment.net import fused_scores, mask_of_scores
-from stages.shards import Item, Shard, same_classes
+from stages.segment.dense_text import Embed, WordVectors, choose_grid, score_image
+from stages.segment.net import build_mask, compute_fused_scores
+from stages.shards import Item, Shard, check_same_classes
 
 Vectors = tuple[Tensor, Tensor | None]
-# Which attention replaces that of CLIP's last block.
-METHODS: dict[str, Callable[[Any], Attend]] = {
-    "maskclip": lambda config: maskclip.context, "sclip": lambda config: sclip.context,
-    "clearclip": lambda config: clearclip.context,
-    "naclip": lambda config: partial(naclip.context, deviation=config.deviation)}
+# The attention that replaces that of CLIP's last block, by method.
+METHODS: dict[str, Callable[[Any], AttentionFunction]] = {
+    "maskclip": lambda config: maskclip.compute_context, "sclip": lambda config: sclip.compute_context,
+    "clearclip": lambda config: clearclip.compute_context,
+    "naclip": lambda config: partial(naclip.compute_context, deviation=config.deviation)}
 
 
-def _device(work: MapWork) -> torch.device:
-    """Return the device asked for, with its ordinal where one was given."""
-    return torch.device(work.config.device if ":" in work.config.device else work.plain["device"])
+def _select_device(work: MapWork) -> torch.device:
+    """Return the requested device, with its ordinal if there is one."""
+    return torch.device(work.config.device if ":" in work.config.device else work.config_dict["device"])
 
 
-class ScoredWorker:
-    """Makes masks of scores that are there already."""
+class StoredScoresWorker:
+    """Makes masks from stored scores."""
 
     def __init__(self, work: MapWork) -> None:
         self.work = work
 
-    def open(self, part: Part, source: Shard, index: Shard) -> _ScoredPart:
-        """Begin a part."""
-        return _ScoredPart(source, ImageSource(index, self.work.root), source.classes, self.work)
+    def open(self, part: Part, source: Shard, index: Shard) -> _StoredScoresPart:
+        """Open a part."""
+        return _StoredScoresPart(source, ImageSource(index, self.work.root), source.classes, self.work)
 
 
 class NetWorker:
-    """Holds the net on its device."""
+    """Segments images with a network of `train-seg`, which it holds on its device."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.config, self.device = work, work.config, _device(work)
+        self.work, self.config, self.device = work, work.config, _select_device(work)
         net, self.description = load_net(work.named["net"])
         self.net = net.to(self.device, memory_format=torch.channels_last)
 
     def open(self, part: Part, source: Shard, index: Shard) -> _NetPart:
-        """Begin a part; BadData when the net was trained for other classes."""
-        same_classes((str(index.path), index.classes),
-                     (str(self.work.named["net"]), tuple(self.description["classes"])))
+        """Open a part. Raises BadData if the network was trained for other classes."""
+        check_same_classes((str(index.path), index.classes),
+                           (str(self.work.named["net"]), tuple(self.description["classes"])))
         return _NetPart(self, source, ImageSource(index, self.work.root))
 
 
-class _ScoredPart:
-    """A part whose scores are there already."""
+class _StoredScoresPart:
+    """A part whose scores are read from a shard."""
 
     def __init__(self, source: Shard, images: ImageSource, classes: tuple[str, ...], work: MapWork) -> None:
         self.source, self.images, self.classes, self.work, self.config = source, images, classes, work, work.config
         self.crf = getattr(work.config, "crf", "")
-        self.wants_scores = work.kind == "cams"
-        self.root_attrs = {"background": "included"} if self.wants_scores else {}
+        self.should_store_scores = work.kind == "cams"
+        self.root_attrs = {"background": "included"} if self.should_store_scores else {}
 
-    def key(self, item_id: str) -> Any:
-        """Any images make a batch."""
+    def batch_key(self, item_id: str) -> Any:
+        """Return None: images of any size can be batched together."""
 
     def load(self, item_id: str) -> Any:
-        """Return the image, where the CRF needs it, and the scores."""
-        image = self.images.image(item_id) if self.crf else None
+        """Return the image, or None if there is no CRF, and the scores."""
+        image = self.images.read_image(item_id) if self.crf else None
         return image, self.source.item(item_id).datasets["cam"]
 
     def compute(self, loaded: Sequence[tuple[str, Any]]) -> list[Item]:
         """Return the masks of a batch."""
-        return [self.masked(item_id, scores, image) for item_id, (image, scores) in loaded]
+        return [self.build_mask_item(item_id, scores, image) for item_id, (image, scores) in loaded]
 
-    def masked(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
-        """Return the item with the mask of `scores`. Raises BadData for scores that are not finite."""
+    def build_mask_item(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
+        """Return the item with the mask of `scores`. Raises BadData if they are not finite."""
         check_finite(scores, "scores", item_id)
-        mask, confidence = mask_of_scores(scores, self.images.size(item_id), image=image, crf=self.crf)
+        mask, confidence = build_mask(scores, self.images.read_size(item_id), image=image, crf=self.crf)
         return Item(item_id, {"mask": mask, "confidence": confidence})
 
-    def made(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
-        """Return the item: the float16 scores (C + 1, h, w) themselves where these are wanted, else their mask."""
-        if not self.wants_scores:
-            return self.masked(item_id, scores, image)
-        height, width = self.images.size(item_id)
+    def build_item(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
+        """Return the item that this run stores: the float16 scores (C + 1, h, w), or their mask."""
+        if not self.should_store_scores:
+            return self.build_mask_item(item_id, scores, image)
+        height, width = self.images.read_size(item_id)
         return Item(item_id, {"class_ids": np.arange(len(scores), dtype=np.uint16), "cam": scores},
                     {"height": height, "width": width, "covers": np.array((height, width))})
 
 
-class _NetPart(_ScoredPart):
-    """A part to be computed: masks, or the scores themselves."""
+class _NetPart(_StoredScoresPart):
+    """A part whose scores are computed by a network."""
 
     def __init__(self, worker: NetWorker, source: Shard, images: ImageSource) -> None:
         super().__init__(source, images, images.classes, worker.work)
         self.worker = worker
 
-    def key(self, item_id: str) -> tuple[int, int]:
-        """Images of one size make a batch."""
-        return self.images.size(item_id)
+    def batch_key(self, item_id: str) -> tuple[int, int]:
+        """Return the image size: images of equal size are batched together."""
+        return self.images.read_size(item_id)
 
     def load(self, item_id: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the image and its normalised views."""
-        image, described = self.images.image(item_id), self.worker.description
-        resized_views = corner_views if self.config.resize == "corners" else scaled_views
-        return image, resized_views(image, self.config.scales, described["mean"], described["std"])
+        image, description = self.images.read_image(item_id), self.worker.description
+        build_views = build_corner_aligned_views if self.config.resize == "corners" else build_scaled_views
+        return image, build_views(image, self.config.scales, description["mean"], description["std"])
 
     def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray, list[np.ndarray]]]]) -> list[Item]:
         """Return the masks or scores of a batch."""
         device, config = self.worker.device, self.config
-        height, width = self.images.size(loaded[0][0])
+        height, width = self.images.read_size(loaded[0][0])
         grid = (-(-height // config.grid_stride), -(-width // config.grid_stride))
-        views = [torch.from_numpy(np.stack(of_scale)).to(device, memory_format=torch.channels_last)
-                 for of_scale in zip(*(views for _, (_, views) in loaded), strict=True)]
+        views = [torch.from_numpy(np.stack(views_at_scale)).to(device, memory_format=torch.channels_last)
+                 for views_at_scale in zip(*(views for _, (_, views) in loaded), strict=True)]
         with torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
-            scores = fused_scores(self.worker.net, views, grid, flip=config.flip, fusion=config.fusion,
-                                  has_background=bool(self.classes[0]))
-        # Rounded as stored scores are, so that masks with and without --scores are the same.
-        stored = scores.cpu().numpy().astype(np.float16)
-        return [self.made(item_id, one, image) for (item_id, (image, _)), one in zip(loaded, stored, strict=True)]
+            scores = compute_fused_scores(self.worker.net, views, grid, flip=config.flip, fusion=config.fusion,
+                                          has_background=bool(self.classes[0]))
+        # Rounded like stored scores, so that masks with and without --scores are the same.
+        rounded = scores.cpu().numpy().astype(np.float16)
+        return [self.build_item(item_id, item_scores, image)
+                for (item_id, (image, _)), item_scores in zip(loaded, rounded, strict=True)]
 
 
-class WordSides:
-    """The vectors of the words, which are encoded once: with those of the background where there is one."""
+class WordVectorCache:
+    """Encodes the words of the classes once, with and without those of the background, and caches the vectors."""
 
     def __init__(self, words: ClassWords, config: WordsConfig, encode: Callable[[list[str]], Vectors]) -> None:
-        """`encode` gives unit vectors (Q, E) of words, and those for CLIP's own map or None."""
+        """`encode` returns unit vectors (Q, E) of words, and those for CLIP's own map or None."""
         self.words, self._encode = words, encode
-        self._rivals = config.background in ("words", "both")
-        self._known: dict[bool, TextSide] = {}
+        self._background_words_compete = config.background in ("words", "both")
+        self._cached_vectors: dict[bool, WordVectors] = {}
 
-    def __call__(self, background: bool) -> TextSide:
-        """Return the words' vectors, those of the background among them where there is one and they compete."""
-        if background not in self._known:
-            groups = [self.words.background if background and self._rivals else (), *self.words.classes]
-            vectors, kept = self._encode([word for words in groups for word in words])
-            self._known[background] = TextSide(vectors, tuple(map(len, groups)), background, kept)
-        return self._known[background]
+    def __call__(self, has_background: bool) -> WordVectors:
+        """Return the vectors of the words, with the background words if there is a background and they compete."""
+        if has_background not in self._cached_vectors:
+            background_words = self.words.background if has_background and self._background_words_compete else ()
+            groups = [background_words, *self.words.classes]
+            vectors, clip_vectors = self._encode([word for words in groups for word in words])
+            self._cached_vectors[has_background] = WordVectors(vectors, tuple(map(len, groups)), has_background,
+                                                               clip_vectors)
+        return self._cached_vectors[has_background]
 
 
 class TextWorker:
-    """Holds a frozen CLIP with the method's attention, and the vectors of the words."""
+    """Compares images with words by a frozen CLIP with the attention of the method; caches the word vectors."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.device = work, _device(work)
+        self.work, self.device = work, _select_device(work)
         self.config: TextConfig = work.config
         positions = "beside" if self.config.as_released and work.method != "maskclip" else "bicubic"
         self.clip = load_clip(work.shared["clip"], device=self.device, dtype=DTYPES[self.config.precision],
                               positions=positions)
         if not isinstance(self.clip.vision, VisionTower):
-            raise Unavailable(f"the image tower of {work.plain['clip']} is no ordinary ViT, whose last block could be "
-                              "changed", "give --clip a ViT such as ViT-B-16")
-        named = self.config.statistics == "imagenet"
-        self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if named else (self.clip.mean, self.clip.std)
+            raise Unavailable(f"`wsss segment {work.method}` changes the last block of a ViT, and the image tower of "
+                              f"{work.config_dict['clip']} is not an ordinary ViT", "Choose one with --clip, for "
+                              "example --clip ViT-B-16")
+        from_imagenet = self.config.statistics == "imagenet"
+        self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if from_imagenet else (self.clip.mean, self.clip.std)
         self.cell = self.clip.vision.cell
-        self.scores = partial(image_scores, self._embedding(self.clip.vision), config=self.config)
-        templates = templates_of(self.config.template)
-        kept = KeptVectors({**work.shared["clip"].digests(), "templates": templates}, self.device,
-                           lambda word: word_features(self.clip.text, [word], templates)[0])
-        self.text = WordSides(work.shared["words"], self.config, lambda words: (kept(words), None))
+        self.score_image = partial(score_image, self._build_embed(self.clip.vision), config=self.config)
+        templates = load_templates(self.config.template)
+        encode = CachedWordVectors({**work.shared["clip"].compute_digests(), "templates": templates}, self.device,
+                                   lambda word: encode_words(self.clip.text, [word], templates)[0])
+        self.word_vectors = WordVectorCache(work.shared["words"], self.config, lambda words: (encode(words), None))
 
-    def _embedding(self, tower: VisionTower) -> Embed:
+    def _build_embed(self, tower: VisionTower) -> Embed:
+        """Return the function that embeds the patches of windows."""
         config = self.config
         if isinstance(config, ProxyclipConfig):
             proxy = load_proxy(self.work.shared["proxy"], self.device, self.mean, self.std)
-            return partial(by_proxy, tower, proxy, config)
-        return partial(by_itself, tower, METHODS[self.work.method](config), getattr(config, "whole_block", True))
+            return partial(embed_with_proxy, tower, proxy, config)
+        attend = METHODS[self.work.method](config)
+        return partial(embed_with_attention, tower, attend, getattr(config, "whole_block", True))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
-        """Begin a part."""
+        """Open a part."""
         return _TextPart(self, source, ImageSource(index, self.work.root))
 
 
 class GroundedWorker:
-    """Holds a net of `train-text` on its device, and the vectors of the words."""
+    """Compares images with words by a network of `train-text`; caches the word vectors."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.device = work, _device(work)
+        self.work, self.device = work, _select_device(work)
         self.config: GroundedConfig = work.config
         net, _ = load_net(work.named["net"])
         net = net.to(self.device)
@@ -203,65 +209,67 @@ class GroundedWorker:
         precision = self.config.precision
         cast = torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32")
         if self.config.score == "softmax":
-            self.scores = partial(image_scores, partial(grounded.embed, net, cast), config=self.config)
+            embed = partial(grounded.embed_windows, net, cast)
+            self.score_image = partial(score_image, embed, config=self.config)
         else:
-            self.scores = partial(grounded.mask_scores, net, config=self.config, cast=cast)
-        templates = templates_of(self.config.template)
-        kept = KeptVectors({"net": work.digests["net"], "templates": templates}, self.device,
-                           lambda word: torch.cat(net.word_vectors([word], templates), dim=1)[0])
-        self.text = WordSides(work.shared["words"], self.config, lambda words: _halves(kept(words)))
+            self.score_image = partial(grounded.score_image_by_masks, net, config=self.config, cast=cast)
+        templates = load_templates(self.config.template)
+        encode = CachedWordVectors({"net": work.digests["net"], "templates": templates}, self.device,
+                                   lambda word: torch.cat(net.encode_class_words([word], templates), dim=1)[0])
+        self.word_vectors = WordVectorCache(work.shared["words"], self.config,
+                                            lambda words: _split_vectors(encode(words)))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
-        """Begin a part."""
+        """Open a part."""
         return _TextPart(self, source, ImageSource(index, self.work.root))
 
 
-def _halves(vectors: Tensor) -> Vectors:
-    """Return the vectors (Q, E) for the learnt map and those for CLIP's own, of both in one row (Q, 2 E)."""
-    learnt, own = vectors.chunk(2, dim=1)
-    return learnt.contiguous(), own.contiguous()
+def _split_vectors(vectors: Tensor) -> Vectors:
+    """Split rows (Q, 2 E) into the vectors (Q, E) for the learnt map and those for CLIP's own map."""
+    learnt_vectors, clip_vectors = vectors.chunk(2, dim=1)
+    return learnt_vectors.contiguous(), clip_vectors.contiguous()
 
 
-def by_itself(tower: VisionTower, attend: Attend, whole_block: bool, windows: Tensor) -> Tensor:
+def embed_with_attention(tower: VisionTower, attend: AttentionFunction, whole_block: bool, windows: Tensor) -> Tensor:
     """Return the embeddings (B, E, h, w) of the patches of `windows` (B, 3, H, W)."""
-    tokens, grid = tower.trunk(windows)
-    found = dense_embeddings(tower.tail, tokens, grid, attend, whole_block=whole_block)
-    return found.transpose(1, 2).unflatten(-1, grid)
+    tokens, grid = tower.forward_trunk(windows)
+    embeddings = compute_dense_embeddings(tower.tail, tokens, grid, attend, whole_block=whole_block)
+    return embeddings.transpose(1, 2).unflatten(-1, grid)
 
 
-def by_proxy(tower: VisionTower, proxy: Proxy, config: ProxyclipConfig, windows: Tensor) -> Tensor:
-    """Return the embeddings (B, E, h, w) of the proxy's cells of `windows` (B, 3, H, W)."""
-    tokens, grid = tower.trunk(windows)
+def embed_with_proxy(tower: VisionTower, proxy: Proxy, config: ProxyclipConfig, windows: Tensor) -> Tensor:
+    """Return the embeddings (B, E, h, w) of `windows` (B, 3, H, W) on the grid of the proxy's patches."""
+    tokens, grid = tower.forward_trunk(windows)
     features = proxy.features(windows)
-    attend = partial(proxyclip.context, features=features, beta=config.beta, gamma=config.gamma)
-    found = dense_embeddings(tower.tail, tokens, grid, attend, whole_block=False)
-    return found.transpose(1, 2).unflatten(-1, tuple(features.shape[2:]))
+    attend = partial(proxyclip.compute_context, features=features, beta=config.beta, gamma=config.gamma)
+    embeddings = compute_dense_embeddings(tower.tail, tokens, grid, attend, whole_block=False)
+    return embeddings.transpose(1, 2).unflatten(-1, tuple(features.shape[2:]))
 
 
-class _TextPart(_ScoredPart):
-    """A part to be compared with words."""
+class _TextPart(_StoredScoresPart):
+    """A part whose scores come from comparing its images with words."""
 
     def __init__(self, worker: TextWorker | GroundedWorker, source: Shard, images: ImageSource) -> None:
-        super().__init__(source, images, (images.classes[0], *worker.text.words.names), worker.work)
+        super().__init__(source, images, (images.classes[0], *worker.word_vectors.words.names), worker.work)
         self.worker = worker
-        # Here and not at the first image: words that can't be encoded are no fault of an image.
-        self.text = worker.text(bool(self.classes[0]))
+        # Encode the words here, not with the first image: words that can't be encoded must not fail an image.
+        self.text = worker.word_vectors(bool(self.classes[0]))
 
     def load(self, item_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image and its normalised view (3, H', W')."""
-        image = self.images.image(item_id)
+        """Return the image and its resized, normalised view (3, H', W')."""
+        image = self.images.read_image(item_id)
         config, worker = self.worker.config, self.worker
-        resized = short_side_image(image, config.short_side, config.long_side, smooth=config.smooth)
+        resized = resize_short_side(image, config.short_side, config.long_side, smooth=config.smooth)
         return image, normalise(resized, tuple(worker.mean), tuple(worker.std))
 
     def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray, np.ndarray]]]) -> list[Item]:
         """Return the masks or scores of a batch."""
-        return [self._item(item_id, image, view) for item_id, (image, view) in loaded]
+        return [self._build_scored_item(item_id, image, view) for item_id, (image, view) in loaded]
 
-    def _item(self, item_id: str, image: np.ndarray, view: np.ndarray) -> Item:
+    def _build_scored_item(self, item_id: str, image: np.ndarray, view: np.ndarray) -> Item:
         worker, config = self.worker, self.worker.config
-        windows = Windows((view.shape[1], view.shape[2]), config.window, config.stride, worker.cell)
-        picture = torch.from_numpy(image).permute(2, 0, 1).to(worker.device, torch.float32)
-        scores = worker.scores(torch.from_numpy(view).to(worker.device), picture, windows, self.text,
-                               grid_of(image.shape[:2], config.grid_stride))
-        return self.made(item_id, scores.cpu().numpy().astype(np.float16), None)
+        windows = SlidingWindows((view.shape[1], view.shape[2]), config.window, config.stride, worker.cell)
+        colours = torch.from_numpy(image).permute(2, 0, 1).to(worker.device, torch.float32)
+        scores = worker.score_image(torch.from_numpy(view).to(worker.device), colours, windows, self.text,
+                                    choose_grid(image.shape[:2], config.grid_stride))
+        return self.build_item(item_id, scores.cpu().numpy().astype(np.float16), None)

@@ -25,19 +25,19 @@ def run_nltk(archive: str, output: Output, report: Report) -> Summary:
     files = _read(Path(archive))
     there = {name: (folder / name).read_bytes() for name in files if (folder / name).is_file()}
     if there == files:
-        report.tell(f"{folder} is up to date")
-        report.finished(folder)
-        return Summary(up_to_date=1)
+        report.info(f"{folder} is up to date")
+        report.print_path(folder)
+        return Summary(num_up_to_date=1)
     if there and not output.force:
         raise CannotCreate("another tagger is there", "give another -o, or --force to replace it", where=str(folder))
     if output.dry_run:
-        report.tell(f"would write {len(files)} files to {folder}")
+        report.info(f"Would write {len(files)} files to {folder}")
         return Summary()
     make_folder(folder)
     for name, data in files.items():
         replace_file(folder / name, data)
-    report.finished(folder)
-    return Summary(made=1)
+    report.print_path(folder)
+    return Summary(num_written=1)
 
 
 def _data_folder() -> Path:

@@ -1,25 +1,56 @@
-"""The container: what a shard is, how it is written, resumed, read and checked. See FORMAT.md."""
+"""The shard container: writing, resuming, reading, checking and repairing shards. See FORMAT.md."""
 
 from stages.shards.check import check_shard
-from stages.shards.history import joined_history, made_otherwise
-from stages.shards.items import Item, checked_id
-from stages.shards.journal import Journal, part_path
+from stages.shards.history import describe_provenance_differences, merge_provenance
+from stages.shards.items import Item, validate_item_id
+from stages.shards.journal import Journal, unfinished_path
 from stages.shards.reader import Shard
-from stages.shards.repair import Salvage, salvage
+from stages.shards.repair import SalvageResult, salvage_shard
 from stages.shards.request import (
-    differences,
-    joined_digest,
+    combine_digests,
+    describe_differences,
+    extract_request,
+    hash_json,
     provenance_entry,
-    request_of,
-    sha256_of,
 )
-from stages.shards.run import Run, check_name, check_same_run, expand, missing_parts, numbered, same_classes
+from stages.shards.run import (
+    Run,
+    check_same_classes,
+    check_same_run,
+    check_shard_name,
+    describe_missing_parts,
+    find_shard_files,
+    parse_shard_name,
+)
 from stages.shards.schema import KINDS, shard_name
-from stages.shards.writer import Contents, strings, write_shard
+from stages.shards.writer import ShardContents, encode_strings, write_shard
 
 __all__ = [
-    "KINDS", "Contents", "Item", "Journal", "Run", "Salvage", "Shard", "check_name", "check_same_run", "check_shard",
-    "checked_id", "differences", "expand", "joined_digest", "joined_history", "made_otherwise", "missing_parts",
-    "numbered", "part_path", "provenance_entry", "request_of", "salvage", "same_classes", "sha256_of", "shard_name",
-    "strings", "write_shard",
+    "KINDS",
+    "Item",
+    "Journal",
+    "Run",
+    "SalvageResult",
+    "Shard",
+    "ShardContents",
+    "check_same_classes",
+    "check_same_run",
+    "check_shard",
+    "check_shard_name",
+    "combine_digests",
+    "describe_differences",
+    "describe_missing_parts",
+    "describe_provenance_differences",
+    "encode_strings",
+    "extract_request",
+    "find_shard_files",
+    "hash_json",
+    "merge_provenance",
+    "parse_shard_name",
+    "provenance_entry",
+    "salvage_shard",
+    "shard_name",
+    "unfinished_path",
+    "validate_item_id",
+    "write_shard",
 ]

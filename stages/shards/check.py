@@ -1,4 +1,4 @@
-"""Finds whatever is damaged in a shard: every dataset, every attribute, and the digest over all of them."""
+"""Checks a shard for damage: every dataset, every attribute, and the digest over all of them."""
 
 from __future__ import annotations
 
@@ -8,68 +8,71 @@ from functools import partial
 from pathlib import Path
 
 from stages.errors import BadData, MissingInput, Stopped, WsssError
-from stages.shards.digest import digest_of
+from stages.shards.digest import compute_digest
 from stages.shards.items import group_name
-from stages.shards.reader import Shard, answering
+from stages.shards.reader import Shard, translate_read_errors
 from stages.shards.schema import COMMON_ROOT, KINDS
 
+_REMAKE = "Make the shard again"
 
-def check_shard(path: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[WsssError]:
-    """Yield every fault of one shard; a good one yields none.
 
-    Raises Stopped as soon as `stopped` says so, IoFailed where the system won't let it be read: that is no fault of it.
+def check_shard(path: Path, should_stop: Callable[[], bool] = lambda: False) -> Iterator[WsssError]:
+    """Yield every fault of one shard; an intact shard yields none.
+
+    Raises Stopped as soon as `should_stop` returns True, and IoFailed when the system fails to read the file, which
+    is no fault of the shard.
     """
     try:
         shard = Shard(path)
-        yield from _faults(shard, stopped)
+        yield from _find_faults(shard, should_stop)
     except (BadData, MissingInput) as error:
         yield error
 
 
-def _faults(shard: Shard, stopped: Callable[[], bool]) -> Iterator[WsssError]:
+def _find_faults(shard: Shard, should_stop: Callable[[], bool]) -> Iterator[WsssError]:
     kind = KINDS[shard.kind]
-    located = yield from _refusals(partial(shard.root, array.name) for array in (*COMMON_ROOT, *kind.root)
-                                   if array.required)
-    if located:
+    num_errors = yield from _yield_read_errors(partial(shard.read_root, array.name)
+                                               for array in (*COMMON_ROOT, *kind.root) if array.required)
+    if num_errors:
         try:
             _ = shard.ids, shard.errors
         except (BadData, MissingInput):
-            return  # told above, and without them nothing is known of the items
+            return  # already reported above; without ids and errors the items cannot be checked
     if not shard.provenance:
-        yield BadData("its provenance is empty", "make the shard again", where=str(shard.path))
+        yield BadData("its provenance is empty", _REMAKE, where=str(shard.path))
     for item_id in sorted(set(shard.errors) - set(shard.ids)):
-        yield BadData(f"the refused item {item_id} is not among its ids", "make the shard again",
-                      where=str(shard.path))
+        yield BadData(f"the failed item {item_id} is not among its ids", _REMAKE, where=str(shard.path))
     for item_id, count in Counter(shard.ids).items():
         if count > 1:
-            yield BadData(f"the id {item_id} is there {count} times", "make the shard again", where=str(shard.path))
+            yield BadData(f"the id {item_id} appears {count} times", _REMAKE, where=str(shard.path))
     if kind.item:
-        located += yield from _refusals(_until(stopped, (partial(shard.item, item_id) for item_id in shard.ids)))
-        known = {group_name(item_id) for item_id in shard.ids}
-        with answering(shard.path):
-            for name in sorted(set(shard.file["items"]) - known):
-                yield BadData(f"the group items/{name} has no id", "make the shard again", where=str(shard.path))
-    if not located:
-        with answering(shard.path):
-            if digest_of(shard.file) != shard.digest:
-                yield BadData("its contents don't match its digest", "make the shard again",
-                              where=str(shard.path))
+        reads = (partial(shard.item, item_id) for item_id in shard.ids)
+        num_errors += yield from _yield_read_errors(_check_stop_before_each(should_stop, reads))
+        group_names = {group_name(item_id) for item_id in shard.ids}
+        with translate_read_errors(shard.path):
+            for name in sorted(set(shard.file["items"]) - group_names):
+                yield BadData(f"the group items/{name} has no id", _REMAKE, where=str(shard.path))
+    if not num_errors:
+        with translate_read_errors(shard.path):
+            if compute_digest(shard.file) != shard.digest:
+                yield BadData("its contents don't match its digest", _REMAKE, where=str(shard.path))
 
 
-def _refusals(reads: Iterable[Callable[[], object]]) -> Generator[WsssError, None, int]:
-    """Yield what each of the reads refuses, and return how many did."""
-    count = 0
+def _yield_read_errors(reads: Iterable[Callable[[], object]]) -> Generator[WsssError, None, int]:
+    """Call each of `reads`, yield the errors that they raise, and return how many there were."""
+    num_errors = 0
     for read in reads:
         try:
             read()
         except (BadData, MissingInput) as error:
-            count += 1
+            num_errors += 1
             yield error
-    return count
+    return num_errors
 
 
-def _until(stopped: Callable[[], bool], reads: Iterable[Callable[[], object]]) -> Iterator[Callable[[], object]]:
+def _check_stop_before_each(should_stop: Callable[[], bool],
+                            reads: Iterable[Callable[[], object]]) -> Iterator[Callable[[], object]]:
     for read in reads:
-        if stopped():
-            raise Stopped("stopped", "run the same command again")
+        if should_stop():
+            raise Stopped("stopped by a signal", "Run the same command again")
         yield read

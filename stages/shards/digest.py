@@ -1,4 +1,4 @@
-"""The digest of a shard: sha256 over everything it says, independent of how HDF5 laid it out."""
+"""Computes the digest of a shard: a sha256 over all its contents, independent of how HDF5 stores them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import h5py
 import numpy as np
 from h5py import h5g, h5o
 
-from stages.shards.values import Owner, attributes_of, members_of, value_of
+from stages.shards.values import AttributeOwner, iterate_attributes, list_members, read_value
 
-Entry = tuple[bytes, str, tuple[int, ...], np.ndarray]
-
-
-def digest_of(file: h5py.File) -> str:
-    """Return the digest of all that is in `file`, as it is read."""
-    return digest_over(_entries(h5o.open(file.id, b"/"), b""))
+DigestEntry = tuple[bytes, str, tuple[int, ...], np.ndarray]
 
 
-def digest_over(entries: Iterable[Entry]) -> str:
+def compute_digest(file: h5py.File) -> str:
+    """Return the digest of the contents of an open shard."""
+    return hash_entries(_iterate_entries(h5o.open(file.id, b"/"), b""))
+
+
+def hash_entries(entries: Iterable[DigestEntry]) -> str:
     """Return the hex sha256 over the sorted (path, dtype, shape, little-endian bytes) of a shard.
 
-    Every dataset and every attribute counts, but for the root's `digest`. A dataset's path is as HDF5 gives
-    it without the leading '/', an attribute's is its owner's path, '@' and its name. Each entry is hashed as
+    Every dataset and every attribute is included, except the root's `digest`. The path of a dataset is its HDF5 path
+    without the leading '/'; the path of an attribute is that of its owner, '@' and its name. Each entry is hashed as
     path, NUL, dtype (numpy's little-endian spelling), NUL, sizes joined by ',', NUL, bytes.
     """
     total = hashlib.sha256()
@@ -33,24 +33,24 @@ def digest_over(entries: Iterable[Entry]) -> str:
     return total.hexdigest()
 
 
-def entry_of(path: bytes, value: np.ndarray) -> Entry:
-    """Return what the digest takes of one dataset or attribute."""
-    plain = np.dtype(f"S{value.dtype.itemsize}") if value.dtype.kind == "S" else value.dtype.newbyteorder("<")
-    return path, plain.str, value.shape, np.ascontiguousarray(value, dtype=plain)
+def build_digest_entry(path: bytes, value: np.ndarray) -> DigestEntry:
+    """Return the entry of one dataset or attribute that `hash_entries` hashes."""
+    dtype = np.dtype(f"S{value.dtype.itemsize}") if value.dtype.kind == "S" else value.dtype.newbyteorder("<")
+    return path, dtype.str, value.shape, np.ascontiguousarray(value, dtype=dtype)
 
 
-def _entries(group: h5g.GroupID, path: bytes) -> Iterator[Entry]:
-    yield from _attributes(group, path)
-    for name in members_of(group):
-        child, place = h5o.open(group, name), path + b"/" + name if path else name
+def _iterate_entries(group: h5g.GroupID, path: bytes) -> Iterator[DigestEntry]:
+    yield from _iterate_attribute_entries(group, path)
+    for name in list_members(group):
+        child, child_path = h5o.open(group, name), path + b"/" + name if path else name
         if isinstance(child, h5g.GroupID):
-            yield from _entries(child, place)
+            yield from _iterate_entries(child, child_path)
         else:
-            yield from _attributes(child, place)
-            yield entry_of(place, value_of(child))
+            yield from _iterate_attribute_entries(child, child_path)
+            yield build_digest_entry(child_path, read_value(child))
 
 
-def _attributes(owner: Owner, path: bytes) -> Iterator[Entry]:
-    for name, attribute in attributes_of(owner):
+def _iterate_attribute_entries(owner: AttributeOwner, path: bytes) -> Iterator[DigestEntry]:
+    for name, attribute in iterate_attributes(owner):
         if path or name != b"digest":
-            yield entry_of(path + b"@" + name, value_of(attribute))
+            yield build_digest_entry(path + b"@" + name, read_value(attribute))

@@ -1,7 +1,7 @@
-"""The few calls by which a file comes to be: written whole, synced, renamed, its folder synced.
+"""Writes files durably and atomically: write to a temporary file, sync it, rename it, sync its folder.
 
-All writing of shards, journals, nets and reports goes through here, so that there is one place where the
-disk can say no.
+Shards, journals, networks and reports are all written through this module, so that errors of the disk are handled in
+one place.
 """
 
 from __future__ import annotations
@@ -14,91 +14,92 @@ import stat
 import time
 from pathlib import Path
 
-from stages.errors import CannotCreate, Stopped, refused_write
+from stages.errors import CannotCreate, Stopped, explain_write_error
 
-_CANT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP}  # what CIFS and FUSE answer where there is nothing to sync
+_FOLDER_SYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP}  # errors of CIFS and FUSE, which cannot sync a folder
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write every byte, also when the system takes them in portions."""
+    """Write all bytes, even when the system accepts them in several portions."""
     view = memoryview(data)
     while len(view):
         view = view[os.write(descriptor, view):]
 
 
-def locked(path: Path, named: Path) -> int:
-    """Return a descriptor of `path` (created where it isn't there) that holds its lock and still has its name.
+def lock_file(path: Path, reported_path: Path) -> int:
+    """Open `path` (creating it if needed), lock it and return the descriptor.
 
-    Raises Stopped when another process holds it, CannotCreate or IoFailed; they name `named`.
+    The locked file is still the one under this name. Raises Stopped when another process holds the lock, CannotCreate
+    or IoFailed; the errors mention `reported_path`.
     """
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise refused_write(error, named) from None
+            raise explain_write_error(error, reported_path) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before us may have renamed or removed the file between our open and our lock.
+            # The previous holder may have renamed or removed the file between our open and our lock.
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except FileNotFoundError:
             pass
         except BlockingIOError:
             os.close(descriptor)
-            raise Stopped("another process is at work on it", "wait for it, or run the same command later",
-                          where=str(named)) from None
+            raise Stopped("another process is writing it", "Wait until it has finished, or run the same command later",
+                          where=str(reported_path)) from None
         except OSError as error:
             os.close(descriptor)
-            raise refused_write(error, named) from None
+            raise explain_write_error(error, reported_path) from None
         os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents where they aren't there, and sync each into its own.
+    """Create a folder and its missing parents, and sync each new folder to disk.
 
     Raises CannotCreate or IoFailed.
     """
     try:
         if path.is_dir():
             return
-        new = [folder for folder in (path, *path.parents) if not folder.exists()]
+        new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
-        for folder in reversed(new):
+        for folder in reversed(new_folders):
             sync_folder(folder.parent)
     except OSError as error:
-        raise refused_write(error, path) from None
+        raise explain_write_error(error, path) from None
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename in this folder survive a loss of power."""
+    """Sync a folder, so that a rename in it survives a power failure."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        return  # what may be written to and not be read can't be synced
+        return  # a folder that is writable but not readable cannot be synced
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _CANT_SYNC_FOLDERS:
+        if error.errno not in _FOLDER_SYNC_UNSUPPORTED:
             raise
     finally:
         os.close(descriptor)
 
 
 def temporary_path(path: Path) -> Path:
-    """Return the name under which a file is written before it gets its own."""
+    """Return the temporary name under which a file is written before it is renamed."""
     return path.with_name(path.name + ".tmp")
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
-    """Put `data` under `path`: readers see the old file or the whole new one, never a part of it.
+    """Write `data` to `path` atomically: readers see the old file or the whole new one, never a part of it.
 
-    The bytes go to `<path>.tmp` under a lock, are synced, renamed, and the folder is synced. Raises Stopped
-    when another process writes it at this moment, CannotCreate (also in the place of a device or a pipe), IoFailed.
+    The bytes are written to `<path>.tmp` under a lock, synced and renamed, and the folder is synced. Raises Stopped
+    when another process is writing the file, CannotCreate (also when `path` is a device or a pipe), IoFailed.
     """
     if _is_special(path):
-        raise CannotCreate("is a device or a pipe, which a file would replace", "name a file", where=str(path))
+        raise CannotCreate("is a device or a pipe, which would be replaced", "Give the name of a file", where=str(path))
     temporary = temporary_path(path)
-    descriptor = locked(temporary, path)
+    descriptor = lock_file(temporary, path)
     try:
         os.ftruncate(descriptor, 0)
         write_all(descriptor, data)
@@ -107,7 +108,7 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise refused_write(error, path) from None
+        raise explain_write_error(error, path) from None
     finally:
         os.close(descriptor)
 
@@ -121,9 +122,9 @@ def _is_special(path: Path) -> bool:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line to a log, in a new folder where there is none; a disk that refuses it stops nothing.
+    """Append one line to a log, creating its folder if needed; errors of the disk are ignored.
 
-    What a kill left of a line before is cut off, so that only the last line of a log can be torn.
+    An incomplete last line, left by a killed process, is removed first, so that only the last line can be torn.
     """
     try:
         if not path.parent.is_dir():
@@ -141,22 +142,22 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def _cut_torn_line(descriptor: int) -> None:
-    # The workers of a command share its log: what another is writing is torn only once that one is dead.
-    if not _locked_soon(descriptor):
+    # The workers of a command share its log: a line that another worker is writing is torn only once that worker died.
+    if not _lock_within_a_second(descriptor):
         return
     end = os.fstat(descriptor).st_size
     if not end or os.pread(descriptor, 1, end - 1) == b"\n":
         return
-    before = os.pread(descriptor, end, 0).rfind(b"\n") + 1
-    tail = os.pread(descriptor, end - before, before)
+    line_start = os.pread(descriptor, end, 0).rfind(b"\n") + 1
+    tail = os.pread(descriptor, end - line_start, line_start)
     if (tail == b"{" or tail.startswith(b'{"')) and not _is_json(tail):
-        os.ftruncate(descriptor, before)
-    else:  # a whole line, or the words of another: the file may have been there before
+        os.ftruncate(descriptor, line_start)
+    else:  # a whole line, or text of another program in a file that existed before
         write_all(descriptor, b"\n")
 
 
-def _locked_soon(descriptor: int) -> bool:
-    """Lock a file, for as long as it is open here; nobody waits longer than a second for a log."""
+def _lock_within_a_second(descriptor: int) -> bool:
+    """Try for one second to lock a file until it is closed; return whether that succeeded."""
     for _ in range(100):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The histories of many shards: whether they are of one run, and one history for all of them."""
+"""Compares the provenance of shards, to see whether they belong to one run, and merges it into one."""
 
 from __future__ import annotations
 
@@ -6,47 +6,52 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.shards.reader import Shard
-from stages.shards.request import differences, joined_digest
+from stages.shards.request import combine_digests, describe_differences
 from stages.shards.schema import KINDS
 
-# Parts of a run may be made on machines of several kinds; `--device auto` also decides on the size of a batch.
-_OF_THE_MACHINE = ("device", "batch_size", "threads")
+# Parts of a run may be made on different machines; `--device auto` also chooses the batch size.
+_MACHINE_SETTINGS = ("device", "batch_size", "threads")
 
 
-def made_otherwise(first: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
-    """Return in what the provenances of two shards differ, as `stage.setting: first -> other`; empty if of one run.
+def describe_provenance_differences(first: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the provenance of two shards differs, as `stage.setting: first -> other`; empty if they are one run.
 
-    Parts of a run come from the same stages, settings, nets and weights; the shards that they were made from, the
-    machine and the version of the tool may differ.
+    Parts of a run come from the same stages, settings, networks and weights; their input shards, the machine and the
+    version of the tool may differ.
     """
-    if first == other:
+    if first == other:  # a shortcut, because a run of 1,000 shards calls this 1,000 times
         return ""
-    one, two = _by_stage(first), _by_stage(other)
-    return "" if one == two else differences(one, two)  # a run of 1,000 shards asks 1,000 times
+    first_stages, other_stages = _group_by_stage(first), _group_by_stage(other)
+    return "" if first_stages == other_stages else describe_differences(first_stages, other_stages)
 
 
-def _by_stage(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _group_by_stage(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     stages = [str(entry.get("stage")) for entry in provenance]
-    return {stage + " again" * stages[:place].count(stage): {
-        "method": entry.get("method"), **_but("config", entry, _OF_THE_MACHINE), **_but("inputs", entry, KINDS)}
-        for place, (stage, entry) in enumerate(zip(stages, provenance, strict=True))}
+    return {stage + " again" * stages[:position].count(stage): {
+        "method": entry.get("method"), **_select_keys("config", entry, exclude=_MACHINE_SETTINGS),
+        **_select_keys("inputs", entry, exclude=KINDS)}
+        for position, (stage, entry) in enumerate(zip(stages, provenance, strict=True))}
 
 
-def _but(name: str, entry: Mapping[str, Any], without: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an entry has under `name`, but for some keys; another program may have put there what it likes."""
-    found = entry.get(name)
-    return ({key: value for key, value in found.items() if key not in without} if isinstance(found, dict)
-            else {name: found})
+def _select_keys(name: str, entry: Mapping[str, Any], *,
+                 exclude: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dictionary `entry[name]` without the keys in `exclude`.
+
+    Another program may have stored a value that is no dictionary; it is returned under `name`.
+    """
+    value = entry.get(name)
+    return ({key: setting for key, setting in value.items() if key not in exclude} if isinstance(value, dict)
+            else {name: value})
 
 
-def joined_history(shards: Sequence[Shard]) -> list[dict[str, Any]]:
-    """Return the provenance that stands for that of all `shards` of a run: one digest names inputs that differ."""
-    return [_joined(entries) for entries in zip(*(shard.provenance for shard in shards), strict=True)]
+def merge_provenance(shards: Sequence[Shard]) -> list[dict[str, Any]]:
+    """Return one provenance for all `shards` of a run; the digests of different inputs are combined into one."""
+    return [_merge_entries(entries) for entries in zip(*(shard.provenance for shard in shards), strict=True)]
 
 
-def _joined(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _merge_entries(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     for name in sorted({name for entry in entries for name in entry.get("inputs", {})}):
-        found = sorted({str(entry["inputs"][name]) for entry in entries if name in entry.get("inputs", {})})
-        inputs[name] = joined_digest(found)
+        digests = sorted({str(entry["inputs"][name]) for entry in entries if name in entry.get("inputs", {})})
+        inputs[name] = combine_digests(digests)
     return {**entries[-1], "inputs": inputs}

@@ -1,4 +1,4 @@
-"""One image's share of a shard, and how its id becomes a group name."""
+"""The item of one image in a shard, its HDF5 group name and its journal record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.errors import BadData
 
 @dataclass(frozen=True)
 class Item:
-    """What a shard holds of one image; `error` instead of contents where the image was refused."""
+    """The data of one image in a shard; a failed image has an `error` instead of contents."""
 
     id: str
     datasets: dict[str, np.ndarray] = field(default_factory=dict)
@@ -29,25 +29,25 @@ def group_name(item_id: str) -> str:
     return item_id.replace("%", "%25").replace("/", "%2F")
 
 
-def item_id(name: str) -> str:
+def parse_group_name(name: str) -> str:
     """Return the id of a group name: the inverse of `group_name`."""
     return name.replace("%2E", ".").replace("%2F", "/").replace("%25", "%")
 
 
-def checked_id(text: str, where: str = "") -> str:
-    """Return `text` when it can be an id (1 to 200 characters, no NUL, tab or line break); else BadData."""
-    if not 1 <= len(text) <= 200 or any(mark in text for mark in "\0\n\r\t"):
-        raise BadData(f"{text[:40]!r} can't be an id", "ids have 1 to 200 characters, no tab or line break",
+def validate_item_id(text: str, where: str = "") -> str:
+    """Return `text` if it is a valid id (1 to 200 characters, no NUL, tab or line break); else raise BadData."""
+    if not 1 <= len(text) <= 200 or any(character in text for character in "\0\n\r\t"):
+        raise BadData(f"{text[:40]!r} is not a valid id", "Use 1 to 200 characters without tabs and line breaks",
                       where=where)
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise BadData(f"{text[:40]!r} is no valid Unicode", "rename the file", where=where) from None
+        raise BadData(f"{text[:40]!r} is not valid Unicode", "Rename the file", where=where) from None
     return text
 
 
-def pack(position: int, item: Item) -> bytes:
-    """Return one journal record: a line of JSON that describes the arrays, then their bytes."""
+def pack_record(position: int, item: Item) -> bytes:
+    """Return one journal record: a line of JSON that describes the item, then the bytes of its arrays."""
     arrays: list[np.ndarray] = []
 
     def describe(value: Any) -> Any:
@@ -65,8 +65,8 @@ def pack(position: int, item: Item) -> bytes:
     return line + b"".join(array.tobytes() for array in arrays)
 
 
-def unpack(record: bytes) -> tuple[int, Item]:
-    """Return (position, item) of a journal record made by `pack`."""
+def unpack_record(record: bytes) -> tuple[int, Item]:
+    """Return (position, item) from a journal record of `pack_record`."""
     end = record.index(b"\n") + 1
     head = json.loads(record[:end])
 

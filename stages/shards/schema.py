@@ -1,4 +1,4 @@
-"""What each kind of shard holds. FORMAT.md says the same for people."""
+"""The datasets and attributes of each kind of shard, as FORMAT.md describes them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 FORMAT = "wsss-shard"
 FORMAT_VERSION = "1.0"
-MAX_PIXELS = 50_000_000  # of an image, where no `max_pixels` in the provenance says otherwise
+MAX_PIXELS = 50_000_000  # of an image, unless the provenance has a `max_pixels`
 
 
 @dataclass(frozen=True)
 class Array:
-    """A dataset: its allowed dtypes, its number of axes, and whether it must be there."""
+    """A dataset: its allowed dtypes, its number of axes, and whether it is required."""
 
     name: str
     dtypes: tuple[str, ...]
-    axes: int
+    ndim: int
     required: bool = True
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of shard: the datasets of the root and of an item, and the attributes that must be there."""
+    """A kind of shard: the datasets of the root and of an item, and the required attributes."""
 
     name: str
     root: tuple[Array, ...] = ()
@@ -52,5 +52,5 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
 
 
 def shard_name(kind: str, part: int, parts: int) -> str:
-    """Return the file name of a part in a run's folder, so that holes show from names alone."""
+    """Return the file name of a part of a run; missing parts are visible from the names alone."""
     return f"{kind}-{part:05d}-of-{parts:05d}.h5"

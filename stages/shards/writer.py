@@ -1,7 +1,7 @@
-"""Makes a shard: built as an HDF5 image in RAM, written as plain bytes, renamed.
+"""Writes a shard: builds it as an HDF5 image in memory, writes that as plain bytes, and renames the file.
 
-h5py tells nothing of a full disk when it writes chunked datasets, and crashes at exit (measured); plain
-bytes give an ordinary error.
+When the disk is full, h5py reports no error for chunked datasets and crashes at exit (measured); writing plain
+bytes raises an ordinary error.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 
 from stages.errors import BadData
-from stages.shards.digest import Entry, digest_over, entry_of
+from stages.shards.digest import DigestEntry, build_digest_entry, hash_entries
 from stages.shards.disk import replace_file
 from stages.shards.items import Item, group_name
 from stages.shards.schema import FORMAT, FORMAT_VERSION, KINDS
-from stages.shards.values import Owner, attributes_of
+from stages.shards.values import AttributeOwner, iterate_attributes
 
-_LARGE = 16 << 20  # a chunk is a whole map; beyond this HDF5 chooses
+_MAX_CHUNK_BYTES = 16 << 20  # one chunk per dataset; for larger datasets h5py chooses the chunks
 
 
 @dataclass(frozen=True)
-class Contents:
-    """Everything that a shard says; `items` in the order of `ids`, refused images with their `error`."""
+class ShardContents:
+    """All contents of a shard; `items` in the order of `ids`, failed images with their `error`."""
 
     kind: str
     classes: tuple[str, ...]
@@ -45,38 +45,38 @@ class Contents:
     ids: Sequence[str] | None = None
 
 
-def write_shard(path: Path, contents: Contents) -> str:
-    """Write `contents` to `path`, whole or not at all, and return its digest. Raises CannotCreate, IoFailed."""
-    data, digest = shard_bytes(contents)
+def write_shard(path: Path, contents: ShardContents) -> str:
+    """Write `contents` to `path` atomically and return the digest. Raises CannotCreate, IoFailed."""
+    data, digest = encode_shard(contents)
     replace_file(path, data)
     return digest
 
 
-def shard_bytes(contents: Contents) -> tuple[bytes, str]:
-    """Return the shard's bytes (equal contents, equal bytes) and its digest."""
+def encode_shard(contents: ShardContents) -> tuple[bytes, str]:
+    """Return the bytes of a shard (equal for equal contents) and its digest."""
     size = sum(array.nbytes for item in contents.items for array in item.datasets.values())
     block = max(1 << 16, min(size, 64 << 20))
     with h5py.File("shard", "w", driver="core", backing_store=False, block_size=block,
                    libver=("v110", "v110")) as file:
-        image = _Image(file)
-        _fill(image, contents)
-        # HDF5 numbers attributes when they are listed, and keeps the numbers where there are more than eight: equal
-        # contents are equal bytes only if that is always done, or never. Here it always was.
-        list(attributes_of(image.root))
-        # Of what was handed in, not of what HDF5 gives back: to read that took longer than to write it.
-        digest = digest_over(image.entries)
-        image.attribute(image.root, b"", "digest", digest)
+        builder = _ShardBuilder(file)
+        _add_contents(builder, contents)
+        # HDF5 numbers attributes when they are listed, and stores the numbers if there are more than eight. Equal
+        # contents give equal bytes only if that is always done or never; existing shards were written with it.
+        list(iterate_attributes(builder.root))
+        # Hashed from `contents`, not read back from HDF5, which took longer than writing.
+        digest = hash_entries(builder.entries)
+        builder.add_attribute(builder.root, b"", "digest", digest)
         file.flush()
         return file.id.get_file_image(), digest
 
 
-def _fill(image: _Image, contents: Contents) -> None:
+def _add_contents(builder: _ShardBuilder, contents: ShardContents) -> None:
     ids = contents.ids if contents.ids is not None else [item.id for item in contents.items]
-    refused = [item for item in contents.items if item.error is not None]
+    failed = [item for item in contents.items if item.error is not None]
     datasets = {
-        "classes": strings(contents.classes), "ids": strings(ids),
-        "error_ids": strings([item.id for item in refused]),
-        "error_messages": strings([item.error or "" for item in refused]),
+        "classes": encode_strings(contents.classes), "ids": encode_strings(ids),
+        "error_ids": encode_strings([item.id for item in failed]),
+        "error_messages": encode_strings([item.error or "" for item in failed]),
         **dict(sorted(contents.root_datasets.items())),
     }
     attributes = {
@@ -85,76 +85,78 @@ def _fill(image: _Image, contents: Contents) -> None:
         "provenance": json.dumps(list(contents.provenance), sort_keys=True, ensure_ascii=False),
         "index_digest": contents.index_digest, "index_path": contents.index_path, **contents.root_attrs,
     }
-    image.put(image.root, b"", datasets, attributes)
+    builder.add_members(builder.root, b"", datasets, attributes)
     if KINDS[contents.kind].item:
-        items = image.group(image.root, b"items")
+        items = builder.add_group(builder.root, b"items")
         for item in contents.items:
             if item.error is None:
                 name = group_name(item.id).encode()
-                image.put(image.group(items, name), b"items/" + name, dict(sorted(item.datasets.items())), item.attrs)
+                builder.add_members(builder.add_group(items, name), b"items/" + name,
+                                    dict(sorted(item.datasets.items())), item.attrs)
 
 
-class _Image:
-    """An HDF5 file that groups, datasets and attributes are added to; `entries` collects them for the digest.
+class _ShardBuilder:
+    """Adds groups, datasets and attributes to an HDF5 file, and collects `entries` for the digest.
 
-    The low-level calls of h5py, with types, sizes and property lists made once for all that are alike: an item
-    of an index of tags took 0.25 ms without and takes 0.12 ms with them, for the same bytes.
+    Uses the low-level API of h5py and caches types, sizes and property lists: writing an item of an index of tags took
+    0.25 ms without this and takes 0.12 ms with it, for the same bytes.
     """
 
     def __init__(self, file: h5py.File) -> None:
         self.root = h5g.open(file.id, b"/")
-        self.entries: list[Entry] = []
+        self.entries: list[DigestEntry] = []
         self._group_properties = h5p.create(h5p.GROUP_CREATE)
         self._group_properties.set_obj_track_times(False)
         self._utf8_name = h5p.create(h5p.LINK_CREATE)
         self._utf8_name.set_char_encoding(h5t.CSET_UTF8)
 
-    def group(self, parent: h5g.GroupID, name: bytes) -> h5g.GroupID:
+    def add_group(self, parent: h5g.GroupID, name: bytes) -> h5g.GroupID:
         """Add a group; a name that is not ASCII is marked as UTF-8."""
         return h5g.create(parent, name, None if name.isascii() else self._utf8_name, self._group_properties)
 
-    def put(self, group: h5g.GroupID, path: bytes, datasets: Mapping[str, np.ndarray],
-            attributes: Mapping[str, Any]) -> None:
+    def add_members(self, group: h5g.GroupID, path: bytes, datasets: Mapping[str, np.ndarray],
+                    attributes: Mapping[str, Any]) -> None:
         """Add datasets in the order given, then attributes in the order of their names, to the group at `path`."""
         for name, array in datasets.items():
-            self.dataset(group, path, name, array)
+            self.add_dataset(group, path, name, array)
         for name, value in sorted(attributes.items()):
-            self.attribute(group, path, name, value)
+            self.add_attribute(group, path, name, value)
 
-    def dataset(self, group: h5g.GroupID, path: bytes, name: str, array: np.ndarray) -> None:
-        """Add a dataset the way the format wants it: chunked, shuffle + gzip, with a Fletcher-32 sum."""
+    def add_dataset(self, group: h5g.GroupID, path: bytes, name: str, array: np.ndarray) -> None:
+        """Add a dataset as the format requires: chunked, shuffle + gzip, with a Fletcher-32 checksum."""
         array, encoded = np.asarray(array, order="C"), name.encode()
-        self.entries.append(entry_of(path + b"/" + encoded if path else encoded, array))
-        kind = _type(array.dtype)
-        made = h5d.create(group, encoded, kind, _space(array.shape), dcpl=_properties(array.shape, array.dtype))
-        made.write(h5s.ALL, h5s.ALL, array, mtype=kind)
+        self.entries.append(build_digest_entry(path + b"/" + encoded if path else encoded, array))
+        hdf_type = _build_type(array.dtype)
+        dataset = h5d.create(group, encoded, hdf_type, _build_space(array.shape),
+                             dcpl=_build_storage_properties(array.shape, array.dtype))
+        dataset.write(h5s.ALL, h5s.ALL, array, mtype=hdf_type)
 
-    def attribute(self, owner: Owner, path: bytes, name: str, value: Any) -> None:
-        """Add an attribute: text as a fixed-length string (variable-length ones have no checksum), else as it is."""
-        array, encoded = strings([value])[0] if isinstance(value, str) else value, name.encode()
+    def add_attribute(self, owner: AttributeOwner, path: bytes, name: str, value: Any) -> None:
+        """Add an attribute; text as a fixed-length string, because variable-length strings have no checksum."""
+        array, encoded = encode_strings([value])[0] if isinstance(value, str) else value, name.encode()
         array = np.asarray(array)
-        self.entries.append(entry_of(path + b"@" + encoded, array))
-        kind = _type(array.dtype)
-        h5a.create(owner, encoded, kind, _space(array.shape)).write(array, mtype=kind)
+        self.entries.append(build_digest_entry(path + b"@" + encoded, array))
+        hdf_type = _build_type(array.dtype)
+        h5a.create(owner, encoded, hdf_type, _build_space(array.shape)).write(array, mtype=hdf_type)
 
 
 @lru_cache(maxsize=1024)
-def _type(dtype: np.dtype) -> h5t.TypeID:
+def _build_type(dtype: np.dtype) -> h5t.TypeID:
     """Return the HDF5 type of a dtype; text is UTF-8 of fixed length."""
-    text = dtype.kind == "S"
-    return h5t.py_create(h5py.string_dtype("utf-8", dtype.itemsize) if text else dtype, logical=True)
+    is_text = dtype.kind == "S"
+    return h5t.py_create(h5py.string_dtype("utf-8", dtype.itemsize) if is_text else dtype, logical=True)
 
 
 @lru_cache(maxsize=1024)
-def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
+def _build_space(shape: tuple[int, ...]) -> h5s.SpaceID:
     return h5s.create_simple(shape)
 
 
 @lru_cache(maxsize=1024)
-def _properties(shape: tuple[int, ...], dtype: np.dtype) -> h5p.PropDCID:
-    """Return how a dataset is stored: as one chunk, where it is empty or very large in those that h5py chooses."""
+def _build_storage_properties(shape: tuple[int, ...], dtype: np.dtype) -> h5p.PropDCID:
+    """Return how a dataset is stored: as one chunk, or if it is empty or very large in chunks that h5py chooses."""
     size = math.prod(shape)
-    chunks = shape if 0 < size * dtype.itemsize <= _LARGE else _chosen_chunks(shape, dtype)
+    chunks = shape if 0 < size * dtype.itemsize <= _MAX_CHUNK_BYTES else _choose_chunks(shape, dtype)
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_chunk(chunks)
     properties.set_shuffle()
@@ -164,19 +166,20 @@ def _properties(shape: tuple[int, ...], dtype: np.dtype) -> h5p.PropDCID:
     return properties
 
 
-def _chosen_chunks(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
-    """Return the chunks that h5py chooses, by its public way of asking: a dataset in a file that is never kept."""
+def _choose_chunks(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+    """Return the chunk shape that h5py chooses; its public API shows it only for a dataset, here in a scratch file."""
     with h5py.File("scratch", "w", driver="core", backing_store=False) as file:
         return file.create_dataset("scratch", shape, dtype, chunks=True).chunks
 
 
-def strings(texts: Sequence[str]) -> np.ndarray:
+def encode_strings(texts: Sequence[str]) -> np.ndarray:
     """Return texts as an array of fixed-length UTF-8 strings.
 
-    Raises BadData for a name of a file or folder that is no UTF-8, which Python reads as lone surrogates.
+    Raises BadData for the name of a file or folder that is not valid UTF-8, which Python reads as lone surrogates.
     """
     try:
         data = [text.encode() for text in texts]
     except UnicodeEncodeError as error:
-        raise BadData(f"{error.object[:80]!r} is not valid Unicode, as all text of a shard is", "rename it") from None
+        raise BadData(f"{error.object[:80]!r} is not valid Unicode, as text in a shard must be",
+                      "Rename the file or folder") from None
     return np.array(data, dtype=f"S{max([1, *map(len, data)])}")

@@ -1,1 +1,1 @@
-"""Affinities between neighbouring cells, learnt from class activation maps."""
+"""Affinity networks for neighbouring cells, trained on class activation maps."""

@@ -1,4 +1,4 @@
-"""Labels of pairs, from class activation maps.
+"""Pair labels for affinity networks, from class activation maps (CAMs).
 
 Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision" (PSA, CVPR 2018), section 3.2.1;
 Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations" (IRN, CVPR 2019),
@@ -10,68 +10,69 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from stages.kernels.background import Background, with_background
-from stages.kernels.dense_crf import PRESETS, dense_crf, unary_from_labels, unary_from_scores
-from stages.kernels.pairs import pair_offsets, partners
-from stages.kernels.resample import cell_means
+from stages.kernels.background import Background, add_background_scores
+from stages.kernels.cell_pairs import compute_pair_offsets, slice_partners
+from stages.kernels.dense_crf import CRF_PRESETS, dense_crf, unary_from_labels, unary_from_scores
+from stages.kernels.resample import average_cells
 
-UNDECIDED = 255
-_SMALLEST = 1e-5
+IGNORE_LABEL = 255
+_MIN_SCORE = 1e-5
 
 
-def scores_at(image: np.ndarray, maps: np.ndarray, alpha: float, cell: int) -> np.ndarray:
-    """Return the CRF's posteriors (K+1, h, w) of maps (K, H, W), the means over cells of `cell` pixels.
+def compute_crf_scores(image: np.ndarray, maps: np.ndarray, alpha: float, cell: int) -> np.ndarray:
+    """Return the CRF posteriors (K+1, h, w) of CAMs `maps` (K, H, W), averaged over cells of `cell` pixels.
 
-    `image` is (H, W, 3) uint8; the background is (1 - max map)^alpha; PSA's kernels.
+    `image` is (H, W, 3) uint8. The background score is (1 - max map)^alpha, and the CRF has PSA's kernels.
     """
-    unary = unary_from_scores(with_background(maps, Background("power", (alpha,))))
-    return cell_means(dense_crf(image, unary, PRESETS["psa"]), cell)
+    unary = unary_from_scores(add_background_scores(maps, Background("power", (alpha,))))
+    return average_cells(dense_crf(image, unary, CRF_PRESETS["psa"]), cell)
 
 
-def confident_areas(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the label (h, w) uint8 of scores (K+1, h, w) at a low and at a high alpha: a row's number, or 255.
+def select_confident_labels(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the labels (h, w) uint8 of scores (K+1, h, w) at a low and at a high alpha: a row index, or 255.
 
-    A class is sure where it wins against the generous background of the low alpha, the background where it wins even
-    at the high one (which decides where both are so), and 255 is all else, also cells without any score. K stays
-    below 255.
+    A cell is labelled with a class if the class wins against the high background score of the low alpha, and as
+    background if the background wins even with the low score of the high alpha (which decides if both hold). All other
+    cells are 255, and so are cells without any score. K must be below 255.
     """
     label = low.argmax(0).astype(np.uint8)
-    label[label == 0] = UNDECIDED
+    label[label == 0] = IGNORE_LABEL
     label[high.argmax(0) == 0] = 0
-    label[np.maximum(low.max(0), high.max(0)) < _SMALLEST] = UNDECIDED
+    label[np.maximum(low.max(0), high.max(0)) < _MIN_SCORE] = IGNORE_LABEL
     return label
 
 
-def label_at(image: np.ndarray, maps: np.ndarray, threshold: float, confidence: float) -> np.ndarray:
-    """Return the label (H, W) uint8 of maps (K, H, W) against a constant background, fitted to the image by a CRF.
+def compute_crf_label(image: np.ndarray, maps: np.ndarray, threshold: float, confidence: float) -> np.ndarray:
+    """Return the labels (H, W) uint8 of CAMs `maps` (K, H, W) with a constant background score, refined by a CRF.
 
-    `image` is (H, W, 3) uint8. The CRF gets the strongest row as a label that is right with probability `confidence`
-    (IRN's released code; IRN's kernels). 0 is the background, else the number of a map from 1. K stays below 255.
+    `image` is (H, W, 3) uint8. The CRF gets the best row of each pixel as a label that is correct with probability
+    `confidence` (IRN's released code, with IRN's kernels). 0 is the background, k is the k-th map. K must be below
+    255.
     """
-    rows = with_background(maps, Background("constant", (threshold,)))
-    unary = unary_from_labels(rows.argmax(0), len(rows), confidence)
-    return dense_crf(image, unary, PRESETS["irn"]).argmax(0).astype(np.uint8)
+    scores = add_background_scores(maps, Background("constant", (threshold,)))
+    unary = unary_from_labels(scores.argmax(0), len(scores), confidence)
+    return dense_crf(image, unary, CRF_PRESETS["irn"]).argmax(0).astype(np.uint8)
 
 
-def agreed_areas(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Return the label (H, W) uint8 of the labels (H, W) at a high and at a low threshold.
+def merge_agreeing_labels(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Merge the labels (H, W) at a high and at a low threshold into one label (H, W) uint8.
 
-    The class of the high one; 0 where both say background; 255 where only the high one does.
+    It is the class at the high threshold; 0 where both are background; 255 where only the high one is background.
     """
     label = high.copy()
-    label[(high == 0) & (low != 0)] = UNDECIDED
+    label[(high == 0) & (low != 0)] = IGNORE_LABEL
     return label
 
 
-def pair_labels(label: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return three masks (B, P, h', w') of labels (B, h, w): pairs of background, of one class, and of two labels.
+def build_pair_masks(label: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return three masks (B, P, h', w') of labels (B, h, w): background pairs, same-class pairs, different labels.
 
-    Pairs with an undecided cell are in none of them.
+    Pairs with an ignored cell are in none of them.
     """
-    source = partners(label, (0, 0), radius)[:, None]
-    others = label.new_empty((len(label), len(pair_offsets(radius)), *source.shape[-2:]))
-    for place, offset in enumerate(pair_offsets(radius)):
-        others[:, place] = partners(label, offset, radius)
-    decided = (source != UNDECIDED) & (others != UNDECIDED)
-    same = (source == others) & decided
-    return same & (source == 0), same & (source != 0), decided & ~same
+    source = slice_partners(label, (0, 0), radius)[:, None]
+    partner = label.new_empty((len(label), len(compute_pair_offsets(radius)), *source.shape[-2:]))
+    for index, offset in enumerate(compute_pair_offsets(radius)):
+        partner[:, index] = slice_partners(label, offset, radius)
+    is_decided = (source != IGNORE_LABEL) & (partner != IGNORE_LABEL)
+    is_same = (source == partner) & is_decided
+    return is_same & (source == 0), is_same & (source != 0), is_decided & ~is_same

@@ -1,4 +1,4 @@
-"""What AffinityNet (PSA, CVPR 2018) learns from: labels, windows of images, and its loss (eq. 4)."""
+"""Training labels, image crops and loss (eq. 4) of AffinityNet (PSA, CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.data.augment import SegmentationView, cell_view
+from stages.data.augment import SegmentationViewSettings, sample_cell_aligned_view
 from stages.errors import UsageError
-from stages.kernels.pairs import pair_distances
+from stages.kernels.cell_pairs import compute_pair_distances
 from stages.nets.affinity import AffinityNet
 from stages.train_aff.config import PsaConfig
-from stages.train_aff.labels import UNDECIDED, confident_areas, pair_labels, scores_at
+from stages.train_aff.labels import IGNORE_LABEL, build_pair_masks, compute_crf_scores, select_confident_labels
 
-NET = AffinityNet
-MEASURE = None  # nothing of the trained net is measured on the images
+NET_CLASS = AffinityNet
+FINISH_TRAINING = None  # no statistics of the trained network are measured on the images
 
 _EPSILON = 1e-5
 
 
-def label_settings(config: PsaConfig, net: AffinityNet) -> dict[str, Any]:
-    """Return what decides the labels. Raises UsageError for two alphas that are exchanged."""
+def select_label_settings(config: PsaConfig, net: AffinityNet) -> dict[str, Any]:
+    """Return the settings that the labels depend on. Raises UsageError if the low alpha is the higher one."""
     if config.low_alpha > config.high_alpha:
-        raise UsageError(f"--low-alpha {config.low_alpha:g} is above --high-alpha {config.high_alpha:g}",
-                         "the low one is of the generous background, the high one of the sparing")
+        raise UsageError(f"--low-alpha {config.low_alpha:g} is greater than --high-alpha {config.high_alpha:g}",
+                         "Swap them: the lower alpha selects class pixels, the higher one background pixels")
     return {"low_alpha": config.low_alpha, "high_alpha": config.high_alpha, "cell": net.stride}
 
 
-def label_of(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
-    """Return the label (h, w) of the cells of an image (H, W, 3) with maps (K, H, W)."""
-    return confident_areas(*(scores_at(image, maps, settings[alpha], settings["cell"])
-                             for alpha in ("low_alpha", "high_alpha")))
+def compute_label(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Compute the cell labels (h, w) of an image (H, W, 3) with CAMs (K, H, W)."""
+    return select_confident_labels(*(compute_crf_scores(image, maps, settings[alpha], settings["cell"])
+                                     for alpha in ("low_alpha", "high_alpha")))
 
 
-def view_of(config: PsaConfig) -> SegmentationView:
-    """Return the settings of the views: PSA scales nothing."""
-    return SegmentationView(**config.view, ignore=UNDECIDED)
+def build_view_settings(config: PsaConfig) -> SegmentationViewSettings:
+    """Build the settings of the random views; PSA does not rescale images."""
+    return SegmentationViewSettings(**config.view, ignore_index=IGNORE_LABEL)
 
 
-def sample(image: np.ndarray, label: np.ndarray, cell: int, generator: np.random.Generator,
-           view: SegmentationView) -> tuple[np.ndarray, np.ndarray]:
-    """Return a window (3, S, S) of an image and the label (S / cell, S / cell) of its cells."""
-    return cell_view(image, label, cell, generator, view)
+def draw_sample(image: np.ndarray, label: np.ndarray, cell: int, generator: np.random.Generator,
+                view: SegmentationViewSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a crop (3, S, S) of an image, and the labels (S / cell, S / cell) of its cells."""
+    return sample_cell_aligned_view(image, label, cell, generator, view)
 
 
-def fast_parameters(net: AffinityNet) -> list[nn.Parameter]:
-    """Return what learns faster: all that starts anew."""
+def select_fast_parameters(net: AffinityNet) -> list[nn.Parameter]:
+    """Return the parameters with the higher learning rate: those of the newly initialised layers."""
     return list(net.head_parameters())
 
 
-def affinity_loss(affinity: Tensor, background: Tensor, classes: Tensor, different: Tensor) -> Tensor:
-    """Return the loss of affinities (B, P, h', w') in [0, 1] with the three masks of `pair_labels`.
+def compute_affinity_loss(affinity: Tensor, background: Tensor, classes: Tensor, different: Tensor) -> Tensor:
+    """Return the loss of affinities (B, P, h', w') in [0, 1] with the three masks of `build_pair_masks`.
 
-    A quarter each for pairs of background and of one class, half for pairs of two labels, each the mean over its own
-    pairs in the batch. 1e-5 inside the logarithms, and added to the counts, as in PSA's released code.
+    Background pairs and same-class pairs have weight 1/4 each, pairs of different labels 1/2; each term is the mean
+    over its own pairs in the batch. 1e-5 is added inside the logarithms and to the counts, as in PSA's released code.
     """
-    alike, unlike = -(affinity + _EPSILON).log(), -(1 + _EPSILON - affinity).log()
-    shares = ((alike, background, 0.25), (alike, classes, 0.25), (unlike, different, 0.5))
+    similar_cost, different_cost = -(affinity + _EPSILON).log(), -(1 + _EPSILON - affinity).log()
+    terms = ((similar_cost, background, 0.25), (similar_cost, classes, 0.25), (different_cost, different, 0.5))
     return torch.stack([weight * (cost * mask).sum() / (mask.sum(dtype=cost.dtype) + _EPSILON)
-                        for cost, mask, weight in shares]).sum()
+                        for cost, mask, weight in terms]).sum()
 
 
-def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Return {"loss"} of images (B, 3, H, W) and their labels (B, h, w)."""
-    affinity = torch.exp(-pair_distances(net(batch["image"]).float(), config.radius))
-    return {"loss": affinity_loss(affinity, *pair_labels(batch["label"], config.radius))}
+def compute_loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """Compute {"loss"} of images (B, 3, H, W) and their labels (B, h, w)."""
+    affinity = torch.exp(-compute_pair_distances(net(batch["image"]).float(), config.radius))
+    return {"loss": compute_affinity_loss(affinity, *build_pair_masks(batch["label"], config.radius))}

@@ -1,4 +1,4 @@
-"""What `train-aff` makes of every image before the training, in worker processes."""
+"""Training labels of `train-aff`, computed from the CAMs before the training in worker processes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.source import sources_of
+from stages.data.image_source import open_image_sources
 from stages.errors import BadData
-from stages.flow.maps import full_size
+from stages.flow.item_arrays import resize_to_image
 from stages.shards import Item, Run
 from stages.train_aff import irn, psa
 
@@ -21,7 +21,7 @@ METHODS: dict[str, ModuleType] = {"psa": psa, "irn": irn}
 
 @dataclass(frozen=True)
 class LabelWork:
-    """Where the maps and images are, and how labels are made of them."""
+    """Paths of the CAMs and images, and the settings of the labels."""
 
     method: str
     index: tuple[str, ...]
@@ -30,33 +30,37 @@ class LabelWork:
     settings: Mapping[str, Any]
 
 
-class LabelMaker:
-    """Makes the labels of one image after the other."""
+class LabelBuilder:
+    """Computes the training labels of single images."""
 
     def __init__(self, work: LabelWork) -> None:
         self.work, self.cams = work, Run([work.cams], "cams")
-        self.images = {item_id: source for source in sources_of(Run(work.index, "index"), work.root)
+        self.images = {item_id: source for source in open_image_sources(Run(work.index, "index"), work.root)
                        for item_id in source.index.ids}
 
     def __call__(self, item_id: str) -> Item:
-        """Return the item with its label, packed. Raises BadData for an image or maps that can't be used."""
+        """Compute the item with its compressed label. Raises BadData if the image or its CAMs can't be used."""
         item = self.cams.item(item_id)
         if item.error is not None:
             raise BadData(item.error)
-        image = self.images[item_id].image(item_id)
-        maps, _ = full_size(item, len(self.cams.classes) - 1)
+        image = self.images[item_id].read_image(item_id)
+        maps, _ = resize_to_image(item, len(self.cams.classes) - 1)
         if image.shape[:2] != maps.shape[1:]:
-            raise BadData(f"the image is {image.shape[:2]}, its maps are for {maps.shape[1:]}", "make the maps again")
-        return packed(item_id, METHODS[self.work.method].label_of(image, maps, self.work.settings))
+            raise BadData(f"the image is {image.shape[1]} x {image.shape[0]} pixels but its CAMs are for "
+                          f"{maps.shape[2]} x {maps.shape[1]}", "Re-run `wsss cams` on the current images")
+        return compress_label(item_id, METHODS[self.work.method].compute_label(image, maps, self.work.settings))
 
 
-def packed(item_id: str, label: np.ndarray) -> Item:
-    """Return an item with a label (h, w) uint8: those of all images are in memory, at a fiftieth of their size."""
-    small = np.frombuffer(zlib.compress(label.tobytes(), 1), np.uint8)
-    return Item(item_id, {"label": small}, {"height": label.shape[0], "width": label.shape[1]})
+def compress_label(item_id: str, label: np.ndarray) -> Item:
+    """Return an item with the label (h, w) uint8, compressed.
+
+    The labels of all images are held in memory; compression reduces them to a fiftieth of their size.
+    """
+    compressed = np.frombuffer(zlib.compress(label.tobytes(), 1), np.uint8)
+    return Item(item_id, {"label": compressed}, {"height": label.shape[0], "width": label.shape[1]})
 
 
-def unpacked(item: Item) -> np.ndarray:
+def decompress_label(item: Item) -> np.ndarray:
     """Return the label (h, w) uint8 of an item."""
-    plain = zlib.decompress(item.datasets["label"].tobytes())
-    return np.frombuffer(plain, np.uint8).reshape(int(item.attrs["height"]), int(item.attrs["width"]))
+    decompressed = zlib.decompress(item.datasets["label"].tobytes())
+    return np.frombuffer(decompressed, np.uint8).reshape(int(item.attrs["height"]), int(item.attrs["width"]))

@@ -1,4 +1,6 @@
-"""The plain classifier: global average pooling and a linear layer without bias, so that the CAM is its weights.
+"""Compute the loss of the plain classifier: global average pooling and a linear layer without bias.
+
+The CAM of a class is that layer applied to each cell of the last feature map.
 
 Zhou et al., "Learning Deep Features for Discriminative Localization" (CVPR 2016), with the multi-label loss
 that PSA and IRN use.
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 
 
 def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
-    """Return {"loss", "predicted"}: multi-label soft margin of logits (B, C) and `batch["labels"]` (B, C) in {0, 1}.
+    """Return {"loss", "predicted"}: the multi-label soft margin loss of `batch["labels"]` (B, C) in {0, 1}.
 
     It is the binary cross entropy of the sigmoid, averaged over classes and images (PSA and IRN, released code).
     """

@@ -1,4 +1,4 @@
-"""FMix-CAM: the classifier on pairs of images put together along masks of low-frequency noise. Harris et al. (2020)."""
+"""Train the classifier on pairs of images combined by masks of low-frequency noise (FMix-CAM). Harris et al. (2020)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.kernels.fmix_mask import fmix_mask
-from stages.train_cls.mixing import draw_share, mixed_loss, permuted
+from stages.kernels.fmix import sample_fmix_mask
+from stages.train_cls.mixing import draw_mixing_ratio, mixed_loss, permute_batch
 
 
 def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
-    """Return the losses of m x_a + (1 - m) x_b; lambda is the mask's own share, which a rounded number of pixels is."""
-    drawn, (_, images, labels) = draw_share(config.alpha), permuted(batch)
+    """Return the losses of m x_a + (1 - m) x_b, with the mean of the mask m as lambda.
+
+    It differs from the lambda that was drawn, as the mask has a whole number of pixels.
+    """
+    ratio, (_, images, labels) = draw_mixing_ratio(config.alpha), permute_batch(batch)
     rng = np.random.default_rng(int(torch.randint(1 << 62, ())))
     size = (images.shape[-2], images.shape[-1])
-    mask = torch.from_numpy(fmix_mask(size, drawn, rng, decay=config.decay, spectrum=config.fmix_spectrum))
+    mask = torch.from_numpy(sample_fmix_mask(size, ratio, rng, decay=config.decay, spectrum=config.fmix_spectrum))
     mask = mask.to(images.device)
     mixed = batch["image"] * mask + images * (1 - mask)
     return mixed_loss(net, net.backbone(mixed), batch["labels"], labels, float(mask.mean()), config)

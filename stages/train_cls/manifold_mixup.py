@@ -1,4 +1,4 @@
-"""Manifold Mixup-CAM: hidden maps of two images mixed at a random stage of the network. Verma et al. (ICML 2019)."""
+"""Train the classifier on mixed hidden features of two images (Manifold Mixup-CAM). Verma et al. (ICML 2019)."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import UsageError
-from stages.train_cls.mixing import draw_share, mixed_loss, permuted
+from stages.train_cls.mixing import draw_mixing_ratio, mixed_loss, permute_batch
 
 INPUT = "input"
 
 
 def loss(net: nn.Module, batch: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
-    """Return the losses of samples mixed at one of `config.mix_at`, drawn uniformly, or at the input."""
-    places = stages_to_mix(net, config)
-    place = places[int(torch.randint(len(places), ()))]
-    share, (order, images, labels) = draw_share(config.alpha), permuted(batch)
-    if place == INPUT:
-        features = net.backbone(batch["image"] * share + images * (1 - share))
+    """Return the losses of samples mixed at a layer drawn uniformly from those of `config.mix_at`."""
+    layers = select_mixing_layers(net, config)
+    layer = layers[int(torch.randint(len(layers), ()))]
+    ratio, (order, images, labels) = draw_mixing_ratio(config.alpha), permute_batch(batch)
+    if layer == INPUT:
+        features = net.backbone(batch["image"] * ratio + images * (1 - ratio))
     else:
-        features = _mixed_inside(net.backbone, place, batch["image"], order, share)
-    return mixed_loss(net, features, batch["labels"], labels, share, config)
+        features = _mix_at_block(net.backbone, layer, batch["image"], order, ratio)
+    return mixed_loss(net, features, batch["labels"], labels, ratio, config)
 
 
-def stages_to_mix(net: nn.Module, config: Any) -> tuple[str, ...]:
-    """Return the places asked for: `input` and names of the backbone's blocks; by default all blocks but the last.
+def select_mixing_layers(net: nn.Module, config: Any) -> tuple[str, ...]:
+    """Return the layers of `--mix-at`: `input` and backbone blocks; by default input and all blocks but the last.
 
-    Blocks that hand on no single map, or that images don't pass on their way to the final one, are none. Raises
-    UsageError naming the blocks.
+    Blocks that do not output a single feature map on the path to the last one can't be used. Raises UsageError, with
+    the names of those that can.
     """
-    blocks = net.backbone.passed_blocks
-    known = (INPUT, *blocks[:-1])
-    places = tuple(one.strip() for one in config.mix_at.split(",") if one.strip()) or known
-    unknown = [place for place in places if place not in (INPUT, *blocks)]
-    if unknown:
-        why = "has no such stage" if unknown[0] not in net.backbone.blocks else "has no single map there"
-        raise UsageError(f"--mix-at {unknown[0]}: the network {why}", f"give some of {', '.join(known)}")
-    return places
+    blocks = net.backbone.single_output_blocks
+    default_layers = (INPUT, *blocks[:-1])
+    layers = tuple(layer.strip() for layer in config.mix_at.split(",") if layer.strip()) or default_layers
+    invalid = [layer for layer in layers if layer not in (INPUT, *blocks)]
+    if invalid:
+        reason = ("the network has no such block" if invalid[0] not in net.backbone.blocks
+                  else "this block of the network does not output a single feature map")
+        raise UsageError(f"--mix-at {invalid[0]}: {reason}", f"Choose from {', '.join(default_layers)}")
+    return layers
 
 
-def _mixed_inside(backbone: Any, block: str, images: Tensor, order: Tensor, share: float) -> Tensor:
-    handle = backbone.last_module(block).register_forward_hook(
-        lambda _module, _inputs, output: output * share + output[order] * (1 - share))
+def _mix_at_block(backbone: Any, block: str, images: Tensor, order: Tensor, ratio: float) -> Tensor:
+    handle = backbone.get_output_module(block).register_forward_hook(
+        lambda _module, _inputs, output: output * ratio + output[order] * (1 - ratio))
     try:
         return backbone(images)
     finally:

@@ -1,4 +1,4 @@
-"""Which single-label image is pasted into a multi-label one: the co-occurrence oriented resampling of CSD.
+"""Draw the single-label images to paste into multi-label ones: the co-occurrence oriented resampling of CSD.
 
 Yang et al., "Cross-domain Semantic Decoupling for Weakly-Supervised Semantic Segmentation" (BMVC 2023), section 3.2.
 """
@@ -13,34 +13,35 @@ import numpy as np
 Image = TypeVar("Image")
 
 
-class Sources(Generic[Image]):
-    """The single-label images of each class id in 1..C, and how one of them is drawn."""
+class SingleLabelSampler(Generic[Image]):
+    """Draw single-label images by class, for class ids 1..C."""
 
-    def __init__(self, of_class: Mapping[int, Sequence[Image]], n_classes: int, resampling: str,
+    def __init__(self, images_by_class: Mapping[int, Sequence[Image]], num_classes: int, resampling: str,
                  probability: np.ndarray | None = None) -> None:
-        """Take the images by class, and for `resampling` "cooc" P (C, C), whose row r is class id r + 1.
+        """Store the images by class and the `resampling`.
 
-        "off" draws every image alike (CSD's plain copy-paste), "classes" every class that has one.
+        "cooc" draws by `probability`, P (C, C), whose row r is class id r + 1; "off" uniformly over images (CSD's
+        plain copy-paste); "classes" uniformly over the classes that have an image.
         """
-        self.of_class, self.resampling, self.probability = of_class, resampling, probability
-        self.counts = np.array([len(of_class.get(class_id, ())) for class_id in range(1, n_classes + 1)])
+        self.images_by_class, self.resampling, self.probability = images_by_class, resampling, probability
+        self.image_counts = np.array([len(images_by_class.get(class_id, ())) for class_id in range(1, num_classes + 1)])
 
-    def weights(self, class_ids: Sequence[int]) -> np.ndarray:
+    def compute_class_probabilities(self, class_ids: Sequence[int]) -> np.ndarray:
         """Return the probability (C,) of each class as the source for an image with `class_ids`.
 
-        By co-occurrence it is the sum of the rows of P of these classes (the paper's P_j), over those classes that
-        have a single-label image. All zeros where none of these can be drawn.
+        With "cooc" it is the sum of the rows of P of these classes (the paper's P_j), normalised over the classes that
+        have a single-label image. All zeros when none of these can be drawn.
         """
         if self.resampling == "cooc" and self.probability is not None:
             rows = self.probability[np.asarray(class_ids, dtype=np.int64) - 1]
-            wanted = rows.sum(axis=0) * (self.counts > 0)
+            weights = rows.sum(axis=0) * (self.image_counts > 0)
         else:
-            wanted = (self.counts if self.resampling == "off" else self.counts > 0).astype(np.float64)
-        total = wanted.sum()
-        return wanted / total if total else wanted
+            weights = (self.image_counts if self.resampling == "off" else self.image_counts > 0).astype(np.float64)
+        total = weights.sum()
+        return weights / total if total else weights
 
     def draw(self, class_ids: Sequence[int], rng: np.random.Generator) -> tuple[int, Image]:
-        """Return (class id, image): a class by `weights`, then any of its images alike."""
-        class_id = int(rng.choice(len(self.counts), p=self.weights(class_ids))) + 1
-        images = self.of_class[class_id]
+        """Draw a class by `compute_class_probabilities`, then uniformly one of its images; return (class id, image)."""
+        class_id = int(rng.choice(len(self.image_counts), p=self.compute_class_probabilities(class_ids))) + 1
+        images = self.images_by_class[class_id]
         return class_id, images[int(rng.integers(len(images)))]

@@ -1,1 +1,1 @@
-"""Segmentation networks from images and their captions."""
+"""Train segmentation networks on images and their captions."""

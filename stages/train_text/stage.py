@@ -1,4 +1,4 @@
-"""`train-text`: images and their captions to a network that finds in an image what a text names."""
+"""`train-text`: train a network that segments what a text names, on images and captions."""
 
 from __future__ import annotations
 
@@ -8,126 +8,143 @@ from typing import Any
 
 import torch
 
-from stages.data.nouns import NounSelector, noun_selector
-from stages.data.source import sources_of
+from stages.data.image_source import open_image_sources
+from stages.data.nouns import NounSelector, build_noun_selector
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.nets.clip import find_clip, open_model
-from stages.nets.files import describe_net
-from stages.nets.prompts import templates_of
-from stages.nets.text_grounded import CoDe, TextGrounded, build_grounded
+from stages.nets.clip import find_clip, load_open_clip_model
+from stages.nets.net_files import describe_net
+from stages.nets.prompt_encoding import load_templates
+from stages.nets.text_grounded import CoDe, TextGroundedNet, build_text_grounded_net
 from stages.shards import Run
-from stages.train_text.config import IMAGES_OF_RATE
-from stages.train_text.samples import Captions, Samples, Words
-from stages.training.distributed import heard, processes
-from stages.training.loop import Job, resolved, train, without_training
-from stages.training.start import tell_refused, training_entry
+from stages.train_text.config import REFERENCE_BATCH_SIZE
+from stages.train_text.samples import CaptionEncoder, Captions, CaptionSamples
+from stages.training.distributed import mute_unless_main_process, read_world_size
+from stages.training.initialisation import build_training_provenance, report_rejected_images
+from stages.training.loop import TrainingJob, resolve_settings, train, try_skip_training
 
 METHODS = {"tcl": "stages.train_text.tcl", "code": "stages.train_text.code"}
-_LARGEST_SHARE_WITHOUT = 0.5
-# English captions have 0.21 and more, others 0.05 and less; too few words say nothing.
-_LEAST_SHARE_ENGLISH, _LEAST_WORDS = 0.08, 100
+_MAX_SHARE_WITHOUT_NOUNS = 0.5
+# English captions have a share of 0.21 or more of English function words, others 0.05 or less; few words prove nothing.
+_MIN_ENGLISH_SHARE, _MIN_WORDS = 0.08, 100
 
 
 def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Train a network on an index's captions.
+    """Train a network on the captions of an index.
 
-    Raises UsageError, MissingInput, BadData (no captions, too few with a noun), Unavailable, and what `train` raises.
+    Raises UsageError, MissingInput, BadData (no captions, or too few with a noun), Unavailable, and whatever `train`
+    raises.
     """
-    output.check_file()
+    output.check_not_folder()
     index = Run(inputs.paths, "index")
-    report, ordinal, config = heard(report), config.device, resolved(config)
+    report, requested_device, config = mute_unless_main_process(report), config.device, resolve_settings(config)
     source = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
-    selector = _selector(method, config, inputs)
-    digests = {"index": index.digest, **source.digests(), **(selector.recorded if selector else {})}
-    templates = templates_of(config.template) if selector else ()
-    entry = training_entry("train-text", method, config, digests)
+    selector = _build_selector(method, config, inputs)
+    digests = {"index": index.digest, **source.compute_digests(), **(selector.provenance_inputs if selector else {})}
+    templates = load_templates(config.template) if selector else ()
+    entry = build_training_provenance("train-text", method, config, digests)
     if selector:
         entry["config"]["template"] = list(templates)
-    if answer := without_training(entry, output, report):
-        return answer
-    for note in (*source.notes, *(selector.notes if selector else ()), *_rate_note(config)):
-        report.tell(note)
-    tell_refused(index, report)
+    if summary := try_skip_training(entry, output, report):
+        return summary
+    for note in (*source.notes, *(selector.notes if selector else ()), *_build_learning_rate_warning(config)):
+        report.info(note)
+    report_rejected_images(index, report)
     torch.manual_seed(config.seed)
-    net = _net(method, config, source)
-    captions = _captions(index, inputs.root, selector, report, stop)
-    samples = Samples(captions, Words(selector, net.tokenizer, net.clip.context, config, templates), config)
-    description = describe_net(net, classes=["background"], supervision="captions",
-                               initial_weights={"name": source.name, "sha256": source.digests()["clip_weights"]},
+    net = _build_net(method, config, source)
+    captions = _read_captions(index, inputs.root, selector, report, stop)
+    encoder = CaptionEncoder(selector, net.tokenizer, net.clip.context_length, config, templates)
+    samples = CaptionSamples(captions, encoder, config)
+    initial = {"name": source.name, "sha256": source.compute_digests()["clip_weights"]}
+    description = describe_net(net, classes=["background"], supervision="captions", initial_weights=initial,
                                provenance=[*index.first.provenance, entry])
-    job = Job(net, partial(importlib.import_module(METHODS[method]).loss, config=config), samples.draw,
-              len(captions), [], description, steps=config.steps,
-              report_every=config.save_every if config.steps else 0,
-              begin_step=lambda step: _unfreeze(net, step >= config.unfreeze_at))
-    return train(job, config, output, ordinal=ordinal, stop=stop, report=report)
+    job = TrainingJob(net, partial(importlib.import_module(METHODS[method]).loss, config=config), samples.draw,
+                      len(captions), [], description, steps=config.steps,
+                      report_every=config.save_every if config.steps else 0,
+                      begin_step=lambda step: _set_last_block_trainable(net, step >= config.unfreeze_at))
+    return train(job, config, output, requested_device=requested_device, stop=stop, report=report)
 
 
-def _rate_note(config: Any) -> list[str]:
-    """Return what is said where the default rate meets another number of images than it is for."""
-    images, rate = config.batch_size * config.accumulate * processes(), type(config).lr
-    if config.lr != rate or images == IMAGES_OF_RATE:
+def _build_learning_rate_warning(config: Any) -> list[str]:
+    """Return a warning when the default learning rate is used with another number of images than it is meant for."""
+    num_images, default_lr = config.batch_size * config.accumulate * read_world_size(), type(config).lr
+    if config.lr != default_lr or num_images == REFERENCE_BATCH_SIZE:
         return []
-    lr, floor = (value * images / IMAGES_OF_RATE for value in (rate, type(config).lr_floor))
-    return [f"--lr {rate:g} is CoDe's for {IMAGES_OF_RATE} images a step (torchrun, four processes of 16), here are "
-            f"{images}: in proportion it would be --lr {lr:.3g} --lr-floor {floor:.3g}"]
+    lr, lr_floor = (value * num_images / REFERENCE_BATCH_SIZE for value in (default_lr, type(config).lr_floor))
+    return [f"warning: the default --lr {default_lr:g} is CoDe's for {REFERENCE_BATCH_SIZE} images per step (torchrun "
+            f"with 4 processes of 16), but a step has {num_images}. In proportion, use --lr {lr:.3g} "
+            f"--lr-floor {lr_floor:.3g}."]
 
 
-def _selector(method: str, config: Any, inputs: Inputs) -> NounSelector | None:
-    """Return who finds the nouns; None where whole captions are learnt from."""
+def _build_selector(method: str, config: Any, inputs: Inputs) -> NounSelector | None:
+    """Return the selector of nouns; None when the method trains on whole captions."""
     if method == "tcl":
         return None
     table = inputs.named.get("nouns_file")
-    if (config.nouns == "file") != bool(table):
-        raise UsageError("--nouns file and --nouns-file TABLE go together")
-    return noun_selector(config.nouns, table, picture_words=config.picture_words)
+    if config.nouns == "file" and not table:
+        raise UsageError("--nouns file needs a table of nouns", "Pass it as --nouns-file TABLE")
+    if table and config.nouns != "file":
+        raise UsageError(f"--nouns-file {table} is not read with --nouns {config.nouns}",
+                         "Use --nouns file, or omit --nouns-file")
+    return build_noun_selector(config.nouns, table, picture_words=config.picture_words)
 
 
-def _captions(index: Run, root: str | None, selector: NounSelector | None, report: Report, stop: Stop) -> Captions:
-    """Return the captions to train on, and tell how many have one noun and how many none."""
-    def seen() -> None:
+def _read_captions(index: Run, root: str | None, selector: NounSelector | None, report: Report,
+                   stop: Stop) -> Captions:
+    """Return the captions to train on, and report how many are usable. Raises BadData when there are none."""
+    def after_image() -> None:
         report.advance()
         if stop.requested:
-            raise Stopped("stopped", "run the same command again")
+            raise Stopped("stopped by a signal while captions were read", "Run the same command again")
 
-    report.begin("captions", sum(len(shard.ids) for shard in index.shards))
-    captions = Captions(sources_of(index, root), selector, seen)
+    report.start_progress("captions", sum(len(shard.ids) for shard in index.shards))
+    captions = Captions(open_image_sources(index, root), selector, after_image)
     where = str(index.first.path)
-    if not captions.total:
-        raise BadData("no image has a caption", "index a table with a column caption, or a captions file", where=where)
-    if captions.images_without:
-        report.tell(f"{captions.images_without} images have no caption and are left out")
+    if not captions.num_captions:
+        raise BadData("no image of the index has a caption",
+                      "Make the index from a table with a column `caption`, or from a captions file", where=where)
+    if captions.num_images_without_captions:
+        report.info(f"Skipping {captions.num_images_without_captions} images without a caption.")
     if selector:
-        foreign = f" ({captions.foreign} are in another script than the Latin one)" if captions.foreign else ""
-        report.tell(f"{captions.total} captions: {captions.one} have one noun; {captions.none} have none and are left "
-                    f"out{foreign}")
-        if captions.none > _LARGEST_SHARE_WITHOUT * captions.total:
-            raise BadData(f"{captions.none} of {captions.total} captions have no noun",
-                          "the captions shall be in English, or give --nouns file with --nouns-file", where=where)
-        if captions.words >= _LEAST_WORDS and captions.english < _LEAST_SHARE_ENGLISH * captions.words:
-            report.tell(f"the captions seem not to be in English: {captions.english} of their first {captions.words} "
-                        'words are such as "the" or "of"; their nouns are wrong then, --nouns file takes them from a '
-                        "table")
+        _report_nouns(captions, report, where)
     return captions
 
 
-def _net(method: str, config: Any, source: Any) -> TextGrounded:
-    model, architecture = open_model(source)
+def _report_nouns(captions: Captions, report: Report, where: str) -> None:
+    """Report how many captions have nouns. Raises BadData when too few have, and warns when they are not English."""
+    num_captions, num_without_nouns = captions.num_captions, captions.num_without_nouns
+    num_foreign = captions.num_foreign_without_nouns
+    foreign = f" ({num_foreign} of them have letters of a script other than Latin)" if num_foreign else ""
+    report.info(f"Of {num_captions} captions, {captions.num_with_one_noun} have one noun; {num_without_nouns} have "
+                f"none and are skipped{foreign}.")
+    if num_without_nouns > _MAX_SHARE_WITHOUT_NOUNS * num_captions:
+        raise BadData(f"{num_without_nouns} of {num_captions} captions have no noun",
+                      "Use English captions, or pass their nouns with --nouns file --nouns-file TABLE", where=where)
+    num_words, num_english_words = captions.num_words, captions.num_english_words
+    if num_words >= _MIN_WORDS and num_english_words < _MIN_ENGLISH_SHARE * num_words:
+        report.info(f"warning: the captions seem not to be in English: only {num_english_words} of their first "
+                    f'{num_words} words are function words such as "the" or "of". If so, the nouns are wrong; pass '
+                    "them with --nouns file --nouns-file TABLE.")
+
+
+def _build_net(method: str, config: Any, source: Any) -> TextGroundedNet:
+    model, architecture = load_open_clip_model(source)
     parts = {"clip": architecture, "head": method, "convolutions": config.convolutions}
     if method == "code":
         parts |= {"n_context": config.n_context, "noun_place": config.noun_place, "text_layer": config.text_layer,
                   "region_size": config.crop_size}
-    net = build_grounded(parts, model)
+    net = build_text_grounded_net(parts, model)
     if config.crop_size % net.clip.cell:
-        raise UsageError(f"--crop-size {config.crop_size} is no multiple of the patch", f"give {net.clip.cell} times "
-                         "a whole number")
+        patch_size = net.clip.cell
+        raise UsageError(f"--crop-size {config.crop_size} is not a multiple of the network's patch size {patch_size}",
+                         f"Use for example --crop-size {-(-config.crop_size // patch_size) * patch_size}")
     if isinstance(net, CoDe):
-        net.learn(word_prompt=config.co_decomposition and config.word_prompt,
-                  region_prompt=config.region_prompt, text=config.co_decomposition)
+        net.set_trainable(word_prompt=config.co_decomposition and config.word_prompt,
+                          region_prompt=config.region_prompt, text=config.co_decomposition)
     net.mean, net.std = config.mean, config.std
     return net
 
 
-def _unfreeze(net: TextGrounded, learns: bool) -> None:
-    """Let the copy of the last block learn, or not: what gets no gradient is not touched by the optimiser."""
-    net.segmenter.last_block.requires_grad_(learns)
+def _set_last_block_trainable(net: TextGroundedNet, is_trainable: bool) -> None:
+    """Freeze or unfreeze the copy of CLIP's last block; the optimiser skips parameters without a gradient."""
+    net.segmenter.last_block.requires_grad_(is_trainable)

@@ -1,4 +1,4 @@
-"""TCL: masks of whole captions.
+"""Compute the losses of TCL: masks of whole captions.
 
 Cha et al., "Learning to Generate Text-grounded Mask for Open-world Semantic Segmentation from Only Image-Text Pairs"
 (CVPR 2023). Batches have `image` (B, 3, S, S) and `caption` (B, L) token ids.
@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.nets.frozen_clip import ends_of
-from stages.nets.text_grounded import TextGrounded
-from stages.train_text.grounding import ground
+from stages.nets.frozen_clip import find_text_ends
+from stages.nets.text_grounded import TextGroundedNet
+from stages.train_text.grounding import compute_grounding_losses
 
 
-def loss(net: TextGrounded, batch: Mapping[str, Tensor], *, config: Any) -> dict[str, Tensor]:
-    """Return {"loss"} and its parts for a batch."""
+def loss(net: TextGroundedNet, batch: Mapping[str, Tensor], *, config: Any) -> dict[str, Tensor]:
+    """Return {"loss", ...} for a batch: the total and its terms."""
     with torch.no_grad():
-        rows, grid = net.clip.trunk(batch["image"])
-        words = net.clip.word_embedding(batch["caption"])
-        texts = net.clip.text_embedding(words, ends_of(batch["caption"]))
-    there = torch.ones(len(texts), dtype=torch.bool, device=texts.device)
-    found = ground(net, batch["image"], net.segmenter(rows, grid), texts, there, config)
-    return {"loss": found.total, **{name: value.detach() for name, value in found.losses.items()}}
+        rows, grid = net.clip.forward_trunk(batch["image"])
+        words = net.clip.embed_tokens(batch["caption"])
+        texts = net.clip.encode_text(words, find_text_ends(batch["caption"]))
+    valid = torch.ones(len(texts), dtype=torch.bool, device=texts.device)
+    grounding = compute_grounding_losses(net, batch["image"], net.segmenter(rows, grid), texts, valid, config)
+    return {"loss": grounding.total, **{name: value.detach() for name, value in grounding.losses.items()}}

@@ -1,6 +1,7 @@
-"""The state of an unfinished training: `OUT.part`, a safetensors file replaced by rename.
+"""Save and restore the checkpoint of an unfinished training: `OUT.part`, a safetensors file replaced by rename.
 
-Its head has the `sha256` of the tensors, as a net's description, and `digest`, that of all the rest of the head.
+Its header has the `sha256` of the tensors, as a network's description has, and `digest`, the hash of the rest of the
+header.
 """
 
 from __future__ import annotations
@@ -16,34 +17,38 @@ from safetensors.torch import save
 from torch import nn
 
 from stages.errors import BadData, CannotCreate, WsssError
-from stages.nets.files import tensors_sha256
-from stages.nets.finite import check_weights_finite
-from stages.shards import differences, part_path
-from stages.shards.disk import locked, make_folder, replace_file, temporary_path
-from stages.shards.request import sha256_of
-from stages.training.predictions import Predictions
+from stages.nets.net_files import hash_tensors
+from stages.nets.weight_checks import check_weights_finite
+from stages.shards import describe_differences, unfinished_path
+from stages.shards.disk import lock_file, make_folder, replace_file, temporary_path
+from stages.shards.request import hash_json
+from stages.training.epoch_statistics import EpochStatistics
 
 _KEY = "wsss-training"
 
 
 class Checkpoint:
-    """Weights, optimiser state and step of a training in progress, under a lock.
+    """Weights, optimiser state and step of a training in progress, protected by a lock file.
 
-    Of the processes of one training only the leading one holds the lock and writes; the others read.
+    Of the processes of one training only the main process holds the lock and writes; the others read.
     """
 
-    def __init__(self, output: Path, request: dict[str, Any], *, leads: bool = True) -> None:
-        """Lock `output` if this process leads. Raises Stopped when another one trains it, CannotCreate, IoFailed."""
-        self.path = part_path(output)
-        self._lock_path = _lock_path(output)
+    def __init__(self, output: Path, request: dict[str, Any], *, is_main_process: bool = True) -> None:
+        """Lock `output` in the main process.
+
+        Raises Stopped when another training holds the lock, CannotCreate or IoFailed when it can't be created.
+        """
+        self.path = unfinished_path(output)
+        self._lock_path = _build_lock_path(output)
         self._request = request
         self._lock: int | None = None
-        if leads:
+        if is_main_process:
             make_folder(output.parent)
-            self._lock = locked(self._lock_path, output)
+            self._lock = lock_file(self._lock_path, output)
 
     def release(self, *, finished: bool) -> None:
-        """Give the lock back; the state of a finished training goes, with what a kill left of a later one."""
+        """Release the lock; remove the checkpoint of a finished training, and the .tmp file of a save that was killed.
+        """
         if self._lock is None:
             return
         if finished:
@@ -53,8 +58,8 @@ class Checkpoint:
         os.close(self._lock)
 
     def save(self, step: int, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor],
-             scaler: dict[str, Any], seen: dict[str, torch.Tensor], history: list[dict[str, float]]) -> None:
-        """Replace the state on disk; `seen` and `history` are those of `Predictions`."""
+             scaler: dict[str, Any], statistics: dict[str, torch.Tensor], history: list[dict[str, float]]) -> None:
+        """Replace the checkpoint on disk; `statistics` and `history` are those of `EpochStatistics`."""
         tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
         plain: dict[str, Any] = {}
@@ -64,89 +69,92 @@ class Checkpoint:
                     tensors[f"optimiser.{number}.{name}"] = value
                 elif value is not None:
                     plain[f"{number}.{name}"] = value
-        head = {"request": self._request, "step": step, "plain": plain, "scaler": scaler, "history": history}
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors | seen).items()}
-        head["sha256"] = tensors_sha256(tensors)
-        replace_file(self.path, save(tensors, {_KEY: json.dumps({**head, "digest": sha256_of(head)}, sort_keys=True)}))
+        header = {"request": self._request, "step": step, "plain": plain, "scaler": scaler, "history": history}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors | statistics).items()}
+        header["sha256"] = hash_tensors(tensors)
+        metadata = {_KEY: json.dumps({**header, "digest": hash_json(header)}, sort_keys=True)}
+        replace_file(self.path, save(tensors, metadata))
 
     def restore(self, net: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, torch.Tensor], *,
-                predictions: Predictions, discard: bool) -> tuple[int, dict[str, Any]]:
-        """Load the state on disk into what is given; return (steps done, state of the scaler).
+                statistics: EpochStatistics, discard_unusable: bool) -> tuple[int, dict[str, Any]]:
+        """Load the checkpoint on disk into the arguments; return (steps done, state of the gradient scaler).
 
-        (0, {}) when there is none. Raises BadData when it is damaged and CannotCreate when it is of other settings,
-        unless it may be dropped (`discard`).
+        Returns (0, {}) when there is none. Raises BadData when it is damaged and CannotCreate when it has other
+        settings, unless `discard_unusable`: then it counts as none.
         """
         if not self.path.exists():
             return 0, {}
         try:
-            tensors, head = self.read()
+            tensors, header = self.read()
         except BadData:
-            if discard:
+            if discard_unusable:
                 return 0, {}
             raise
-        changed = differences(head["request"], self._request)
-        if changed and discard:
+        differences = describe_differences(header["request"], self._request)
+        if differences and discard_unusable:
             return 0, {}
-        if changed:
-            raise CannotCreate(f"holds an unfinished training with other settings ({changed})",
-                               "give those settings, another -o, or --force to drop it", where=str(self.path))
-        net.load_state_dict(_below(tensors, "net."))
-        average.update(_below(tensors, "average."))
-        predictions.restore(tensors, head.get("history", []))
+        if differences:
+            raise CannotCreate(f"an unfinished training with different settings is stored here ({differences})",
+                               "Use --force to discard it, choose another -o, or finish it with its own settings",
+                               where=str(self.path))
+        net.load_state_dict(_strip_prefix(tensors, "net."))
+        average.update(_strip_prefix(tensors, "average."))
+        statistics.load_state(tensors, header.get("history", []))
         state: dict[int, dict[str, Any]] = {}
-        for name, value in {**_below(tensors, "optimiser."), **head["plain"]}.items():
+        for name, value in {**_strip_prefix(tensors, "optimiser."), **header["plain"]}.items():
             number, _, key = name.partition(".")
             state.setdefault(int(number), {})[key] = value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        return head["step"], head["scaler"]
+        return header["step"], header["scaler"]
 
-    def is_of(self, request: dict[str, Any]) -> bool:
-        """Say whether the state on disk is of this request, or there is none."""
+    def is_for_request(self, request: dict[str, Any]) -> bool:
+        """Return whether the checkpoint on disk belongs to this request, or there is none."""
         try:
-            return not self.path.exists() or not differences(self.read()[1]["request"], request)
+            return not self.path.exists() or not describe_differences(self.read()[1]["request"], request)
         except BadData:
             return False
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return the tensors and the head of the state on disk.
+        """Return the tensors and the header of the checkpoint on disk.
 
-        Raises BadData when it is none, is damaged, or holds values that are not finite.
+        Raises BadData when it is not a checkpoint, is damaged, or holds values that are not finite.
         """
         try:
             with safe_open(self.path, "pt") as file:
-                head = json.loads(file.metadata()[_KEY])
-                if not {"request", "step", "plain", "scaler"} <= head.keys():
-                    raise ValueError("it lacks what it was asked to be, or how far it is")
+                header = json.loads(file.metadata()[_KEY])
+                if not {"request", "step", "plain", "scaler"} <= header.keys():
+                    raise ValueError("its header lacks the request, the step or the optimiser state")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise self._unusable(f"is no training state ({error})") from None
-        if "digest" not in head:
-            raise self._unusable("has no checksum: it was damaged, or written by an older version")
-        if head.pop("digest") != sha256_of(head) or head.get("sha256") != tensors_sha256(tensors):
-            raise self._unusable("damaged: its contents don't match their checksum")
-        # A step can spoil the weights after its own loss was finite.
+            raise self._build_error(f"the file is not a training checkpoint ({error})") from None
+        if "digest" not in header:
+            raise self._build_error("the checkpoint has no checksum: it is damaged, or an older version wrote it")
+        if header.pop("digest") != hash_json(header) or header.get("sha256") != hash_tensors(tensors):
+            raise self._build_error("the checkpoint is damaged: its contents do not match its checksum")
+        # A step can make the weights infinite or NaN after its own loss was finite.
         check_weights_finite(tensors, str(self.path),
-                             "remove it, and train anew with a smaller --lr or a longer --warmup")
-        return tensors, head
+                             "Remove the file, and train again with a smaller --lr or a longer --warmup")
+        return tensors, header
 
-    def _unusable(self, what: str) -> BadData:
-        return BadData(what, "remove it to start anew", where=str(self.path))
+    def _build_error(self, message: str) -> BadData:
+        return BadData(message, "Remove the file, or use --force, to train from the start", where=str(self.path))
 
 
-def drop_leftover(output: Path, request: dict[str, Any]) -> None:
-    """Remove the state of a net that is there, left by a crash before its removal; not what another process trains."""
-    if not (part_path(output).exists() or _lock_path(output).exists()):
+def remove_leftover_checkpoint(output: Path, request: dict[str, Any]) -> None:
+    """Remove the checkpoint that a crash left beside a finished network, unless another process is training there."""
+    if not (unfinished_path(output).exists() or _build_lock_path(output).exists()):
         return
     try:
         checkpoint = Checkpoint(output, request)
     except WsssError:
         return
-    checkpoint.release(finished=checkpoint.is_of(request))
+    checkpoint.release(finished=checkpoint.is_for_request(request))
 
 
-def _lock_path(output: Path) -> Path:
+def _build_lock_path(output: Path) -> Path:
     return output.with_name(output.name + ".lock")
 
 
-def _below(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _strip_prefix(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the entries whose name starts with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Several processes that train one net, started by torchrun (or srun with its variables set)."""
+"""Train one network in several processes, started by torchrun (or by srun with torchrun's variables set)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from stages.flow.execution import Report, Silent
+from stages.flow.execution import Report, SilentReport
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among the others."""
+    """The rank of this process and the world size, over all machines and on this one."""
 
     rank: int = 0
     size: int = 1
@@ -24,25 +24,25 @@ class World:
     local_size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """True in the one process that writes and speaks."""
+    def is_main_process(self) -> bool:
+        """True in the one process that writes files and reports."""
         return self.rank == 0
 
 
-def processes() -> int:
-    """Return how many processes train together, as torchrun's environment says."""
+def read_world_size() -> int:
+    """Return the number of processes that train together, from torchrun's environment; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def heard(report: Report) -> Report:
-    """Return `report` in the first process, and one that nobody reads in the others."""
-    return report if os.environ.get("RANK", "0") == "0" else Silent()
+def mute_unless_main_process(report: Report) -> Report:
+    """Return `report` in the main process, and a silent report in all others."""
+    return report if os.environ.get("RANK", "0") == "0" else SilentReport()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
-    """Join the group that torchrun's environment describes (gloo on CPUs, nccl on GPUs); alone without it."""
-    size = processes()
+def join_process_group(device: str) -> Iterator[World]:
+    """Join the process group that torchrun's environment describes (gloo on CPUs, nccl on GPUs), if there is one."""
+    size = read_world_size()
     if size == 1:
         yield World()
         return
@@ -54,27 +54,28 @@ def joined(device: str) -> Iterator[World]:
         distributed.destroy_process_group()
 
 
-def share_weights(net: nn.Module, world: World) -> None:
-    """Give every process the weights and statistics of the first."""
+def broadcast_weights(net: nn.Module, world: World) -> None:
+    """Copy the weights and buffers of the main process to every process."""
     if world.size > 1:
         for tensor in (*net.parameters(), *net.buffers()):
             distributed.broadcast(tensor.data, 0)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """Replace every gradient by the mean over the processes, in one exchange."""
+    """Replace every gradient by its mean over the processes, in a single all-reduce."""
     if world.size == 1:
         return
-    gradients = [one.grad for one in parameters if one.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
     flat /= world.size
-    for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    chunks = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, chunk in zip(gradients, chunks, strict=True):
+        gradient.copy_(chunk.view_as(gradient))
 
 
-class _Gathered(torch.autograd.Function):
-    """The tensors of all processes, behind each other; the gradient of each comes back from all."""
+class _AllGather(torch.autograd.Function):
+    """Concatenate the tensors of all processes; each gets back the sum of its gradients over all processes."""
 
     @staticmethod
     def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -89,26 +90,26 @@ class _Gathered(torch.autograd.Function):
         return gradient.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
-def gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensors (B, ...) of all processes as one (R B, ...), in the order of their ranks.
+def gather_across_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensors (B, ...) of all R processes as one tensor (R B, ...), in the order of their ranks.
 
-    A loss that every process computes from it alike has, after `average_gradients`, the gradient that one process with
-    all samples would find.
+    When every process computes the same loss from it, the gradient after `average_gradients` is the one that a single
+    process with all samples would compute.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return tensor
-    return _Gathered.apply(tensor)
+    return _AllGather.apply(tensor)
 
 
-def rank() -> int:
-    """Return the place of this process among those that train together."""
+def get_rank() -> int:
+    """Return the rank of this process, 0 when it trains alone."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
-def any_wants(flag: bool, world: World, device: torch.device) -> bool:
-    """Say whether any process raises `flag`, so that all stop after the same step."""
+def is_set_on_any_rank(flag: bool, world: World, device: torch.device) -> bool:
+    """Return whether `flag` is set in any process, so that all stop after the same step."""
     if world.size == 1:
         return flag
-    raised = torch.tensor([int(flag)], device=device)
-    distributed.all_reduce(raised, op=distributed.ReduceOp.MAX)
-    return bool(raised.item())
+    largest = torch.tensor([int(flag)], device=device)
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return bool(largest.item())

@@ -1,4 +1,4 @@
-"""The one training loop: every `train-*` gives it a net, a loss and a way to draw a sample."""
+"""The training loop of all `train-*` stages: each passes a network, a loss and a function that draws samples."""
 
 from __future__ import annotations
 
@@ -17,251 +17,275 @@ import torch
 from torch import nn
 
 from stages.errors import BadData, CannotCreate, Stopped, Unavailable, UsageError
-from stages.flow.device import cores, resolve_device, use_threads
+from stages.flow.device import count_cores, resolve_device, use_threads
 from stages.flow.execution import Output, Report, Stop, Summary
-from stages.nets.files import net_bytes, read_net
+from stages.nets.net_files import read_net, serialise_net
 from stages.nets.precision import DTYPES
-from stages.shards import differences, request_of
+from stages.shards import describe_differences, extract_request
 from stages.shards.disk import append_line, replace_file
-from stages.training.checkpoint import Checkpoint, drop_leftover
+from stages.training.batching import count_steps_per_epoch, iterate_batches, select_batch_indices
+from stages.training.checkpoint import Checkpoint, remove_leftover_checkpoint
 from stages.training.config import LoopConfig
-from stages.training.distributed import World, any_wants, average_gradients, joined, share_weights
-from stages.training.optimiser import build_optimiser, hold_batch_norm, set_rate
-from stages.training.order import batch_positions, batches, steps_per_epoch
-from stages.training.predictions import Predictions, Watch
+from stages.training.distributed import (
+    World,
+    average_gradients,
+    broadcast_weights,
+    is_set_on_any_rank,
+    join_process_group,
+)
+from stages.training.epoch_statistics import EpochStatistics, TrainingMonitor
+from stages.training.optimiser import build_optimiser, set_learning_rates, set_training_mode
 
 Batch = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is to be trained.
+class TrainingJob:
+    """What to train: the network, its loss, its samples, and optional callbacks.
 
-    `loss(net, batch)` returns named scalars, of which "loss" is minimised, and may return "predicted", (logits,
-    targets) of the batch, and "counted", whole numbers by name, which the log sums over a pass; `draw(position,
-    generator)` returns one sample of the `n_samples`; with `draw_shared`, `draw` gets as its third argument what
-    `draw_shared(generator)` returned for the batch; `head` are the parameters that start anew; `description` is what
-    the net's file says; `watch` judges what was predicted in each pass; `finish(net)` measures what belongs to the
-    trained net before it is written; `sum_up(total)` says in words what was counted so far, which is told at the end:
-    it is asked after every pass, and may raise BadData where nothing can be learnt. `steps` is the length of the
-    training where it is not told in passes, `report_every` the steps after which it logs and saves where a pass is too
-    long for that; `begin_step` is called with the number of each step.
+    `loss(net, batch)` returns named scalars, of which "loss" is minimised. It may also return "predicted", the (logits,
+    targets) of the batch, and "counted", integers by name, which the log sums over an epoch.
+    `draw(position, generator)` returns one of the `num_samples` samples. With `draw_batch_value`, it gets what
+    `draw_batch_value(generator)` returned for the batch as a third argument.
+    `head_parameters` are those of new layers, and `description` goes into the network's file.
+    `monitor` looks for problems in the predictions of each epoch.
+    `finalise_net(net)` computes buffers of the trained network before it is written.
+    `summarise_counts(total_counts)` returns a sentence about all "counted" so far, which is reported at the end. It is
+    called after every epoch, and may raise BadData when the counts show that nothing can be learnt.
+    `steps` is the length of a training that is not counted in epochs, `report_every` the number of steps after which
+    such a training writes a log line and a checkpoint. `begin_step(step)` is called before each step.
     """
 
     net: nn.Module
     loss: Callable[[nn.Module, Batch], dict[str, Any]]
     draw: Callable[..., Mapping[str, np.ndarray]]
-    n_samples: int
-    head: list[nn.Parameter]
+    num_samples: int
+    head_parameters: list[nn.Parameter]
     description: dict[str, Any]
-    watch: Watch | None = None
-    finish: Callable[[nn.Module], None] | None = None
-    sum_up: Callable[[Mapping[str, int]], str] | None = None
+    monitor: TrainingMonitor | None = None
+    finalise_net: Callable[[nn.Module], None] | None = None
+    summarise_counts: Callable[[Mapping[str, int]], str] | None = None
     steps: int = 0
     report_every: int = 0
     begin_step: Callable[[int], None] | None = None
-    draw_shared: Callable[[np.random.Generator], Any] | None = None
+    draw_batch_value: Callable[[np.random.Generator], Any] | None = None
 
 
-def resolved(config: Any) -> Any:
-    """Return the settings with device, precision and threads resolved: what enters the provenance.
+def resolve_settings(config: Any) -> Any:
+    """Return the settings with device, precision and threads resolved, as the provenance records them.
 
-    Raises Unavailable where torchrun started more processes than there are GPUs, UsageError for one GPU named to them
-    all, and as `resolve_device`.
+    Raises Unavailable when torchrun started more processes than there are GPUs, UsageError when all processes are given
+    the same GPU, and whatever `resolve_device` raises.
     """
     device = resolve_device(config.device)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device == "cuda" and local > 1:
-        _check_gpus(config.device, local)
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cuda" and local_world_size > 1:
+        _check_gpus(config.device, local_world_size)
     precision = config.precision
     if precision == "auto":
         precision = "fp32" if device == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return replace(config, device=device, precision=precision, threads=config.threads or max(1, cores() // local))
+    threads = config.threads or max(1, count_cores() // local_world_size)
+    return replace(config, device=device, precision=precision, threads=threads)
 
 
-def _check_gpus(ordinal: str, processes_here: int) -> None:
-    if ":" in ordinal:
-        raise UsageError(f"--device {ordinal} is one GPU, and torchrun started {processes_here} processes here",
-                         "give --device cuda: each takes its own")
-    count = torch.cuda.device_count()
-    if processes_here > count:
-        raise Unavailable(f"torchrun started {processes_here} processes here, and there are {count} GPUs",
-                          f"give torchrun --nproc-per-node={count}")
+def _check_gpus(requested_device: str, local_world_size: int) -> None:
+    if ":" in requested_device:
+        raise UsageError(f"--device {requested_device} names one GPU for all {local_world_size} processes of torchrun",
+                         "Use --device cuda, with which each process takes a GPU of its own")
+    num_gpus = torch.cuda.device_count()
+    if local_world_size > num_gpus:
+        raise Unavailable(f"torchrun started {local_world_size} processes on a machine with {num_gpus} GPUs",
+                          f"Start torchrun with --nproc-per-node={num_gpus}")
 
 
-def finished_before(entry: Mapping[str, Any], output: Output) -> Summary | None:
-    """Return a summary when the net is there as wanted (touched, but not by a dry run); None when it is to be trained.
+def check_existing_net(entry: Mapping[str, Any], output: Output) -> Summary | None:
+    """Return a summary when the output is already the requested network, None when it has to be trained.
 
-    Raises CannotCreate naming the keys that differ when there is another one.
+    An up-to-date file gets a new modification time, except in a dry run. Raises CannotCreate, with the settings that
+    differ, when the output is another network.
     """
     if output.force or not output.path.exists():
         return None
     _, description = read_net(output.path)
-    request = request_of(dict(entry))
-    changed = differences(request_of(description["provenance"][-1]), request)
-    if changed:
-        raise CannotCreate(f"exists with other settings ({changed})",
-                           "give those settings, another -o, or --force to replace it", where=str(output.path))
+    request = extract_request(dict(entry))
+    differences = describe_differences(extract_request(description["provenance"][-1]), request)
+    if differences:
+        raise CannotCreate(f"the file already exists and was trained with different settings ({differences})",
+                           "Use --force to replace it, or choose another -o", where=str(output.path))
     if not output.dry_run:
         os.utime(output.path)
-        drop_leftover(output.path, request)
-    return Summary(up_to_date=1)
+        remove_leftover_checkpoint(output.path, request)
+    return Summary(num_up_to_date=1)
 
 
-def without_training(entry: Mapping[str, Any], output: Output, report: Report) -> Summary | None:
-    """Return the answer where nothing is to be trained: the net is there as wanted, or --dry-run; else None.
+def try_skip_training(entry: Mapping[str, Any], output: Output, report: Report) -> Summary | None:
+    """Return a summary when there is nothing to train (the output is up to date, or --dry-run), else None.
 
-    Raises as `finished_before`.
+    Raises as `check_existing_net`.
     """
-    done = finished_before(entry, output)
-    if done:
-        report.tell(f"{output.path} is up to date")
-        report.finished(output.path)
+    summary = check_existing_net(entry, output)
+    if summary:
+        report.info(f"{output.path} is up to date")
+        report.print_path(output.path)
     elif output.dry_run:
-        report.tell(f"would train {output.path}")
-    return done or (Summary() if output.dry_run else None)
+        report.info(f"Would train {output.path}")
+    return summary or (Summary() if output.dry_run else None)
 
 
-def train(job: Job, config: LoopConfig, output: Output, *, ordinal: str, stop: Stop, report: Report) -> Summary:
-    """Train `job` under resolved settings and write its net; resume what an interrupted run left.
+def train(job: TrainingJob, config: LoopConfig, output: Output, *, requested_device: str, stop: Stop,
+          report: Report) -> Summary:
+    """Train `job` and write its network; resume from the checkpoint of an interrupted run where there is one.
 
-    `ordinal` is the --device as given. Equal settings, inputs, world size, threads and versions end bit-equal
-    on a CPU, however often the run was stopped. Raises Stopped (state kept), BadData (loss not finite, or the watch
-    finds fault and `output.keep_going` is off: the state of the pass before is kept), CannotCreate, IoFailed.
+    `config` has resolved settings, `requested_device` is --device as given. Equal settings, inputs, world size, threads
+    and versions give the same bytes on a CPU, however often the run was interrupted. Raises Stopped (with a checkpoint
+    saved), BadData (the loss is not finite, or the monitor found a problem and `output.keep_going` is off: the
+    checkpoint of the epoch before is kept), CannotCreate, IoFailed.
     """
     use_threads(config.threads)
-    with joined(config.device) as world:
-        device = _device(config.device, ordinal, world)
+    with join_process_group(config.device) as world:
+        device = _set_up_device(config.device, requested_device, world)
         return _Training(job, config, output, world, device, stop, report).run()
 
 
-def _device(kind: str, ordinal: str, world: World) -> torch.device:
+def _set_up_device(kind: str, requested_device: str, world: World) -> torch.device:
+    """Return the device of this process; on CUDA also select it and turn on deterministic kernels."""
     if kind == "cpu":
         return torch.device("cpu")
-    # Deterministic kernels where CUDA has them; bilinear upsampling's gradient has none, and is let through silently.
+    # The gradient of bilinear upsampling has no deterministic kernel on CUDA: hence warn_only, and no warning.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     warnings.filterwarnings("ignore", ".* does not have a deterministic implementation")
     torch.backends.cudnn.benchmark = False
-    device = torch.device(ordinal if ":" in ordinal else f"cuda:{world.local_rank}")
+    device = torch.device(requested_device if ":" in requested_device else f"cuda:{world.local_rank}")
     torch.cuda.set_device(device)
     return device
 
 
 class _Training:
-    """One run of the loop."""
+    """One training: its state, its loop, its log and its checkpoints."""
 
-    def __init__(self, job: Job, config: LoopConfig, output: Output, world: World, device: torch.device,
+    def __init__(self, job: TrainingJob, config: LoopConfig, output: Output, world: World, device: torch.device,
                  stop: Stop, report: Report) -> None:
         self.job, self.config, self.output, self.world, self.device = job, config, output, world, device
         self.stop, self.report = stop, report
         self.net = job.net.to(device, memory_format=torch.channels_last)
-        hold_batch_norm(self.net, getattr(config, "freeze_bn", "no"))
-        self.optimiser = build_optimiser(self.net, job.head, config)
+        set_training_mode(self.net, getattr(config, "freeze_bn", "no"))
+        self.optimiser = build_optimiser(self.net, job.head_parameters, config)
         self.average: dict[str, torch.Tensor] = {}
-        self.predictions = Predictions(world)
+        self.statistics = EpochStatistics(world)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        per_epoch = steps_per_epoch(job.n_samples, config.batch_size * config.accumulate, world.size)
-        self.per_epoch, self.steps = per_epoch, job.steps or per_epoch * config.epochs
-        self.report_every = job.report_every or per_epoch
+        self.steps_per_epoch = count_steps_per_epoch(
+            job.num_samples, config.batch_size * config.accumulate, world.size)
+        self.steps = job.steps or self.steps_per_epoch * config.epochs
+        self.report_every = job.report_every or self.steps_per_epoch
 
     def run(self) -> Summary:
-        """Train from the last state to the end, and write the net."""
-        request = request_of(self.job.description["provenance"][-1])
-        checkpoint = Checkpoint(self.output.path, request, leads=self.world.leads)
+        """Train from the checkpoint, or from the start, to the end, and write the network."""
+        request = extract_request(self.job.description["provenance"][-1])
+        checkpoint = Checkpoint(self.output.path, request, is_main_process=self.world.is_main_process)
         finished = False
         try:
-            self._steps(self._restore(checkpoint), checkpoint)
-            if self.job.finish:
-                self._save(checkpoint, self.steps)
-            if self.job.sum_up:
-                self.report.tell(self.job.sum_up(self.predictions.total))
-            if self.world.leads:
-                replace_file(self.output.path, net_bytes(self._final(), self.job.description))
-                self.report.finished(self.output.path)
+            self._run_steps(self._restore_checkpoint(checkpoint), checkpoint)
+            if self.job.finalise_net:
+                self._save_checkpoint(checkpoint, self.steps)
+            if self.job.summarise_counts:
+                self.report.info(self.job.summarise_counts(self.statistics.total_counts))
+            if self.world.is_main_process:
+                replace_file(self.output.path, serialise_net(self._build_final_state(), self.job.description))
+                self.report.print_path(self.output.path)
             finished = True
         finally:
             checkpoint.release(finished=finished)
-        return Summary(made=1)
+        return Summary(num_written=1)
 
-    def _restore(self, checkpoint: Checkpoint) -> int:
-        share_weights(self.net, self.world)
+    def _restore_checkpoint(self, checkpoint: Checkpoint) -> int:
+        """Load the checkpoint where there is one; return the number of steps already done."""
+        broadcast_weights(self.net, self.world)
         if self.config.average:
             self.average = {name: tensor.clone() for name, tensor in self.net.state_dict().items()}
-        # Every process reads the state itself: the file is there for all, or the run has one process.
+        # Every process reads the checkpoint itself: all of them see the same file system.
         step, scaler = checkpoint.restore(self.net, self.optimiser, self.average,
-                                          predictions=self.predictions, discard=self.output.force)
+                                          statistics=self.statistics, discard_unusable=self.output.force)
         self.average = {name: tensor.to(self.device) for name, tensor in self.average.items()}
         if scaler:
             self.scaler.load_state_dict(scaler)
-        if step and self.world.leads:
-            self.report.tell(f"goes on after step {step} of {self.steps}")
+        if step and self.world.is_main_process:
+            self.report.info(f"Resuming after step {step} of {self.steps} from {checkpoint.path}.")
         return step
 
-    def _steps(self, first: int, checkpoint: Checkpoint) -> None:
-        self.report.begin("steps", self.steps)
-        self.report.advance(first)
-        totals: dict[str, float] = {}
-        started, since, step = time.time(), first, first
-        samples = batches(self.job.draw, self._wanted(first), self.config.seed, self.output.workers,
-                          self.job.draw_shared)
-        with contextlib.closing(samples):
+    def _run_steps(self, first_step: int, checkpoint: Checkpoint) -> None:
+        self.report.start_progress("steps", self.steps)
+        self.report.advance(first_step)
+        sums: dict[str, float] = {}
+        start_time, start_step, step = time.time(), first_step, first_step
+        batches = iterate_batches(self.job.draw, self._plan_batches(first_step), self.config.seed, self.output.workers,
+                                  self.job.draw_batch_value)
+        with contextlib.closing(batches):
             while step < self.steps:
-                for name, value in self._step(step, samples).items():
-                    totals[name] = totals.get(name, 0.0) + value
+                for name, value in self._run_step(step, batches).items():
+                    sums[name] = sums.get(name, 0.0) + value
                 step += 1
                 self.report.advance()
                 if step % self.report_every == 0 or step == self.steps:
-                    means = {name: value / (step - since) for name, value in totals.items()}
-                    self._end_epoch(step, means, time.time() - started, checkpoint)
-                    totals, started, since = {}, time.time(), step
-                if any_wants(self.stop.requested, self.world, self.device) and step < self.steps:
-                    self._save(checkpoint, step)
-                    raise Stopped(f"stopped after step {step} of {self.steps}", "run the same command again to "
-                                  "go on", where=str(self.output.path))
+                    means = {name: value / (step - start_step) for name, value in sums.items()}
+                    self._end_epoch(step, means, time.time() - start_time, checkpoint)
+                    sums, start_time, start_step = {}, time.time(), step
+                if is_set_on_any_rank(self.stop.requested, self.world, self.device) and step < self.steps:
+                    self._save_checkpoint(checkpoint, step)
+                    raise Stopped(f"stopped after step {step} of {self.steps}",
+                                  "Run the same command again to resume", where=str(self.output.path))
 
-    def _wanted(self, first: int) -> Iterator[tuple[int, list[int]]]:
+    def _plan_batches(self, first_step: int) -> Iterator[tuple[int, list[int]]]:
+        """Yield (epoch, positions) of each batch of this process from `first_step` on."""
         config, world = self.config, self.world
-        for step in range(first, self.steps):
-            epoch, place = divmod(step, self.per_epoch)
-            together = batch_positions(self.job.n_samples, config.batch_size * config.accumulate, config.seed,
-                                       epoch, place, world.rank, world.size)
-            for start in range(0, len(together), config.batch_size):
-                yield epoch, together[start:start + config.batch_size]
+        for step in range(first_step, self.steps):
+            epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+            positions = select_batch_indices(self.job.num_samples, config.batch_size * config.accumulate, config.seed,
+                                             epoch, step_in_epoch, world.rank, world.size)
+            for start in range(0, len(positions), config.batch_size):
+                yield epoch, positions[start:start + config.batch_size]
 
-    def _step(self, step: int, samples: Iterator[dict[str, torch.Tensor]]) -> dict[str, float]:
-        """Do one step of the optimiser, and return the mean of each named loss."""
+    def _run_step(self, step: int, batches: Iterator[dict[str, torch.Tensor]]) -> dict[str, float]:
+        """Make one optimiser step from `--accumulate` batches, and return the mean of each named loss."""
         config = self.config
-        # Seeding every step makes dropout a function of the step, so no generator state has to be kept.
+        # Seeding every step makes dropout a function of the step, so a checkpoint needs no generator state.
         torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + self.world.rank)
-        rate = set_rate(self.optimiser, config, step, self.steps)
+        rate = set_learning_rates(self.optimiser, config, step, self.steps)
         if self.job.begin_step:
             self.job.begin_step(step)
         self.optimiser.zero_grad(set_to_none=True)
-        told: dict[str, float] = {"lr": rate}
-        share = -(-min(self.job.n_samples, config.batch_size * config.accumulate * self.world.size) // self.world.size)
-        expected = max(1, -(-share // config.batch_size))
-        for _ in range(expected):
-            batch = {name: self._moved(tensor) for name, tensor in next(samples).items()}
+        means: dict[str, float] = {"lr": rate}
+        num_batches = self._count_batches_per_step()
+        for _ in range(num_batches):
+            batch = {name: self._move_to_device(tensor) for name, tensor in next(batches).items()}
             with torch.autocast(self.device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
                 losses = self.job.loss(self.net, batch)
-            if (predicted := losses.pop("predicted", None)) and self.job.watch:
-                self.predictions.add(*predicted)
-            self.predictions.count(losses.pop("counted", {}))
-            self.scaler.scale(losses["loss"] / expected).backward()
+            if (predicted := losses.pop("predicted", None)) and self.job.monitor:
+                self.statistics.add_predictions(*predicted)
+            self.statistics.add_counts(losses.pop("counted", {}))
+            self.scaler.scale(losses["loss"] / num_batches).backward()
             for name, value in losses.items():
-                told[name] = told.get(name, 0.0) + value.item() / expected
-        if not math.isfinite(told["loss"]):
-            raise BadData(f"the loss is {told['loss']} at step {step}", _calmer(config), where=str(self.output.path))
-        self._apply()
-        return told
+                means[name] = means.get(name, 0.0) + value.item() / num_batches
+        if not math.isfinite(means["loss"]):
+            raise BadData(f"the loss is {means['loss']} at step {step}", _suggest_smaller_steps(config),
+                          where=str(self.output.path))
+        self._update_weights()
+        return means
 
-    def _apply(self) -> None:
-        parameters = [one for group in self.optimiser.param_groups for one in group["params"]]
+    def _count_batches_per_step(self) -> int:
+        """Return the number of batches of this process in a step: fewer than `--accumulate` where images are few."""
+        batch_size, world_size = self.config.batch_size, self.world.size
+        images_per_step = min(self.job.num_samples, batch_size * self.config.accumulate * world_size)
+        images_per_process = -(-images_per_step // world_size)
+        return max(1, -(-images_per_process // batch_size))
+
+    def _update_weights(self) -> None:
+        """Average the gradients over all processes, clip them, step the optimiser and update the running average."""
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         average_gradients(parameters, self.world)
-        if self.config.largest_gradient:
+        if self.config.max_gradient_norm:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(parameters, self.config.largest_gradient)
+            nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         for name, tensor in self.net.state_dict().items() if self.average else ():
@@ -270,62 +294,68 @@ class _Training:
             else:
                 self.average[name].copy_(tensor)
 
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _move_to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.ndim == 4:
             return tensor.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         return tensor.to(self.device, non_blocking=True)
 
     def _end_epoch(self, step: int, means: dict[str, float], seconds: float, checkpoint: Checkpoint) -> None:
-        figures, count = self._measured()
-        line = {"epoch": step // self.per_epoch, "step": step, "seconds": round(seconds, 2),
-                **{name: round(value, 6) for name, value in {**means, **figures}.items()}}
-        if self.world.leads:
+        """Write the log line of an epoch, check its metrics and counts, and save a checkpoint."""
+        metrics, num_images = self._compute_metrics()
+        line = {"epoch": step // self.steps_per_epoch, "step": step, "seconds": round(seconds, 2),
+                **{name: round(value, 6) for name, value in {**means, **metrics}.items()}}
+        if self.world.is_main_process:
             append_line(self.output.log_path, json.dumps(line, ensure_ascii=False).encode())
-            where = f"step {step}/{self.steps}" if self.job.steps else f"epoch {line['epoch']}/{self.config.epochs}"
-            self.report.tell(f"{where}: loss {line['loss']:.4f}, {line['seconds']} s")
-        self._judge(count)
-        if self.job.sum_up:
-            self.job.sum_up(self.predictions.total)
+            progress = f"step {step}/{self.steps}" if self.job.steps else f"epoch {line['epoch']}/{self.config.epochs}"
+            self.report.info(f"{progress}: loss {line['loss']:.4f}, {line['seconds']} s")
+        self._check_metrics(num_images)
+        if self.job.summarise_counts:
+            self.job.summarise_counts(self.statistics.total_counts)
         if step < self.steps:
-            self._save(checkpoint, step)
+            self._save_checkpoint(checkpoint, step)
 
-    def _measured(self) -> tuple[dict[str, float], int]:
-        """Return the watch's figures of the pass that ends, with what was counted, and how many samples they are of."""
-        found, counted = self.predictions.together(), self.predictions.counted()
-        self.predictions.clear()
-        if found is None or self.job.watch is None:
-            return {**counted}, 0
-        figures = self.job.watch.measure(*found)
-        self.predictions.history += [figures] if figures else []
-        return {**figures, **counted}, len(found[0])
+    def _compute_metrics(self) -> tuple[dict[str, float], int]:
+        """Return the monitor's metrics of the epoch that ends, with its counts, and the number of images behind them.
+        """
+        predictions, counts = self.statistics.gather_predictions(), self.statistics.gather_counts()
+        self.statistics.end_epoch()
+        if predictions is None or self.job.monitor is None:
+            return {**counts}, 0
+        metrics = self.job.monitor.compute_metrics(*predictions)
+        self.statistics.history += [metrics] if metrics else []
+        return {**metrics, **counts}, len(predictions[0])
 
-    def _judge(self, count: int) -> None:
-        what, do = self.job.watch.verdict(self.predictions.history, count) if self.job.watch else ("", "")
-        if what and not self.output.keep_going:
-            raise BadData(what, do, where=str(self.output.path))
-        if what and self.world.leads:
-            self.report.tell(what)
+    def _check_metrics(self, num_images: int) -> None:
+        """Raise BadData when the monitor finds a problem in the last epoch; with --keep-going report it only."""
+        if not self.job.monitor:
+            return
+        problem, remedy = self.job.monitor.describe_problem(self.statistics.history, num_images)
+        if problem and not self.output.keep_going:
+            raise BadData(problem, remedy, where=str(self.output.path))
+        if problem and self.world.is_main_process:
+            self.report.info(f"warning: {problem}.")
 
-    def _save(self, checkpoint: Checkpoint, step: int) -> None:
-        seen = self.predictions.tensors()
-        if self.world.leads:
-            checkpoint.save(step, self.net, self.optimiser, self.average, self.scaler.state_dict(), seen,
-                            self.predictions.history)
+    def _save_checkpoint(self, checkpoint: Checkpoint, step: int) -> None:
+        statistics = self.statistics.gather_state()
+        if self.world.is_main_process:
+            checkpoint.save(step, self.net, self.optimiser, self.average, self.scaler.state_dict(), statistics,
+                            self.statistics.history)
 
-    def _final(self) -> dict[str, torch.Tensor]:
+    def _build_final_state(self) -> dict[str, torch.Tensor]:
+        """Return the state dict to write. Raises BadData when it holds values that are not finite."""
         state = self.average or self.net.state_dict()
-        if self.job.finish:
+        if self.job.finalise_net:
             self.net.load_state_dict(state)
-            self.job.finish(self.net)
+            self.job.finalise_net(self.net)
             state = self.net.state_dict()
         for name, tensor in state.items():
             if not torch.isfinite(tensor).all():
                 raise BadData(f"the weights {name} are not finite after the last step",
-                              _calmer(self.config), where=str(self.output.path))
+                              _suggest_smaller_steps(self.config), where=str(self.output.path))
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _calmer(config: Any) -> str:
-    """Return what to try where weights or losses are not finite; `train-text` has a CLIP behind --clip."""
-    clip = "--gradient-clip" if hasattr(config, "gradient_clip") else "--clip"
-    return f"try a smaller --lr or {clip}, or a longer --warmup"
+def _suggest_smaller_steps(config: Any) -> str:
+    """Return the remedy for weights or losses that are not finite (in `train-text`, --clip names a CLIP model)."""
+    clip_option = "--gradient-clip" if hasattr(config, "gradient_clip") else "--clip"
+    return f"Use a smaller --lr or {clip_option}, or a longer --warmup"

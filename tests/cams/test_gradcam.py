@@ -1,4 +1,4 @@
-"""Grad-CAM against CAM and against plain autograd."""
+"""Grad-CAM compared with CAM and with autograd."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from stages.cams.gradcam import batch_maps
+from stages.cams.gradcam import compute_cams
 from stages.errors import UsageError
-from stages.nets.layer_maps import LayerMaps
-from stages.nets.plain_classifier import as_maps, layer_of
+from stages.nets.layer_maps import LayerMapExtractor
+from stages.nets.library_classifier import find_layer, reshape_to_maps
 
 
-class Small(nn.Module):
-    """Two convolutions, pooled; `classifier` has the CAM's weights."""
+class SmallNet(nn.Module):
+    """Two convolutions and pooling; `classifier` has the weights of the CAM."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,60 +29,63 @@ class Small(nn.Module):
 
 
 @pytest.fixture
-def net() -> Small:
+def net() -> SmallNet:
     torch.manual_seed(1)
-    return Small().double().eval().requires_grad_(False)
+    return SmallNet().double().eval().requires_grad_(False)
 
 
 IMAGES = torch.randn(2, 3, 24, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 IDS = [np.array([1, 4]), np.array([2])]
 
 
-def test_at_the_last_map_it_is_the_cam(net):
-    found = batch_maps(LayerMaps(net, net.second, 4), [IMAGES], flip=False, chosen=lambda place, scores: IDS[place])
+def test_gradcam_at_last_layer_equals_cam(net):
+    results = compute_cams(LayerMapExtractor(net, net.second, 4), [IMAGES], flip=False,
+                           choose_classes=lambda position, scores: IDS[position])
     cams = net.classifier(net.second(net.act(net.first(IMAGES)))).relu()
-    for place, (ids, maps, scores) in enumerate(found):
-        expected = cams[place, ids - 1]
+    for position, (ids, maps, scores) in enumerate(results):
+        expected = cams[position, ids - 1]
         expected = expected / expected.amax((1, 2), keepdim=True).clamp_min(1e-30)
         np.testing.assert_allclose(maps, expected, atol=1e-6)
-        np.testing.assert_allclose(scores, net(IMAGES)[place].sigmoid(), rtol=1e-5)
+        np.testing.assert_allclose(scores, net(IMAGES)[position].sigmoid(), rtol=1e-5)
 
 
-def test_at_an_inner_layer_it_is_the_formula(net):
+def test_gradcam_at_inner_layer_equals_autograd(net):
     features = net.first(IMAGES).requires_grad_()
     logits = net.classifier(net.second(features.relu())).mean((-2, -1))
-    found = batch_maps(LayerMaps(net, net.first, 4), [IMAGES], flip=False, chosen=lambda place, scores: IDS[place])
-    for place, (ids, maps, _) in enumerate(found):
+    results = compute_cams(LayerMapExtractor(net, net.first, 4), [IMAGES], flip=False,
+                           choose_classes=lambda position, scores: IDS[position])
+    for position, (ids, maps, _) in enumerate(results):
         for row, class_id in enumerate(ids):
-            (gradient,) = torch.autograd.grad(logits[place, class_id - 1], features, retain_graph=True)
-            expected = (gradient[place].mean((1, 2))[:, None, None] * features[place].detach()).sum(0).relu()
+            (gradient,) = torch.autograd.grad(logits[position, class_id - 1], features, retain_graph=True)
+            expected = (gradient[position].mean((1, 2))[:, None, None] * features[position].detach()).sum(0).relu()
             np.testing.assert_allclose(maps[row], expected / expected.max().clamp_min(1e-30), atol=1e-6)
 
 
-def test_flipping_the_image_flips_the_map(net):
-    maps_of = LayerMaps(net, net.second, 4)
-    one, other = (batch_maps(maps_of, [images], flip=True, chosen=lambda place, scores: IDS[place])[0][1]
-                  for images in (IMAGES, IMAGES.flip(-1)))
-    np.testing.assert_allclose(one.flip(-1), other, atol=1e-6)
+def test_mirrored_image_has_mirrored_maps(net):
+    layer_maps = LayerMapExtractor(net, net.second, 4)
+    plain, mirrored = (
+        compute_cams(layer_maps, [images], flip=True, choose_classes=lambda position, scores: IDS[position])[0][1]
+        for images in (IMAGES, IMAGES.flip(-1)))
+    np.testing.assert_allclose(plain.flip(-1), mirrored, atol=1e-6)
 
 
 def test_images_without_classes(net):
-    found = batch_maps(LayerMaps(net, net.second, 4), [IMAGES], flip=False,
-                       chosen=lambda place, scores: np.array([], dtype=int))
-    assert [maps.shape for _, maps, _ in found] == [(0, 6, 8), (0, 6, 8)]
+    results = compute_cams(LayerMapExtractor(net, net.second, 4), [IMAGES], flip=False,
+                           choose_classes=lambda position, scores: np.array([], dtype=int))
+    assert [maps.shape for _, maps, _ in results] == [(0, 6, 8), (0, 6, 8)]
 
 
 def test_tokens_become_maps():
     tokens = torch.arange(2 * 13 * 3).reshape(2, 13, 3)
-    maps = as_maps(tokens, nn.Identity(), (48, 64))
+    maps = reshape_to_maps(tokens, nn.Identity(), (48, 64))
     assert maps.shape == (2, 3, 3, 4)
     assert maps[0, :, 0, 0].tolist() == tokens[0, 1].tolist()
     assert maps[1, :, 2, 3].tolist() == tokens[1, 12].tolist()
     with pytest.raises(UsageError, match="no map"):
-        as_maps(torch.zeros(2, 5), nn.Identity(), (48, 64))
+        reshape_to_maps(torch.zeros(2, 5), nn.Identity(), (48, 64))
 
 
-def test_layers_by_name(net):
-    assert layer_of(net, "second") is net.second
+def test_find_layer_by_name(net):
+    assert find_layer(net, "second") is net.second
     with pytest.raises(UsageError, match="second"):
-        layer_of(net, "secnd")
+        find_layer(net, "secnd")

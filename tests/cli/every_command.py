@@ -1,4 +1,4 @@
-"""The words of every command that writes, and a folder with everything that they name."""
+"""The arguments of every command that writes, and a folder with all their inputs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from typing import Any
 import numpy as np
 
 from cli.conftest import TRAINING
-from cli.runner import SMALL, good
+from cli.runner import SMALL, run_ok
 from cli.test_mctformer import SMALL as MCTFORMER
 from cli.test_segment_text import QUICK
-from cli.test_train_text import CAPTIONS, SHORT, archive_of
-from data.test_benchmarks import PLACES, save
-from data.test_webdataset import archive, picture
-from pictures import Folder
-from seeded_clip import Recipe
+from cli.test_train_text import CAPTIONS, SHORT, write_archive
+from data.test_benchmarks import LAYOUTS, save
+from data.test_webdataset import encode_image
+from data.test_webdataset import write_archive as write_webdataset
+from seeded_clip import ClipRecipe
+from tiny_datasets import TinyDataset
 
 TINY = " ".join(TRAINING)
 SEEDED = "--clip seeded.json --weights seeded.pt --device cpu"
 CLIP = f"{SEEDED} --template {{}} {' '.join(QUICK[2:])}"
-# The words of each command, in the folder of `place`.
+# The arguments of each command, which runs in the folder of its inputs; OUT stands for the output.
 COMMANDS = {
     "index voc": "set --split train --labels set/labels.csv --class-names set/classes.txt -o OUT.h5",
     "index table": "set/labels.csv --images set/JPEGImages -o OUT.h5",
     "index coco": "coco.json --images set/JPEGImages -o OUT.h5",
     "index folder": "folders -o OUT",
     "index webdataset": "captions.tar -o OUT.h5",
-    **{f"index {name}": f"{name} -o OUT.h5" for name in PLACES},
+    **{f"index {name}": f"{name} -o OUT.h5" for name in LAYOUTS},
     "index split": "train.h5 --single -o OUT.h5",
     "cooc": "train.h5 -o OUT.h5 --plot OUT.png",
     "features": "train.h5 --net net.safetensors --device cpu -o OUT",
@@ -58,7 +59,7 @@ COMMANDS = {
     **{f"segment {name}": f"train.h5 {CLIP} -o OUT --scores OUT-scores"
        for name in ("naclip", "sclip", "clearclip", "maskclip")},
     **{f"segment {name}": f"train.h5 --net {name}.safetensors --device cpu --template {{}} --iterations 1 "
-                          f"{' '.join(QUICK[2:])} -o OUT"
+       f"{' '.join(QUICK[2:])} -o OUT"
        for name in ("tcl", "code")},
     "merge": "parts -o OUT.h5",
     "segment proxyclip": f"train.h5 {CLIP} --proxy wsss:tiny --proxy-weights random -o OUT",
@@ -70,20 +71,20 @@ COMMANDS = {
 }
 
 
-def make_place(folder: Path, tiny_folder: Folder) -> None:
-    """Put everything that COMMANDS name into a folder."""
-    shutil.copytree(tiny_folder.root, folder / "set")
-    shutil.copytree(tiny_folder.root / "JPEGImages", folder / "folders" / "cat")
-    for name, (image, mask, values, _) in PLACES.items():
+def create_inputs(folder: Path, tiny_dataset: TinyDataset) -> None:
+    """Create all inputs of COMMANDS in a folder."""
+    shutil.copytree(tiny_dataset.root, folder / "set")
+    shutil.copytree(tiny_dataset.root / "JPEGImages", folder / "folders" / "cat")
+    for name, (image, mask, values, _) in LAYOUTS.items():
         save(folder / name / image.format("bonn/bonn_0"), np.array([values], np.uint8), image=True)
         save(folder / name / mask.format("bonn/bonn_0"), np.array([values], np.uint8))
     (folder / "coco.json").write_text(json.dumps({
-        "images": [{"id": 1, "file_name": f"{tiny_folder.ids[0]}.jpg"}], "categories": [{"id": 1, "name": "cat"}],
+        "images": [{"id": 1, "file_name": f"{tiny_dataset.ids[0]}.jpg"}], "categories": [{"id": 1, "name": "cat"}],
         "annotations": [{"image_id": 1, "category_id": 1}]}))
-    archive(folder / "captions.tar", k1__png=picture(10), k1__txt=b"A red cat")
-    archive_of(folder)
+    write_webdataset(folder / "captions.tar", k1__png=encode_image(10), k1__txt=b"A red cat")
+    write_archive(folder)
     (folder / "templates.txt").write_text("a {}\na photo of a {}\n")
-    Recipe(99, 64, 3, 1, 64, 64, 2, 1).write(folder)
+    ClipRecipe(99, 64, 3, 1, 64, 64, 2, 1).write(folder)
     (folder / "captions.csv").write_text("\n".join(("id,caption", *CAPTIONS)))
     for number in range(6):
         save(folder / f"images/p{number}.png", np.zeros((40, 50)), image=True)
@@ -99,12 +100,12 @@ def make_place(folder: Path, tiny_folder: Folder) -> None:
             f"train-cls mctformer {COMMANDS['train-cls mctformer'].replace('OUT', 'mctformer')}",
             f"train-seg {COMMANDS['train-seg'].replace('OUT', 'seg')}",
             *(f"train-aff {name} {COMMANDS[f'train-aff {name}'].replace('OUT', name)}" for name in ("psa", "irn"))):
-        good(*words.split(), "-q", cwd=folder)
+        run_ok(*words.split(), "-q", cwd=folder)
 
 
-def commands_of(command: Any, words: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return every command by its words."""
+def list_commands(command: Any, words: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return every command below `command` by its words."""
     if not hasattr(command, "commands"):
         return {" ".join(words): command}
-    return {name: one for word, below in command.commands.items() for name, one in
-            commands_of(below, (*words, word)).items()}
+    return {name: subcommand for word, group in command.commands.items() for name, subcommand in
+            list_commands(group, (*words, word)).items()}

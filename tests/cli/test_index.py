@@ -1,4 +1,4 @@
-"""`wsss index`: every layout, packed and in parts, and the stages that read it afterwards."""
+"""`wsss index`: all layouts, packed indexes and indexes in shards, and the stages that read them."""
 
 from __future__ import annotations
 
@@ -9,51 +9,54 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.runner import SMALL, copy_of, good, index_table, refused, run
-from pictures import draw, save_mask
-from stages.data.source import ImageSource
+from cli.runner import SMALL, check_error, copy_dataset, index_table, run, run_ok
+from stages.data.image_source import ImageSource
 from stages.shards import Run, Shard
+from tiny_datasets import draw_image, save_mask
 
 
-def entry(path) -> dict:
+def read_last_provenance_entry(path) -> dict:
     return Shard(path).provenance[-1]
 
 
-def labels(path) -> dict[str, list[int] | None]:
-    """Return the tags of every image of an index."""
+def read_labels(path) -> dict[str, list[int] | None]:
+    """Return the class ids of every image of an index (None: unknown)."""
     source = ImageSource(Shard(path))
-    return {one: None if source.labels(one) is None else list(source.labels(one)) for one in source.index.ids}
+    return {item_id: None if source.read_labels(item_id) is None else list(source.read_labels(item_id))
+            for item_id in source.index.ids}
 
 
-def wanted(folder) -> dict[str, list[int]]:
-    return {one: list(ids) for one, ids in zip(folder.ids, folder.labels, strict=True)}
+def get_expected_labels(folder) -> dict[str, list[int]]:
+    return {item_id: list(ids) for item_id, ids in zip(folder.ids, folder.labels, strict=True)}
 
 
 @pytest.fixture
-def voc(tiny_folder, tmp_path):
-    return copy_of(tiny_folder, tmp_path / "voc")
+def voc(tiny_dataset, tmp_path):
+    return copy_dataset(tiny_dataset, tmp_path / "voc")
 
 
-def write_xml(root, folder) -> None:
+def write_annotations(root, folder) -> None:
     (root / "Annotations").mkdir()
     for name, ids in zip(folder.ids, folder.labels, strict=True):
-        objects = "".join(f"<object><name>{folder.classes[one]}</name><difficult>1</difficult></object>" for one in ids)
+        objects = "".join(f"<object><name>{folder.classes[class_id]}</name><difficult>1</difficult></object>"
+                          for class_id in ids)
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
 
 
-def test_a_table_gives_images_tags_and_masks(tiny_folder, tiny_index):
+def test_a_table_is_indexed_with_images_tags_and_masks(tiny_dataset, tiny_index):
     shard = Shard(tiny_index, "index")
-    assert shard.ids == tiny_folder.ids
-    assert shard.classes == tiny_folder.classes
-    assert labels(tiny_index) == wanted(tiny_folder)
-    assert entry(tiny_index)["config"]["supervision"] == "tags"
+    assert shard.ids == tiny_dataset.ids
+    assert shard.classes == tiny_dataset.classes
+    assert read_labels(tiny_index) == get_expected_labels(tiny_dataset)
+    assert read_last_provenance_entry(tiny_index)["config"]["supervision"] == "tags"
     source = ImageSource(shard)
-    assert source.size(tiny_folder.ids[0]) == source.mask(tiny_folder.ids[0]).shape == (48, 64)
-    assert str(tiny_folder.root) not in (tiny_index.read_bytes()).decode("latin1")
+    assert source.read_size(tiny_dataset.ids[0]) == source.read_mask(tiny_dataset.ids[0]).shape == (48, 64)
+    assert str(tiny_dataset.root) not in (tiny_index.read_bytes()).decode("latin1")
 
 
-def table_text(folder, kind: str) -> str:
-    rows = [(name, [folder.classes[one] for one in ids]) for name, ids in zip(folder.ids, folder.labels, strict=True)]
+def format_table(folder, kind: str) -> str:
+    rows = [(name, [folder.classes[class_id] for class_id in ids])
+            for name, ids in zip(folder.ids, folder.labels, strict=True)]
     if kind == "jsonl":
         return "".join(json.dumps({"id": name, "tags": tags}) + "\n" for name, tags in rows)
     if kind == "path.csv":
@@ -62,108 +65,110 @@ def table_text(folder, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["tsv", "jsonl", "path.csv"])
-def test_tables_of_every_kind_say_the_same(tiny_folder, voc, tmp_path, kind):
+def test_all_table_formats_give_the_same_index(tiny_dataset, voc, tmp_path, kind):
     table = tmp_path / f"tags.{kind}"
-    table.write_bytes(b"\xef\xbb\xbf" + table_text(tiny_folder, kind).encode())
+    table.write_bytes(b"\xef\xbb\xbf" + format_table(tiny_dataset, kind).encode())
     output = tmp_path / "index.h5"
-    assert good("index", "table", table, "--images", voc / "JPEGImages", "-o", output) == [str(output)]
-    assert labels(output) == wanted(tiny_folder)
-    assert Shard(output).classes == tiny_folder.classes
+    assert run_ok("index", "table", table, "--images", voc / "JPEGImages", "-o", output) == [str(output)]
+    assert read_labels(output) == get_expected_labels(tiny_dataset)
+    assert Shard(output).classes == tiny_dataset.classes
 
 
-def test_a_voc_tree_by_split_with_tags_from_its_annotations(tiny_folder, voc, tmp_path):
-    write_xml(voc, tiny_folder)
+def test_a_voc_split_has_tags_from_its_annotations(tiny_dataset, voc, tmp_path):
+    write_annotations(voc, tiny_dataset)
     output = tmp_path / "index.h5"
-    good("index", "voc", voc, "--split", "train", "-o", output)
-    assert labels(output) == wanted(tiny_folder)
-    assert all(ImageSource(Shard(output)).has_mask(one) for one in tiny_folder.ids)
+    run_ok("index", "voc", voc, "--split", "train", "-o", output)
+    assert read_labels(output) == get_expected_labels(tiny_dataset)
+    assert all(ImageSource(Shard(output)).has_mask(item_id) for item_id in tiny_dataset.ids)
 
 
-def test_a_voc_tree_by_list_with_masks_elsewhere_and_a_table(tiny_folder, voc, tmp_path):
+def test_a_voc_list_with_masks_in_another_folder_and_a_table_of_tags(tiny_dataset, voc, tmp_path):
     shutil.move(voc / "SegmentationClass", tmp_path / "masks" / "of")
-    (tmp_path / "list.txt").write_text("\n".join(tiny_folder.ids[3:6]))
+    (tmp_path / "list.txt").write_text("\n".join(tiny_dataset.ids[3:6]))
     output = tmp_path / "index.h5"
-    good("index", "voc", voc, "--list", tmp_path / "list.txt", "--masks", tmp_path / "masks" / "of", "--labels",
+    run_ok("index", "voc", voc, "--list", tmp_path / "list.txt", "--masks", tmp_path / "masks" / "of", "--labels",
          voc / "labels.csv", "-o", output)
-    assert labels(output) == {one: wanted(tiny_folder)[one] for one in tiny_folder.ids[3:6]}
-    assert ImageSource(Shard(output)).mask(tiny_folder.ids[3]).shape == (48, 64)
+    expected = get_expected_labels(tiny_dataset)
+    assert read_labels(output) == {item_id: expected[item_id] for item_id in tiny_dataset.ids[3:6]}
+    assert ImageSource(Shard(output)).read_mask(tiny_dataset.ids[3]).shape == (48, 64)
 
 
-def test_tags_from_masks_must_be_asked_for_and_are_recorded(tiny_folder, voc, tmp_path):
+def test_tags_are_read_from_masks_only_on_request_and_this_is_recorded(tiny_dataset, voc, tmp_path):
     unknown = run("index", "voc", voc, "--split", "train", "-o", tmp_path / "unknown.h5")
     assert unknown.code == 0
     assert "unknown" in unknown.err
-    assert set(labels(tmp_path / "unknown.h5").values()) == {None}
+    assert set(read_labels(tmp_path / "unknown.h5").values()) == {None}
     leak = run("index", "voc", voc, "--split", "train", "--labels-from-masks", "-o", tmp_path / "leak.h5")
     assert "ground truth supervises" in leak.err
-    assert labels(tmp_path / "leak.h5") == wanted(tiny_folder)
-    assert entry(tmp_path / "leak.h5")["config"]["supervision"] == "masks"
-    assert entry(tmp_path / "unknown.h5")["config"]["supervision"] == "none"
+    assert read_labels(tmp_path / "leak.h5") == get_expected_labels(tiny_dataset)
+    assert read_last_provenance_entry(tmp_path / "leak.h5")["config"]["supervision"] == "masks"
+    assert read_last_provenance_entry(tmp_path / "unknown.h5")["config"]["supervision"] == "none"
 
 
 def test_a_test_split_has_no_masks(voc, tiny_net, tmp_path):
     shutil.rmtree(voc / "SegmentationClass")
     (voc / "ImageSets/Segmentation/test.txt").write_text("picture_001\npicture_004\n")
     output = tmp_path / "test.h5"
-    good("index", "voc", voc, "--split", "test", "-o", output)
+    run_ok("index", "voc", voc, "--split", "test", "-o", output)
     source = ImageSource(Shard(output))
     assert source.index.ids == ("picture_001", "picture_004")
     assert not source.has_mask("picture_001")
-    good("cams", "cnn", output, "--net", tiny_net, "--tags", "all", "-o", tmp_path / "cams", *SMALL)
-    refused(run("eval", tmp_path / "cams"), 66, "no masks", str(output))
+    run_ok("cams", "cnn", output, "--net", tiny_net, "--tags", "all", "-o", tmp_path / "cams", *SMALL)
+    check_error(run("eval", tmp_path / "cams"), 66, "no ground-truth masks", str(output))
 
 
-def test_coco_instances_and_captions(tiny_folder, tiny_index, voc, tmp_path):
-    images = [{"id": 7 + n, "file_name": f"{name}.jpg"} for n, name in enumerate(tiny_folder.ids)]
-    boxes = [{"image_id": 7 + n, "category_id": 10 * one} for n, ids in enumerate(tiny_folder.labels) for one in ids]
+def test_coco_instances_captions_and_masks(tiny_dataset, tiny_index, voc, tmp_path):
+    images = [{"id": 7 + n, "file_name": f"{name}.jpg"} for n, name in enumerate(tiny_dataset.ids)]
+    boxes = [{"image_id": 7 + n, "category_id": 10 * class_id} for n, ids in enumerate(tiny_dataset.labels)
+             for class_id in ids]
     categories = [{"id": 20, "name": "dog"}, {"id": 10, "name": "cat"}]
     captions = [{"image_id": 7, "caption": "a red cat"}, {"image_id": 7, "caption": "a cat,\n striped"}]
     (tmp_path / "i.json").write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
     (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": captions}))
     output = tmp_path / "coco.h5"
-    good("index", "coco", tmp_path / "i.json", "--images", voc / "JPEGImages", "--captions", tmp_path / "c.json",
+    run_ok("index", "coco", tmp_path / "i.json", "--images", voc / "JPEGImages", "--captions", tmp_path / "c.json",
          "-o", output)
-    assert labels(output) == wanted(tiny_folder)
+    assert read_labels(output) == get_expected_labels(tiny_dataset)
     assert Shard(output).classes == ("background", "cat", "dog")
     assert Shard(output).item("picture_000").datasets["captions"].tolist() == [b"a red cat", b"a cat, striped"]
     assert not ImageSource(Shard(output)).has_mask("picture_000")
-    good("index", "coco", tmp_path / "i.json", "--images", voc / "JPEGImages", "--masks", voc / "SegmentationClass",
+    run_ok("index", "coco", tmp_path / "i.json", "--images", voc / "JPEGImages", "--masks", voc / "SegmentationClass",
          "-o", tmp_path / "scored.h5")
     scored, table = ImageSource(Shard(tmp_path / "scored.h5")), ImageSource(Shard(tiny_index))
-    for name in tiny_folder.ids:
-        np.testing.assert_array_equal(scored.mask(name), table.mask(name))
+    for name in tiny_dataset.ids:
+        np.testing.assert_array_equal(scored.read_mask(name), table.read_mask(name))
 
 
-def test_a_folder_per_class(tiny_folder, voc, tmp_path):
-    for name, ids in zip(tiny_folder.ids, tiny_folder.labels, strict=True):
-        place = tmp_path / "photos" / tiny_folder.classes[ids[0]]
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(voc / "JPEGImages" / f"{name}.jpg", place)
+def test_a_folder_per_class_gives_tags(tiny_dataset, voc, tmp_path):
+    for name, ids in zip(tiny_dataset.ids, tiny_dataset.labels, strict=True):
+        folder = tmp_path / "photos" / tiny_dataset.classes[ids[0]]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(voc / "JPEGImages" / f"{name}.jpg", folder)
     shutil.copy(voc / "JPEGImages" / "picture_000.jpg", tmp_path / "photos" / "beside.jpg")
     output = tmp_path / "folder.h5"
-    good("index", "folder", tmp_path / "photos", "-o", output)
-    found = labels(output)
-    assert found.pop("beside") is None
-    assert found == {f"{tiny_folder.classes[ids[0]]}/{name}": [ids[0]]
-                     for name, ids in zip(tiny_folder.ids, tiny_folder.labels, strict=True)}
+    run_ok("index", "folder", tmp_path / "photos", "-o", output)
+    labels = read_labels(output)
+    assert labels.pop("beside") is None
+    assert labels == {f"{tiny_dataset.classes[ids[0]]}/{name}": [ids[0]]
+                     for name, ids in zip(tiny_dataset.ids, tiny_dataset.labels, strict=True)}
 
 
-def test_a_packed_index_travels_without_its_images(tiny_folder, voc, tiny_index, tiny_net, tmp_path):
+def test_a_packed_index_works_without_its_image_files(tiny_dataset, voc, tiny_index, tiny_net, tmp_path):
     assert index_table(voc, tmp_path / "packed.h5", "--pack").code == 0
     elsewhere = tmp_path / "node" / "packed.h5"
     elsewhere.parent.mkdir()
     shutil.move(tmp_path / "packed.h5", elsewhere)
     shutil.rmtree(voc)
-    good("cams", "cnn", elsewhere, "--net", tiny_net, "-o", tmp_path / "cams", *SMALL)
-    good("refine", "crf", tmp_path / "cams", "-o", tmp_path / "crf")
-    good("eval", tmp_path / "crf")
-    good("cams", "cnn", tiny_index, "--net", tiny_net, "-o", tmp_path / "same", *SMALL)
+    run_ok("cams", "cnn", elsewhere, "--net", tiny_net, "-o", tmp_path / "cams", *SMALL)
+    run_ok("refine", "crf", tmp_path / "cams", "-o", tmp_path / "crf")
+    run_ok("eval", tmp_path / "crf")
+    run_ok("cams", "cnn", tiny_index, "--net", tiny_net, "-o", tmp_path / "same", *SMALL)
     packed, plain = (Run([tmp_path / name], "cams") for name in ("cams", "same"))
-    for one in tiny_folder.ids:
-        np.testing.assert_array_equal(packed.item(one).datasets["cam"], plain.item(one).datasets["cam"])
+    for item_id in tiny_dataset.ids:
+        np.testing.assert_array_equal(packed.item(item_id).datasets["cam"], plain.item(item_id).datasets["cam"])
 
 
-def test_tags_only_opens_no_image(voc, tmp_path):
+def test_tags_only_opens_no_images(voc, tmp_path):
     for path in (voc / "JPEGImages").iterdir():
         path.write_bytes(b"")
     output = tmp_path / "tags.h5"
@@ -172,31 +177,31 @@ def test_tags_only_opens_no_image(voc, tmp_path):
     assert not Shard(output).errors
 
 
-def test_parts_are_worked_one_for_one(tiny_folder, voc, tiny_net, tmp_path):
+def test_every_index_shard_gives_one_output_shard(tiny_dataset, voc, tiny_net, tmp_path):
     assert index_table(voc, tmp_path / "train", "--shard-size", "5").code == 0
     names = [f"index-0000{part}-of-00003.h5" for part in range(3)]
     assert sorted(path.name for path in (tmp_path / "train").glob("*.h5")) == names
-    printed = good("cams", "cnn", tmp_path / "train", "--net", tiny_net, "-o", tmp_path / "cams", "-j", "1",
+    paths = run_ok("cams", "cnn", tmp_path / "train", "--net", tiny_net, "-o", tmp_path / "cams", "-j", "1",
                    "--shard-size", "2", *SMALL)
-    assert printed == [str(tmp_path / "cams" / f"cams-0000{part}-of-00003.h5") for part in range(3)]
-    for name, made in zip(names, printed, strict=True):
-        assert Shard(tmp_path / "train" / name).ids == Shard(made).ids
-    json_of = json.loads("\n".join(good("eval", tmp_path / "cams", "--json")))
-    assert (json_of["images"], json_of["missing"]) == (len(tiny_folder.ids), 0)
+    assert paths == [str(tmp_path / "cams" / f"cams-0000{part}-of-00003.h5") for part in range(3)]
+    for name, output_path in zip(names, paths, strict=True):
+        assert Shard(tmp_path / "train" / name).ids == Shard(output_path).ids
+    result = json.loads("\n".join(run_ok("eval", tmp_path / "cams", "--json")))
+    assert (result["images"], result["missing"]) == (len(tiny_dataset.ids), 0)
 
 
-def test_the_same_index_again_is_up_to_date_and_another_is_not_overwritten(voc, tmp_path):
+def test_the_same_index_is_up_to_date_and_a_different_one_is_not_overwritten(voc, tmp_path):
     output = tmp_path / "index.h5"
     assert index_table(voc, output).code == 0
     before = output.read_bytes()
     again = index_table(voc, output)
     assert (again.code, again.out) == (0, f"{output}\n")
-    refused(index_table(voc, output, "--pack"), 73, str(output), "pack", "--force")
+    check_error(index_table(voc, output, "--pack"), 73, str(output), "pack", "--force")
     (voc / "labels.csv").write_text((voc / "labels.csv").read_text().replace("picture_000,cat", "picture_000,dog"))
-    refused(index_table(voc, output), 73, str(output), "--force")
+    check_error(index_table(voc, output), 73, str(output), "--force")
     assert output.read_bytes() == before
     assert index_table(voc, output, "--force").code == 0
-    assert labels(output)["picture_000"] == [2]
+    assert read_labels(output)["picture_000"] == [2]
 
 
 def test_a_dry_run_writes_nothing(voc, tmp_path):
@@ -206,18 +211,18 @@ def test_a_dry_run_writes_nothing(voc, tmp_path):
     assert not (tmp_path / "index.h5").exists()
 
 
-def test_a_data_set_without_background(tmp_path, tiny_net):
+def test_a_data_set_without_a_background_class(tmp_path, tiny_net):
     random = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    image, mask = draw((32, 32), (1,), random)
+    image, mask = draw_image((32, 32), (1,), random)
     Image.fromarray(image).save(tmp_path / "images" / "a.png")
     save_mask(mask, tmp_path / "masks" / "a.png")
     (tmp_path / "names.txt").write_text("void\ncat\n")
     (tmp_path / "tags.csv").write_text("id,tags\na,cat\n")
-    good("index", "table", tmp_path / "tags.csv", "--images", tmp_path / "images", "--masks", tmp_path / "masks",
+    run_ok("index", "table", tmp_path / "tags.csv", "--images", tmp_path / "images", "--masks", tmp_path / "masks",
          "--class-names", tmp_path / "names.txt", "-o", tmp_path / "i.h5")
     source = ImageSource(Shard(tmp_path / "i.h5"))
     assert source.classes == ("", "cat")
-    assert set(np.unique(source.mask("a")).tolist()) == {1, 255}
-    refused(run("cams", "cnn", tmp_path / "i.h5", "--net", tiny_net, "-o", tmp_path / "c", *SMALL), 65, "classes")
+    assert set(np.unique(source.read_mask("a")).tolist()) == {1, 255}
+    check_error(run("cams", "cnn", tmp_path / "i.h5", "--net", tiny_net, "-o", tmp_path / "c", *SMALL), 65, "classes")

@@ -1,4 +1,4 @@
-"""A stage holds neither a run nor a shard of it: sixteen times as many images take hardly more memory."""
+"""Stages keep neither a run nor a shard in memory: sixteen times as many images need hardly more memory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT
-from stages.shards import Contents, Item, provenance_entry, shard_name, write_shard
+from stages.shards import Item, ShardContents, provenance_entry, shard_name, write_shard
 from waiting import PATIENCE
 
 CLASSES = ("background", "cat", "dog")
 SIDE = 320
 SHARDS = 4
-# The maps of the larger run take 210 MB, its masks 52 MB: a stage that keeps either is seen. What HDF5 keeps of an open
-# file grows to 2 MB, and a shard of masks is made in memory: 4 to 48 MB were measured.
+# The CAMs of the larger run take 210 MB, its masks 52 MB: the test would detect a stage that keeps either. HDF5's cache
+# of an open file grows to 2 MB, and a shard of masks is built in memory: 4 to 48 MB were measured.
 FEW, MANY = 8, 128
-MOST = 90e6
-# A process begins with the peak of the one that started it; this one has next to none.
-BETWEEN = """
+MAX_DIFFERENCE = 90e6
+# A process inherits the peak memory of its parent; this intermediate parent needs hardly any.
+MEASURE_CHILD = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -32,33 +32,34 @@ sys.exit(code)
 """
 
 
-def write(folder: Path, per_shard: int) -> None:
-    """Write an index with packed masks, and a run of maps as large as the images."""
-    entry = provenance_entry("index", "table", {"pack": True, "supervision": "tags"}, {})
-    made = provenance_entry("cams", "cnn", {}, {})
+def write_run(folder: Path, per_shard: int) -> None:
+    """Write an index with packed masks, and a run of CAMs as large as the images."""
+    index_entry = provenance_entry("index", "table", {"pack": True, "supervision": "tags"}, {})
+    cams_entry = provenance_entry("cams", "cnn", {}, {})
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[40:100, 40:100] = 1
     png = io.BytesIO()
     Image.fromarray(mask).save(png, "PNG")
     packed = np.frombuffer(png.getvalue(), np.uint8)
-    ids = [f"{number:05d}" for number in range(SHARDS * per_shard)]
-    places = {"path": "a.jpg", "mask_path": "a.png", "height": SIDE, "width": SIDE}
-    digest = write_shard(folder / "index.h5", Contents(
-        "index", CLASSES, [Item(one, {"labels": np.array([1, 2], np.uint16), "mask": packed}, places) for one in ids],
-        provenance=[entry], root_attrs={"root": "."}))
-    maps = {"class_ids": np.array([1, 2], np.uint16), "cam": np.stack([mask, 1 - mask]).astype(np.float16)}
-    attributes = {"height": SIDE, "width": SIDE, "covers": np.array([SIDE, SIDE])}
+    ids = [f"{index:05d}" for index in range(SHARDS * per_shard)]
+    index_attrs = {"path": "a.jpg", "mask_path": "a.png", "height": SIDE, "width": SIDE}
+    digest = write_shard(folder / "index.h5", ShardContents(
+        "index", CLASSES,
+        [Item(name, {"labels": np.array([1, 2], np.uint16), "mask": packed}, index_attrs) for name in ids],
+        provenance=[index_entry], root_attrs={"root": "."}))
+    cams = {"class_ids": np.array([1, 2], np.uint16), "cam": np.stack([mask, 1 - mask]).astype(np.float16)}
+    cams_attrs = {"height": SIDE, "width": SIDE, "covers": np.array([SIDE, SIDE])}
     (folder / "cams").mkdir()
     for part in range(SHARDS):
-        items = [Item(one, maps, attributes) for one in ids[part * per_shard:(part + 1) * per_shard]]
-        write_shard(folder / "cams" / shard_name("cams", part, SHARDS), Contents(
-            "cams", CLASSES, items, part=part, parts=SHARDS, provenance=[entry, made], index_digest=digest,
+        items = [Item(name, cams, cams_attrs) for name in ids[part * per_shard:(part + 1) * per_shard]]
+        write_shard(folder / "cams" / shard_name("cams", part, SHARDS), ShardContents(
+            "cams", CLASSES, items, part=part, parts=SHARDS, provenance=[index_entry, cams_entry], index_digest=digest,
             index_path="../index.h5", root_attrs={"background": "none"}))
 
 
-def peak(folder: Path, *words: object) -> int:
-    """Run a command of wsss, which must end with 0, and return its memory at most, in bytes."""
-    command = [sys.executable, "-c", BETWEEN, sys.executable, "-m", "wsss_cli", *map(str, words)]
+def measure_peak_memory(folder: Path, *words: object) -> int:
+    """Run a command of wsss, which must exit with 0, and return its peak memory in bytes."""
+    command = [sys.executable, "-c", MEASURE_CHILD, sys.executable, "-m", "wsss_cli", *map(str, words)]
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                           capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
@@ -69,11 +70,11 @@ def peak(folder: Path, *words: object) -> int:
     ("pseudo", "cams", "--background", "constant:0.3", "-o", "masks", "-q"),
     ("eval", "cams", "--background", "constant:0.3", "-q"), ("check", "cams", "-q"),
     ("cooc", "index.h5", "-o", "cooc.h5")], ids=lambda words: words[0])
-def test_many_images_take_the_memory_of_few(tmp_path: Path, words: tuple[str, ...]) -> None:
-    needed = {}
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, words: tuple[str, ...]) -> None:
+    peaks = {}
     for per_shard in (FEW, MANY):
         folder = tmp_path / str(per_shard)
         folder.mkdir()
-        write(folder, per_shard)
-        needed[per_shard] = peak(folder, *words)
-    assert needed[MANY] < needed[FEW] + MOST, needed
+        write_run(folder, per_shard)
+        peaks[per_shard] = measure_peak_memory(folder, *words)
+    assert peaks[MANY] < peaks[FEW] + MAX_DIFFERENCE, peaks

@@ -8,7 +8,7 @@ import json
 import pytest
 import typer
 
-from cli.runner import good, refused, run
+from cli.runner import check_error, run, run_ok
 from stages.cams.config import CnnConfig
 from stages.check.config import CheckConfig
 from stages.cooc.config import CoocConfig
@@ -21,12 +21,12 @@ from stages.info.config import InfoConfig
 from stages.pseudo.config import PseudoConfig
 from stages.refine.config import CrfConfig
 from stages.segment.config import GroundedConfig, NetConfig
-from stages.settings import checked, option_name, setting
+from stages.settings import option_name, setting, validate_config
 from stages.show.config import ShowConfig
 from stages.train_cls.config import CamConfig, CsdCamConfig, CsdMctformerConfig
 from stages.train_seg.config import SegConfig
 from wsss_cli.app import app
-from wsss_cli.options import Variants, build_config, config_options
+from wsss_cli.options import ConfigVariants, build_config, build_config_options
 
 COMMANDS = {
     "index voc": VocConfig, "index table": FolderConfig, "index coco": FolderConfig, "index folder": FolderConfig,
@@ -63,9 +63,9 @@ def test_every_field_is_an_option_with_its_default_and_nothing_is_typed_twice(na
 @pytest.mark.parametrize("config", sorted(set(COMMANDS.values()), key=lambda one: (one.__module__, one.__name__)),
                          ids=lambda one: f"{one.__module__}.{one.__name__}")
 def test_the_defaults_of_the_options_are_the_defaults_of_the_config(config):
-    defaults = {name: default for name, (_, default) in config_options(config).items()}
+    defaults = {name: default for name, (_, default) in build_config_options(config).items()}
     assert build_config(config, defaults) == config()
-    assert checked(config()) == config()
+    assert validate_config(config()) == config()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Example:
     width: float | None = setting(None, "A width.", low=0.1)
     scales: tuple[float, ...] = setting((0.5, 1.0), "Scales.", low=0.1)
     sides: tuple[int, ...] = setting((), "Sides.")
-    between: tuple[float, ...] = setting((0.0, 1.0), "A range.", counts=(0, 2), ascending=True)
+    between: tuple[float, ...] = setting((0.0, 1.0), "A range.", lengths=(0, 2), ascending=True)
     way: str = setting("left", "A way.", choices=("left", "right"))
     flip: bool = setting(True, "Flip.")
 
 
 def built(**given: object) -> Example:
-    defaults = {name: default for name, (_, default) in config_options(Example).items()}
+    defaults = {name: default for name, (_, default) in build_config_options(Example).items()}
     return build_config(Example, {**defaults, **given})
 
 
@@ -111,21 +111,21 @@ def test_none_stays_none_and_a_value_is_one():
     ({"share": 1.5}, "--share 1.5 .* from 0 to 1"), ({"share": float("nan")}, "--share nan"),
     ({"size": 0}, "--size 0 .* 1 or more"), ({"scales": "1,0.01"}, "--scales 0.01"), ({"width": 0.0}, "--width 0.0"),
     ({"way": "up"}, "--way 'up' .* left, right"), ({"between": "1"}, "--between takes 2 numbers or none, not 1"),
-    ({"between": "1,2,3"}, "not 3"), ({"between": "2,1"}, "--between 2.0,1.0 is no range; give the smaller")])
+    ({"between": "1,2,3"}, "not 3"), ({"between": "2,1"}, "--between 2.0,1.0 is not a range. Give the smaller")])
 def test_values_out_of_range(given, told):
     with pytest.raises(UsageError, match=told):
-        checked(built(**given))
+        validate_config(built(**given))
 
 
-BASES = Variants("base", {"cam": CsdCamConfig, "mctformer": CsdMctformerConfig})
+BASES = ConfigVariants("base", {"cam": CsdCamConfig, "mctformer": CsdMctformerConfig})
 
 
 def test_variants_have_the_options_of_all_and_the_defaults_of_the_chosen_one():
-    options = config_options(BASES)
+    options = build_config_options(BASES)
     for base, config in BASES.configs.items():
         assert {field.name for field in dataclasses.fields(config)} <= set(options)
         defaults = {name: default for name, (_, default) in options.items()}
-        assert build_config(BASES, {**defaults, "base": base}) == config() == checked(config())
+        assert build_config(BASES, {**defaults, "base": base}) == config() == validate_config(config())
         given = build_config(BASES, {**defaults, "base": base, "epochs": 3, "crop_area": "0.5,1", "colour_jitter": ""})
         assert given == dataclasses.replace(config(), epochs=3, crop_area=(0.5, 1.0), colour_jitter=())
     told = {one.name: one for one in command_of("train-cls csd").params}
@@ -135,10 +135,10 @@ def test_variants_have_the_options_of_all_and_the_defaults_of_the_chosen_one():
 
 
 @pytest.mark.parametrize(("given", "told"), [
-    ({}, "--base is missing: give one of cam, mctformer"), ({"base": "irn"}, "--base 'irn' is not one of cam"),
-    ({"base": "mctformer", "dropout": 0.0}, "--dropout is no setting of --base mctformer")])
+    ({}, "--base is missing.*one of cam, mctformer"), ({"base": "irn"}, "--base 'irn' is not one of cam"),
+    ({"base": "mctformer", "dropout": 0.0}, "--dropout has no effect with --base mctformer")])
 def test_variants_that_can_not_be_chosen_so(given, told):
-    defaults = {name: default for name, (_, default) in config_options(BASES).items()}
+    defaults = {name: default for name, (_, default) in build_config_options(BASES).items()}
     with pytest.raises(UsageError, match=told):
         build_config(BASES, {**defaults, **given})
 
@@ -149,14 +149,14 @@ def provenance(tiny_index, tiny_net, tmp_path):
 
     def recorded(*options: object) -> dict:
         output = tmp_path / f"cams{len(list(tmp_path.iterdir()))}"
-        good("cams", "cnn", tiny_index, "--net", tiny_net, "-o", output, "--device", "cpu", *options)
+        run_ok("cams", "cnn", tiny_index, "--net", tiny_net, "-o", output, "--device", "cpu", *options)
         return json.loads(good_json("info", output))[0]["provenance"][-1]["config"]
 
     return recorded
 
 
 def good_json(*args: object) -> str:
-    return "\n".join(good(*args, "--json"))
+    return "\n".join(run_ok(*args, "--json"))
 
 
 def test_a_recipe_fills_in_what_the_command_line_leaves_out(provenance, tmp_path):
@@ -191,7 +191,7 @@ def test_recipes_that_can_not_be_meant_so(tiny_index, tiny_net, tmp_path, text, 
     if text is not None:
         recipe.write_text(text)
     done = run("cams", "cnn", tiny_index, "--net", tiny_net, "-o", tmp_path / "cams", "--config", recipe)
-    refused(done, code, *told)
+    check_error(done, code, *told)
     assert not (tmp_path / "cams").exists()
 
 
@@ -201,10 +201,10 @@ def test_a_recipe_without_a_section_for_the_stage(provenance, tmp_path):
     assert provenance("--config", recipe, "--scales", "1") == provenance("--scales", "1")
 
 
-def test_a_recipe_that_says_nothing_to_the_stage_is_told(tiny_index, tmp_path):
+def test_a_recipe_without_a_section_for_the_stage_is_a_warning(tiny_index, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[train-cls.cam]\nlr = 0.1\n")
     for method, told in (("cam", False), ("mixup", True)):
         done = run("train-cls", method, tiny_index, "-n", "--config", recipe, "-o", tmp_path / "x.safetensors")
         assert done.code == 0
-        assert (f"{recipe} has no settings in [train-cls.mixup], so none is taken from it" in done.err) == told
+        assert (f"{recipe} has no section [train-cls.mixup]" in done.err) == told

@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full, and names of files that are no UTF-8."""
+"""Standard streams that are closed or full, file names that are not UTF-8, and signals to reading commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.runner import SMALL, good, refused, run
+from cli.runner import SMALL, check_error, run, run_ok
 from conftest import CommandLine, Result
 from stages.shards import Shard
 from waiting import PATIENCE
@@ -18,36 +18,36 @@ from waiting import PATIENCE
 
 @pytest.fixture(scope="module")
 def cams(tiny_index: Path, tiny_net: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run of maps in two parts."""
+    """Return a run of CAMs in two parts."""
     folder = tmp_path_factory.mktemp("streams") / "cams"
-    good("cams", "cnn", tiny_index, "--net", tiny_net, "--shard-size", "6", "-o", folder, *SMALL)
+    run_ok("cams", "cnn", tiny_index, "--net", tiny_net, "--shard-size", "6", "-o", folder, *SMALL)
     return folder
 
 
-def shell(line: CommandLine, redirected: str, *args: object) -> Result:
-    """Run `wsss ARGS` by a shell that redirects its streams."""
+def run_in_shell(line: CommandLine, redirection: str, *args: object) -> Result:
+    """Run `wsss ARGS` in a shell that redirects its streams."""
     words = subprocess.list2cmdline(line._words(args))
-    done = subprocess.run(["bash", "-c", f"{words} {redirected}"], cwd=line.cwd, env=line._environment(None),
+    done = subprocess.run(["bash", "-c", f"{words} {redirection}"], cwd=line.cwd, env=line._environment(None),
                           capture_output=True, text=True, check=False, timeout=PATIENCE)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
-def test_a_stream_that_is_closed_stops_nothing(wsss: CommandLine, cams: Path, closed: str) -> None:
-    done = shell(wsss, closed, "pseudo", cams, "-o", "masks", "-j", 2)
+@pytest.mark.parametrize("redirection", ["2>&-", "<&- >&- 2>&-"])
+def test_works_with_closed_streams(wsss: CommandLine, cams: Path, redirection: str) -> None:
+    done = run_in_shell(wsss, redirection, "pseudo", cams, "-o", "masks", "-j", 2)
     assert (done.code, done.err) == (0, "")
-    assert good("check", wsss.cwd / "masks") == [f"{wsss.cwd}/masks/masks-0000{part}-of-00002.h5\tgood"
+    assert run_ok("check", wsss.cwd / "masks") == [f"{wsss.cwd}/masks/masks-0000{part}-of-00002.h5\tgood"
                                                  for part in (0, 1)]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("args", [("--version",), ("--help",), ("pseudo", "--help"), ("info", "CAMS")])
-def test_what_can_not_be_printed_is_told_in_one_line(wsss: CommandLine, cams: Path, args: tuple[str, ...]) -> None:
-    done = shell(wsss, ">/dev/full", *(cams if one == "CAMS" else one for one in args))
+def test_a_full_standard_output_is_reported_in_one_line(wsss: CommandLine, cams: Path, args: tuple[str, ...]) -> None:
+    done = run_in_shell(wsss, ">/dev/full", *(cams if arg == "CAMS" else arg for arg in args))
     assert done.code == 74 and "No space left" in done.err and len(done.err.splitlines()) == 1, done.err
 
 
-def test_a_folder_whose_name_is_no_utf_8(wsss: CommandLine, cams: Path) -> None:
+def test_works_with_a_folder_whose_name_is_not_utf_8(wsss: CommandLine, cams: Path) -> None:
     name = os.fsdecode(b"m\xff")
     strict = {"PYTHONIOENCODING": "utf-8:strict"}
     shutil.copytree(cams, wsss.cwd / name)
@@ -61,15 +61,14 @@ def test_a_folder_whose_name_is_no_utf_8(wsss: CommandLine, cams: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "info"])
-def test_a_command_that_only_reads_is_stopped_by_a_signal(cams: Path, monkeypatch: pytest.MonkeyPatch,
-                                                         command: str) -> None:
+def test_a_signal_stops_commands_that_only_read(cams: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     ids = Shard.ids.func
 
-    def signalled(shard: Shard) -> tuple[str, ...]:
+    def read_ids_after_signal(shard: Shard) -> tuple[str, ...]:
         os.kill(os.getpid(), signal.SIGTERM)
         return ids(shard)
 
-    monkeypatch.setattr(Shard, "ids", property(signalled))
+    monkeypatch.setattr(Shard, "ids", property(read_ids_after_signal))
     done = run(command, cams)
-    refused(done, 75, "stopped", "run the same command again")
+    check_error(done, 75, "stopped", "Run the same command again")
     assert done.out == ""

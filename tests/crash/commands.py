@@ -1,4 +1,4 @@
-"""`wsss` commands under a plan of faults: runs them through the fork server and tells how they ended."""
+"""Run `wsss` commands with injected faults through the fork server, and report how they ended."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 from conftest import ONE_THREAD, ROOT, TESTS
 from crash.faults import Plan
 
-_SECONDS = 300  # of what takes a tenth of one, or five to begin with, on an idle machine
+_SECONDS = 300  # until a request counts as hanging; it takes 0.1 s, the start 5 s, on an idle machine
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended (`code` None: it is paused), what it printed, and the calls that it made."""
+class Outcome:
+    """How a command ended (`code` None: it is paused), its output, and the calls that it made."""
 
     code: int | None
     out: str
@@ -33,89 +33,89 @@ class Ended:
 
     @cached_property
     def calls(self) -> list[dict[str, Any]]:
-        """The calls that change the disk, in their order."""
-        # Two processes may get their numbers in one order, and note them in the other.
+        """Return the calls that change the disk, in order."""
+        # Two processes may get their numbers in one order and record them in the other.
         return sorted((note for note in self.notes if "number" in note), key=lambda call: call["number"])
 
     @cached_property
     def computed(self) -> list[list[Any]]:
-        """What was computed, batch by batch."""
+        """Return the computed items of each batch."""
         return [note["items"] for note in self.notes if note["call"] == "computed"]
 
 
 class Server:
-    """Runs commands in the folder `work` below `place`, which has the inputs beside it."""
+    """Runs commands in the folder `work` of `root`; their inputs are in its folder `inputs`."""
 
-    def __init__(self, place: Path) -> None:
-        self.place, self.work = place, place / "work"
+    def __init__(self, root: Path) -> None:
+        self.root, self.work = root, root / "work"
         self._runs = 0
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("WSSS_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WSSS_")}
         path = os.pathsep.join(map(str, (ROOT, TESTS / "crash" / "spawned")))
-        environment = {**kept, **ONE_THREAD, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TERM": "dumb",
+        environment = {**inherited, **ONE_THREAD, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TERM": "dumb",
                        "COLUMNS": "120", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONDONTWRITEBYTECODE": "1"}
         self._process = subprocess.Popen([sys.executable, str(TESTS / "crash" / "server.py")], env=environment,
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
                                          start_new_session=True)
-        self._heard("the start")
+        self._read_answer("start")
 
     @property
     def next_notes(self) -> Path:
-        """Where the next run notes its calls, for whoever looks on."""
-        return self.place / f"run-{self._runs + 1}.jsonl"
+        """Return the path to which the next run records its calls."""
+        return self.root / f"run-{self._runs + 1}.jsonl"
 
-    def fresh(self) -> None:
-        """Empty the folder of the work."""
+    def clear_work(self) -> None:
+        """Empty the working folder."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
 
-    def run(self, args: Sequence[object], how: str = "", at: int = 0, errno: int = 0, *, seconds: float = 0,
-            forks: bool = False) -> Ended:
-        """Run `wsss ARGS` with a fault (see `Plan`), or ended after so many seconds, to its end or its pause."""
+    def run(self, args: Sequence[object], fault: str = "", call_number: int = 0, errno: int = 0, *, seconds: float = 0,
+            forks: bool = False) -> Outcome:
+        """Run `wsss ARGS` until it ends or pauses, with a fault (see `Plan`), or killed after so many seconds."""
         self._runs += 1
-        name = str(self.place / f"run-{self._runs}")
-        plan = Plan(str(self.work), name, how, at, errno)
+        name = str(self.root / f"run-{self._runs}")
+        plan = Plan(str(self.work), name, fault, call_number, errno)
         request = {"args": list(map(str, args)), "cwd": str(self.work), "out": name, "plan": asdict(plan),
                    "forks": forks, "seconds": seconds}
-        return self._ended(name, self._answer(request))
+        return self._build_outcome(name, self._send(request))
 
-    def good(self, *args: object) -> Ended:
-        """Run a command that must end with 0."""
-        done = self.run(args)
-        assert done.code == 0, f"wsss {' '.join(map(str, args))}: {done.code}\n{done.err}"
-        return done
+    def run_ok(self, *args: object) -> Outcome:
+        """Run a command that must succeed."""
+        outcome = self.run(args)
+        assert outcome.code == 0, f"wsss {' '.join(map(str, args))}: {outcome.code}\n{outcome.err}"
+        return outcome
 
-    def go(self, paused: Ended) -> Ended:
-        """Let a paused command go on to its end."""
-        return self._ended(paused.name, self._answer({"go": paused.pid}))
+    def resume(self, paused: Outcome) -> Outcome:
+        """Continue a paused command until it ends."""
+        return self._build_outcome(paused.name, self._send({"go": paused.pid}))
 
-    def files(self) -> dict[str, bytes]:
-        """Return what is below the folder of the work, by relative path; logs have times and are left out."""
+    def read_files(self) -> dict[str, bytes]:
+        """Return the files in the working folder by relative path, without logs, which contain times."""
         return {str(path.relative_to(self.work)): path.read_bytes() for path in sorted(self.work.rglob("*"))
                 if path.is_file() and not path.name.endswith("log.jsonl")}
 
-    def end(self) -> None:
-        """End the server, and with it whatever it runs."""
+    def stop(self) -> None:
+        """Stop the server, and with it any command that it runs."""
         self._process.stdin.close()
         self._process.kill()
         self._process.wait(timeout=30)
         self._process.stdout.close()
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _send(self, request: dict[str, Any]) -> dict[str, Any]:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return self._heard(request)
+        return self._read_answer(request)
 
-    def _heard(self, what: object) -> dict[str, Any]:
-        assert select.select([self._process.stdout], [], [], _SECONDS)[0], f"no end after {_SECONDS} s: {what}"
+    def _read_answer(self, request: object) -> dict[str, Any]:
+        assert select.select([self._process.stdout], [], [], _SECONDS)[0], f"no answer within {_SECONDS} s: {request}"
         line = self._process.stdout.readline()
-        assert line, f"the server ended at {what}"
+        assert line, f"the server ended at {request}"
         return json.loads(line)
 
-    def _ended(self, name: str, answer: dict[str, Any]) -> Ended:
+    def _build_outcome(self, name: str, answer: dict[str, Any]) -> Outcome:
         out, err = (Path(f"{name}.{suffix}").read_text() for suffix in ("out", "err"))
-        written = Path(f"{name}.jsonl")
-        notes = tuple(map(json.loads, written.read_text().splitlines())) if written.exists() else ()
+        notes_path = Path(f"{name}.jsonl")
+        notes = tuple(map(json.loads, notes_path.read_text().splitlines())) if notes_path.exists() else ()
         if answer["code"] is not None:
             for suffix in ("out", "err", "jsonl", "count"):
                 Path(f"{name}.{suffix}").unlink(missing_ok=True)
-        return Ended(answer["code"], out, err, notes, answer["pid"], name)
+        return Outcome(answer["code"], out, err, notes, answer["pid"], name)

@@ -1,45 +1,45 @@
-"""One fork server, the inputs of the commands, and what each command writes when nothing goes wrong."""
+"""A fork server, the inputs of the commands, and the files that each command writes without faults."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 
 from crash.commands import Server
-from crash.promises import Whole
-from crash.scenarios import COMMANDS, make_affinities, make_inputs
+from crash.invariants import RunUndisturbed, UndisturbedRun
+from crash.scenarios import COMMANDS, create_inputs, train_affinity_nets
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Return the server, with the inputs of all commands made."""
+    """Return the server, after creating the inputs of all commands."""
     if sys.platform != "linux":
         pytest.skip("needs Linux: prctl, /proc")
-    line = Server(tmp_path_factory.mktemp("crash"))
+    server = Server(tmp_path_factory.mktemp("crash"))
     try:
-        make_inputs(line)
+        create_inputs(server)
         if find_spec("pydensecrf"):
-            make_affinities(line)
-        yield line
+            train_affinity_nets(server)
+        yield server
     finally:
-        line.end()
+        server.stop()
 
 
 @pytest.fixture(scope="session")
-def whole(server: Server) -> Callable[[str], Whole]:
-    """Return a function of a command's name: what it writes undisturbed, made once."""
-    made: dict[str, Whole] = {}
+def undisturbed(server: Server) -> RunUndisturbed:
+    """Return a function that runs a command by name without faults, once, and returns the run."""
+    runs: dict[str, UndisturbedRun] = {}
 
-    def of(name: str) -> Whole:
-        if name not in made:
+    def run_undisturbed(name: str) -> UndisturbedRun:
+        if name not in runs:
             command = COMMANDS[name]
-            if command.needs:
-                pytest.importorskip(command.needs)
-            server.fresh()
-            made[name] = Whole(command, server.good(*command.args), server.files())
-        return made[name]
+            if command.required_package:
+                pytest.importorskip(command.required_package)
+            server.clear_work()
+            runs[name] = UndisturbedRun(command, server.run_ok(*command.args), server.read_files())
+        return runs[name]
 
-    return of
+    return run_undisturbed

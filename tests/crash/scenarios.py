@@ -1,8 +1,8 @@
-"""The commands whose every call to the disk is put to the test, and the small inputs that they read.
+"""The commands into whose disk calls faults are injected, and the small inputs that they read.
 
-Five pictures make two parts (three and two) in batches of two: small enough for a tenth of a second, and large enough
-for a batch behind another, a part behind another, a second run beside the first. Where a method differs from another
-in its mathematics alone, one part does.
+Five images give two parts (three and two) in batches of two: small enough to take a tenth of a second, and large enough
+for a second batch, a second part and a companion run. Methods that differ from another only in their mathematics have
+one part.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from crash.commands import Server
-from pictures import make_folder
-from seeded_clip import Recipe
+from seeded_clip import ClipRecipe
+from tiny_datasets import create_dataset
 
-ALONE = ("--device", "cpu", "--threads", "1", "-j", "1")
-PARTS = ("--shard-size", "3", *ALONE)
-MAPPED = ("--threads", "1", "-j", "1")
+SERIAL_CPU = ("--device", "cpu", "--threads", "1", "-j", "1")
+TWO_PARTS = ("--shard-size", "3", *SERIAL_CPU)
+SERIAL = ("--threads", "1", "-j", "1")
 TRAINING = ("--threads", "1", "--device", "cpu", "--batch-size", "2", "--workers", "0")
 NET = ("--net", "wsss:tiny", "--crop-size", "32", "--epochs", "2", *TRAINING)
 CLIP = ("--clip", "../inputs/seeded.json", "--weights", "../inputs/seeded.pt")
@@ -28,114 +28,119 @@ TEXT = (*CLIP, "--template", "a photo of a {}.", "--short-side", "32", "--window
 
 @dataclass(frozen=True)
 class Command:
-    """A command, run in the folder `work` beside `inputs`, and the option that `other` gives another value.
+    """A command, run in the folder `work` next to `inputs`, and an option with a changed value.
 
-    `kind` says what it makes: "shards" (part by part), "net", or "files" (each at once). `needs` is a package that is
-    an extra.
+    `kind` is what it writes: "shards" (part by part), "net", or "files" (each at once). `required_package` is an
+    optional dependency.
     """
 
     name: str
     kind: str
     args: tuple[str, ...]
-    other: tuple[str, ...] = ()
-    needs: str = ""
+    changed_option: tuple[str, ...] = ()
+    required_package: str = ""
 
 
-def _shards(name: str, *args: str, other: tuple[str, ...], needs: str = "") -> Command:
-    return Command(name, "shards", (*args, "-o", "out"), other, needs)
+def shards_command(name: str, *args: str, changed_option: tuple[str, ...], required_package: str = "") -> Command:
+    return Command(name, "shards", (*args, "-o", "out"), changed_option, required_package)
 
 
-def _net(name: str, *args: str, other: tuple[str, ...] = ("--lr", "0.002"), needs: str = "") -> Command:
-    return Command(name, "net", (*args, "-o", "out/net.safetensors"), other, needs)
+def net_command(name: str, *args: str, changed_option: tuple[str, ...] = ("--lr", "0.002"),
+                required_package: str = "") -> Command:
+    return Command(name, "net", (*args, "-o", "out/net.safetensors"), changed_option, required_package)
 
 
-def _files(name: str, *args: str, other: tuple[str, ...] = ()) -> Command:
-    return Command(name, "files", args, other)
+def files_command(name: str, *args: str, changed_option: tuple[str, ...] = ()) -> Command:
+    return Command(name, "files", args, changed_option)
 
 
 _INDEX = "../inputs/train.h5"
-COMMANDS = {one.name: one for one in (
-    _shards("features", "features", _INDEX, "--net", "../inputs/cam.safetensors", "--batch-size", "2", *ALONE,
-            other=("--size", "48")),
-    _shards("cams-cnn", "cams", "cnn", _INDEX, "--net", "../inputs/cam.safetensors", "--scales", "1", "--batch-size",
-            "2", *PARTS, other=("--scales", "1,2")),
-    _shards("cams-clip-es", "cams", "clip-es", _INDEX, *CLIP, "--save-raw", "out/raw", "--batch-size", "2", *ALONE,
-            other=("--rounds", "2")),
-    _shards("refine-crf", "refine", "crf", "../inputs/maps", "--iterations", "1", *MAPPED, other=("--iterations", "2"),
-            needs="pydensecrf"),
-    _shards("refine-psa", "refine", "psa", "../inputs/maps", "--net", "../inputs/psa.safetensors", "--device", "cpu",
-            *MAPPED, other=("--beta", "3"), needs="pydensecrf"),
-    _shards("refine-irn", "refine", "irn", "../inputs/maps", "--net", "../inputs/irn.safetensors", "--device", "cpu",
-            *MAPPED, other=("--beta", "3"), needs="pydensecrf"),
-    _shards("refine-pamr", "refine", "pamr", "../inputs/maps", "--iterations", "1", "--device", "cpu", *MAPPED,
-            other=("--iterations", "2")),
-    _shards("pseudo", "pseudo", "../inputs/cams", *MAPPED, other=("--background", "constant:0.4")),
-    _shards("segment-net", "segment", "net", _INDEX, "--net", "../inputs/seg.safetensors", "--scales", "1",
-            "--batch-size", "2", "--scores", "out/scores", *PARTS, other=("--fusion", "max")),
-    _shards("segment-naclip", "segment", "naclip", _INDEX, *TEXT, *ALONE, other=("--scale", "10")),
+COMMANDS = {command.name: command for command in (
+    shards_command("features", "features", _INDEX, "--net", "../inputs/cam.safetensors", "--batch-size", "2",
+                   *SERIAL_CPU, changed_option=("--size", "48")),
+    shards_command("cams-cnn", "cams", "cnn", _INDEX, "--net", "../inputs/cam.safetensors", "--scales", "1",
+                   "--batch-size", "2", *TWO_PARTS, changed_option=("--scales", "1,2")),
+    shards_command("cams-clip-es", "cams", "clip-es", _INDEX, *CLIP, "--save-raw", "out/raw", "--batch-size", "2",
+                   *SERIAL_CPU, changed_option=("--rounds", "2")),
+    shards_command("refine-crf", "refine", "crf", "../inputs/maps", "--iterations", "1", *SERIAL,
+                   changed_option=("--iterations", "2"), required_package="pydensecrf"),
+    shards_command("refine-psa", "refine", "psa", "../inputs/maps", "--net", "../inputs/psa.safetensors", "--device",
+                   "cpu", *SERIAL, changed_option=("--beta", "3"), required_package="pydensecrf"),
+    shards_command("refine-irn", "refine", "irn", "../inputs/maps", "--net", "../inputs/irn.safetensors", "--device",
+                   "cpu", *SERIAL, changed_option=("--beta", "3"), required_package="pydensecrf"),
+    shards_command("refine-pamr", "refine", "pamr", "../inputs/maps", "--iterations", "1", "--device", "cpu", *SERIAL,
+                   changed_option=("--iterations", "2")),
+    shards_command("pseudo", "pseudo", "../inputs/cams", *SERIAL, changed_option=("--background", "constant:0.4")),
+    shards_command("segment-net", "segment", "net", _INDEX, "--net", "../inputs/seg.safetensors", "--scales", "1",
+                   "--batch-size", "2", "--scores", "out/scores", *TWO_PARTS, changed_option=("--fusion", "max")),
+    shards_command("segment-naclip", "segment", "naclip", _INDEX, *TEXT, *SERIAL_CPU, changed_option=("--scale", "10")),
     Command("segment-files", "shards", ("segment", "net", "../inputs/pictures/JPEGImages/picture_000.jpg",
                                         "../inputs/pictures/JPEGImages/picture_001.jpg", "--net",
-                                        "../inputs/seg.safetensors", "--scales", "1", *ALONE, "-o", "out"),
+                                        "../inputs/seg.safetensors", "--scales", "1", *SERIAL_CPU, "-o", "out"),
             ("--fusion", "max")),
-    _net("train-cls", "train-cls", "cam", _INDEX, "--average", "0.9", *NET),
-    _net("train-seg", "train-seg", _INDEX, "--masks", "../inputs/masks", "--weights", "../inputs/cam.safetensors",
-         *NET),
-    _net("train-aff-psa", "train-aff", "psa", _INDEX, "--cams", "../inputs/cams", "--radius", "2", *NET,
-         needs="pydensecrf"),
-    _net("train-aff-irn", "train-aff", "irn", _INDEX, "--cams", "../inputs/cams", "--radius", "4", *NET,
-         needs="pydensecrf"),
-    _net("train-text", "train-text", "tcl", "../inputs/captions.h5", *CLIP, *TRAINING, "--crop-size", "32", "--warmup",
-         "1", "--steps", "4", "--save-every", "2", "--unfreeze-at", "2"),
-    _files("index", "index", "table", "../inputs/pictures/labels.csv", "--images", "../inputs/pictures/JPEGImages",
-           "--masks", "../inputs/pictures/SegmentationClass", "--shard-size", "3", "-o", "out", other=("--pack",)),
-    _files("index-split", "index", "split", _INDEX, "--single", "-o", "out/single.h5"),
-    _files("merge", "merge", "../inputs/cams", "--parts", "2", "-o", "out"),
-    _files("cluster", "cluster", "finch", "../inputs/features", "-o", "out/clusters.h5", "--sheet", "out/sheet.png",
-           other=("--metric", "euclidean")),
-    _files("cooc", "cooc", _INDEX, "-o", "out/cooc.h5", "--plot", "out/cooc.png", other=("--diagonal", "all")),
-    _files("export-voc", "export", "voc", "../inputs/masks", "-o", "out"),
-    _files("show", "show", "../inputs/cams", "../inputs/masks", "--count", "2", "-o", "out/look.png"),
-    _files("eval", "eval", "../inputs/masks", "-o", "out/eval.json"),
+    net_command("train-cls", "train-cls", "cam", _INDEX, "--average", "0.9", *NET),
+    net_command("train-seg", "train-seg", _INDEX, "--masks", "../inputs/masks", "--weights",
+                "../inputs/cam.safetensors", *NET),
+    net_command("train-aff-psa", "train-aff", "psa", _INDEX, "--cams", "../inputs/cams", "--radius", "2", *NET,
+                required_package="pydensecrf"),
+    net_command("train-aff-irn", "train-aff", "irn", _INDEX, "--cams", "../inputs/cams", "--radius", "4", *NET,
+                required_package="pydensecrf"),
+    net_command("train-text", "train-text", "tcl", "../inputs/captions.h5", *CLIP, *TRAINING, "--crop-size", "32",
+                "--warmup", "1", "--steps", "4", "--save-every", "2", "--unfreeze-at", "2"),
+    files_command("index", "index", "table", "../inputs/pictures/labels.csv", "--images",
+                  "../inputs/pictures/JPEGImages",
+                  "--masks", "../inputs/pictures/SegmentationClass", "--shard-size", "3", "-o", "out",
+                  changed_option=("--pack",)),
+    files_command("index-split", "index", "split", _INDEX, "--single", "-o", "out/single.h5"),
+    files_command("merge", "merge", "../inputs/cams", "--parts", "2", "-o", "out"),
+    files_command("cluster", "cluster", "finch", "../inputs/features", "-o", "out/clusters.h5", "--sheet",
+                  "out/sheet.png", changed_option=("--metric", "euclidean")),
+    files_command("cooc", "cooc", _INDEX, "-o", "out/cooc.h5", "--plot", "out/cooc.png",
+                  changed_option=("--diagonal", "all")),
+    files_command("export-voc", "export", "voc", "../inputs/masks", "-o", "out"),
+    files_command("show", "show", "../inputs/cams", "../inputs/masks", "--count", "2", "-o", "out/look.png"),
+    files_command("eval", "eval", "../inputs/masks", "-o", "out/eval.json"),
 )}
 
 
-def make_inputs(server: Server) -> None:
-    """Write what the commands read to the folder `inputs` beside the work."""
-    folder = server.place / "inputs"
-    make_folder(folder / "pictures", n=5, size=(32, 40))
-    for seed, where in ((99, folder), (98, folder / "other")):
-        where.mkdir(exist_ok=True)
-        Recipe(seed, 64, 2, 1, 64, 64, 2, 1).write(where)
-    _captions(folder)
-    server.fresh()
+def create_inputs(server: Server) -> None:
+    """Write the inputs of the commands to the folder `inputs` next to the working folder."""
+    folder = server.root / "inputs"
+    create_dataset(folder / "pictures", n=5, size=(32, 40))
+    for seed, target in ((99, folder), (98, folder / "other")):
+        target.mkdir(exist_ok=True)
+        ClipRecipe(seed, 64, 2, 1, 64, 64, 2, 1).write(target)
+    write_captions(folder)
+    server.clear_work()
     pictures = "../inputs/pictures"
-    server.good("index", "table", f"{pictures}/labels.csv", "--images", f"{pictures}/JPEGImages", "--masks",
-                f"{pictures}/SegmentationClass", "-o", _INDEX)
-    server.good("index", "table", "../inputs/captions.csv", "--images", "../inputs/captioned", "-o",
-                "../inputs/captions.h5")
-    one = ("--epochs", "1")
-    server.good("train-cls", "cam", _INDEX, *NET, *one, "-o", "../inputs/cam.safetensors")
-    server.good(*_to(COMMANDS["features"], "../inputs/features"))
-    server.good(*_to(COMMANDS["cams-cnn"], "../inputs/cams"))
-    server.good(*_to(COMMANDS["cams-cnn"], "../inputs/maps"), "--shard-size", "5")
-    server.good(*_to(COMMANDS["pseudo"], "../inputs/masks"))
-    server.good("train-seg", _INDEX, "--masks", "../inputs/masks", *NET, *one, "-o", "../inputs/seg.safetensors")
+    server.run_ok("index", "table", f"{pictures}/labels.csv", "--images", f"{pictures}/JPEGImages", "--masks",
+                  f"{pictures}/SegmentationClass", "-o", _INDEX)
+    server.run_ok("index", "table", "../inputs/captions.csv", "--images", "../inputs/captioned", "-o",
+                  "../inputs/captions.h5")
+    one_epoch = ("--epochs", "1")
+    server.run_ok("train-cls", "cam", _INDEX, *NET, *one_epoch, "-o", "../inputs/cam.safetensors")
+    server.run_ok(*redirect_output(COMMANDS["features"], "../inputs/features"))
+    server.run_ok(*redirect_output(COMMANDS["cams-cnn"], "../inputs/cams"))
+    server.run_ok(*redirect_output(COMMANDS["cams-cnn"], "../inputs/maps"), "--shard-size", "5")
+    server.run_ok(*redirect_output(COMMANDS["pseudo"], "../inputs/masks"))
+    server.run_ok("train-seg", _INDEX, "--masks", "../inputs/masks", *NET, *one_epoch, "-o",
+                  "../inputs/seg.safetensors")
 
 
-def make_affinities(server: Server) -> None:
-    """Write the nets that the random walks read; their labels need the CRF."""
+def train_affinity_nets(server: Server) -> None:
+    """Train the networks of the random walks; their labels need the CRF."""
     for name in ("psa", "irn"):
-        server.good(*COMMANDS[f"train-aff-{name}"].args[:-1], f"../inputs/{name}.safetensors", "--epochs", "1")
+        server.run_ok(*COMMANDS[f"train-aff-{name}"].args[:-1], f"../inputs/{name}.safetensors", "--epochs", "1")
 
 
-def _to(command: Command, output: str) -> tuple[str, ...]:
+def redirect_output(command: Command, output: str) -> tuple[str, ...]:
     return (*command.args[:-1], output)
 
 
-def _captions(folder: Path) -> None:
+def write_captions(folder: Path) -> None:
     (folder / "captioned").mkdir()
-    draws, rows = np.random.default_rng(0), ["id,caption"]
+    random, rows = np.random.default_rng(0), ["id,caption"]
     for number, caption in enumerate(("A red dog", "Two cats near a car", "A horse", "A boat on the sea")):
-        Image.fromarray(draws.integers(0, 255, (32, 40, 3), dtype=np.uint8)).save(folder / f"captioned/p{number}.png")
+        Image.fromarray(random.integers(0, 255, (32, 40, 3), dtype=np.uint8)).save(folder / f"captioned/p{number}.png")
         rows.append(f"p{number},{caption}")
     (folder / "captions.csv").write_text("\n".join(rows) + "\n")

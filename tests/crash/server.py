@@ -1,7 +1,7 @@
-"""Runs commands in forks of one process that has everything imported: 0.1 s a command instead of 5 s.
+"""Run commands in forks of a process that has imported everything: 0.1 s per command instead of 5 s.
 
-`python server.py` says {"ready"}, then reads requests as lines of JSON and answers each with a line. {"args", "cwd",
-"out", "plan"} runs `wsss ARGS` under a `faults.Plan`; {"go": PID} lets a paused one go on. The answer has "pid" and
+`python server.py` prints {"ready"}, then reads requests as lines of JSON and answers each with a line. {"args", "cwd",
+"out", "plan"} runs `wsss ARGS` under a `faults.Plan`; {"go": PID} continues a paused command. The answer has "pid" and
 "code": negative for a signal, null while the command is paused.
 """
 
@@ -26,24 +26,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
-from crash.faults import Plan, Watch, watched
+from crash.faults import Plan, Watch, watch_process
 
 _DIE_WITH_PARENT, _ADOPT = 1, 36  # of prctl
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until stdin ends."""
     _import_everything()
     import typer.main
 
     from wsss_cli.app import app
-    # Built once: typer looks at 1,500 options, which takes longer than most of the commands here.
+    # Built once: typer processes 1,500 options, which takes longer than most of these commands.
     wsss = typer.main.get_command(app)
-    _warm(wsss)
+    warm_up(wsss)
     gc.collect()
     gc.freeze()
     print(json.dumps({"ready": True}), flush=True)
-    # Workers of a killed command become children of this process, so that it can wait until they are gone.
+    # Adopt the workers of a killed command, so that this process can wait until they are gone.
     ctypes.CDLL(None).prctl(_ADOPT, 1)
     for line in sys.stdin:
         request = json.loads(line)
@@ -53,8 +53,8 @@ def main() -> None:
         else:
             pid = os.fork()
             if pid == 0:
-                _child(request, wsss)
-        print(json.dumps({"pid": pid, "code": _ended(pid)}), flush=True)
+                run_child(request, wsss)
+        print(json.dumps({"pid": pid, "code": wait_for_command(pid)}), flush=True)
 
 
 def _import_everything() -> None:
@@ -71,28 +71,28 @@ def _import_everything() -> None:
         import pydensecrf.densecrf  # noqa: F401
 
 
-def _warm(wsss: Any) -> None:
-    """Have what is imported late imported: by Pillow, and by typer when it takes a command line apart."""
+def warm_up(wsss: Any) -> None:
+    """Trigger the late imports of Pillow, and those of typer when it parses arguments."""
     from PIL import Image
     Image.preinit()
     with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
         wsss(["eval", "nothing"], prog_name="wsss")
 
 
-def _ended(pid: int) -> int | None:
+def wait_for_command(pid: int) -> int | None:
     _, status = os.waitpid(pid, os.WUNTRACED)
     if os.WIFSTOPPED(status):
         return None
     with contextlib.suppress(ChildProcessError):
-        while True:  # what the command left behind, which its death has ended
-            found, _ = os.waitpid(-pid, 0)
-            if not found:
+        while True:  # the orphaned workers of the command, which end with it
+            child_pid, _ = os.waitpid(-pid, 0)
+            if not child_pid:
                 break
     return os.waitstatus_to_exitcode(status)
 
 
-def _child(request: dict[str, Any], wsss: Any) -> None:
-    """Be the command."""
+def run_child(request: dict[str, Any], wsss: Any) -> None:
+    """Run the command in the forked child, and exit."""
     code = 70
     try:
         os.setsid()
@@ -106,49 +106,49 @@ def _child(request: dict[str, Any], wsss: Any) -> None:
             signal.setitimer(signal.ITIMER_REAL, request["seconds"])
         if request.get("forks"):
             _fork_workers()
-        watch = watched(plan)
-        _count_what_is_computed(watch)
-        code = _run(wsss, request["args"])
-        multiprocessing.util._exit_function()  # as an end that is no os._exit does: it lets go of the queues
+        watch = watch_process(plan)
+        record_computations(watch)
+        code = run_wsss(wsss, request["args"])
+        multiprocessing.util._exit_function()  # as at a normal exit: it releases the queues
         sys.stdout.flush()
         sys.stderr.flush()
-        watch.note("end", unseen=watch.unseen())
+        watch.record("end", unseen=watch.count_unseen_bytes())
     finally:
         os._exit(code)
 
 
-def _run(wsss: Any, args: list[str]) -> int:
+def run_wsss(wsss: Any, args: list[str]) -> int:
     sys.argv = ["wsss", *args]
     try:
         wsss(args, prog_name="wsss")
-    except SystemExit as ended:
-        return int(ended.code or 0)
+    except SystemExit as exit:
+        return int(exit.code or 0)
     return 0
 
 
 def _fork_workers() -> None:
-    """Let worker processes be forks: with everything imported they start at once."""
-    real = multiprocessing.get_context
-    multiprocessing.get_context = lambda _method=None: real("fork")  # type: ignore[assignment]
+    """Fork worker processes, so that they start with everything imported."""
+    original = multiprocessing.get_context
+    multiprocessing.get_context = lambda _method=None: original("fork")  # type: ignore[assignment]
 
 
-def _count_what_is_computed(watch: Watch) -> None:
-    """Note the images of every batch, the numbers of the steps of a training, and the images that get labels."""
-    from stages.flow import make_part, prepared
+def record_computations(watch: Watch) -> None:
+    """Record the images of every batch, the steps of a training, and the images that get labels."""
+    from stages.flow import compute_targets, make_part
     from stages.training.loop import _Training
 
-    def noted(owner: Any, name: str, what: Callable[..., list]) -> None:
-        real = getattr(owner, name)
+    def record_calls(owner: Any, name: str, describe_items: Callable[..., list]) -> None:
+        original = getattr(owner, name)
 
-        def call(*args: Any, **more: Any) -> Any:
-            watch.note("computed", items=what(*args))
-            return real(*args, **more)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            watch.record("computed", items=describe_items(*args))
+            return original(*args, **kwargs)
 
         setattr(owner, name, call)
 
-    noted(make_part, "_batch_items", lambda loaded, _: [item_id for item_id, _ in loaded])
-    noted(prepared, "_item", lambda _, item_id: [item_id])
-    noted(_Training, "_step", lambda _self, step, _samples: [step])
+    record_calls(make_part, "_compute_batch", lambda loaded, _: [item_id for item_id, _ in loaded])
+    record_calls(compute_targets, "_compute_item", lambda _, item_id: [item_id])
+    record_calls(_Training, "_run_step", lambda _self, step, _samples: [step])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same with two worker processes: a death of all, of one worker alone, and calls that fail in a worker."""
+"""Faults with two worker processes: all are killed, one worker is killed, and calls fail in a worker."""
 
 from __future__ import annotations
 
@@ -9,93 +9,93 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cli.runner import refused
-from crash.commands import Ended, Server
-from crash.promises import Whole, goes_on, is_log, only_whole_files, sample
+from cli.runner import check_error
+from crash.commands import Outcome, Server
+from crash.invariants import RunUndisturbed, UndisturbedRun, check_resume, check_whole_files, is_log, sample_calls
 
-Of = Callable[[str], Whole]
 TWO = ("-j", "2")
-_PATIENCE = 60.0  # seconds until a command that does not do what it should is let go
+_PATIENCE = 60.0  # seconds to wait for an expected call
 everywhere = [pytest.param("cams-cnn", 1, True, marks=pytest.mark.crash)]
-# Workers as the command starts them import torch anew: seconds for each.
+# Spawned workers, as in normal use, import torch again, which takes seconds.
 spawned = [pytest.param("cams-cnn", 9, False, marks=pytest.mark.crash)]
 
 
-def _run(server: Server, one: Whole, forks: bool, how: str, number: int, error: int = 0) -> Ended:
-    server.fresh()
-    return server.run((*one.command.args, *TWO), how, number, error, forks=forks)
+def run_with_fault(server: Server, expected: UndisturbedRun, forks: bool, fault: str, number: int,
+                   errno_value: int = 0) -> Outcome:
+    server.clear_work()
+    return server.run((*expected.command.args, *TWO), fault, number, errno_value, forks=forks)
 
 
-@pytest.mark.parametrize(("name", "every", "forks"), [("pseudo", 11, True), *everywhere, *spawned])
-def test_all_killed_at_a_call_of_a_worker(server: Server, whole: Of, name: str, every: int, forks: bool) -> None:
-    one = whole(name)
-    for number in sample(one.ended.calls, every)[:-1]:
-        killed = _run(server, one, forks, "kill", number)
+@pytest.mark.parametrize(("name", "step", "forks"), [("pseudo", 11, True), *everywhere, *spawned])
+def test_resumes_after_all_processes_were_killed(server: Server, undisturbed: RunUndisturbed, name: str, step: int,
+                                                 forks: bool) -> None:
+    expected = undisturbed(name)
+    for number in sample_calls(expected.outcome.calls, step)[:-1]:
+        killed = run_with_fault(server, expected, forks, "kill", number)
         assert killed.code == -9, (number, killed.err)
-        assert len({call["pid"] for call in killed.calls} - {killed.pid}) > 0, "it is the workers that write"
-        only_whole_files(server, one)
-        goes_on(server, one, killed, workers=2, all_counted=forks)
+        assert len({call["pid"] for call in killed.calls} - {killed.pid}) > 0, "the workers did not write"
+        check_whole_files(server, expected)
+        check_resume(server, expected, killed, num_workers=2, all_counted=forks)
 
 
-@pytest.mark.parametrize(("name", "every", "forks"), [("pseudo", 13, True), *everywhere, *spawned])
-def test_one_worker_killed_is_told_and_the_command_can_be_run_again(server: Server, whole: Of, name: str, every: int,
-                                                                    forks: bool) -> None:
-    one = whole(name)
-    for number in sample(one.ended.calls, every)[:-1]:
-        killed = _run(server, one, forks, "kill-process", number)
-        refused(killed, 74, "a worker process was ended", "run the same command again")
-        only_whole_files(server, one)
-        goes_on(server, one, killed, workers=2, all_counted=forks)
+@pytest.mark.parametrize(("name", "step", "forks"), [("pseudo", 13, True), *everywhere, *spawned])
+def test_reports_and_resumes_after_a_killed_worker(server: Server, undisturbed: RunUndisturbed, name: str, step: int,
+                                                   forks: bool) -> None:
+    expected = undisturbed(name)
+    for number in sample_calls(expected.outcome.calls, step)[:-1]:
+        killed = run_with_fault(server, expected, forks, "kill-process", number)
+        check_error(killed, 74, "a worker process was killed", "run the same command again")
+        check_whole_files(server, expected)
+        check_resume(server, expected, killed, num_workers=2, all_counted=forks)
 
 
-def _kill_the_one_that_waits(notes: Path, last: int) -> None:
-    """Kill the worker that has done its part while the other is stopped in its own; then let that one go on."""
-    stopped: list[int] = []
-    through: list[int] = []
+def kill_waiting_worker(notes_path: Path, last_call: int) -> None:
+    """Kill the worker that has finished its part while the other is paused, and then continue the other."""
+    stopped_pids: list[int] = []
+    waiting_pids: list[int] = []
     end = time.monotonic() + _PATIENCE
-    while not (stopped and through):
+    while not (stopped_pids and waiting_pids):
         if time.monotonic() > end:
-            break  # the command ends otherwise than it should, and the checks tell
+            break  # the checks of the test report what happened
         time.sleep(0.05)
-        lines = notes.read_text().splitlines() if notes.exists() else []
+        lines = notes_path.read_text().splitlines() if notes_path.exists() else []
         calls = [note for note in map(json.loads, lines) if "number" in note]
-        stopped = [call["pid"] for call in calls if call["number"] == last]
-        through = [call["pid"] for call in calls if call["path"].endswith("log.jsonl") and call["call"] == "write"]
+        stopped_pids = [call["pid"] for call in calls if call["number"] == last_call]
+        waiting_pids = [call["pid"] for call in calls if call["path"].endswith("log.jsonl") and call["call"] == "write"]
     time.sleep(0.5)
-    for number, pids in ((signal.SIGKILL, through), (signal.SIGCONT, stopped)):
+    for number, pids in ((signal.SIGKILL, waiting_pids), (signal.SIGCONT, stopped_pids)):
         for pid in pids[:1]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         time.sleep(0.5)
 
 
-def test_a_worker_killed_while_it_waits_for_work_does_not_hold_up_the_others(server: Server, whole: Of) -> None:
-    """It holds the lock of the queue that they wait at."""
-    one, last = whole("pseudo"), 12
-    server.fresh()
-    helper = threading.Thread(target=_kill_the_one_that_waits, args=(server.next_notes, last), daemon=True)
+def test_killed_idle_worker_does_not_block_the_others(server: Server, undisturbed: RunUndisturbed) -> None:
+    """An idle worker holds the lock of the queue at which the others wait."""
+    expected, last_call = undisturbed("pseudo"), 12
+    server.clear_work()
+    helper = threading.Thread(target=kill_waiting_worker, args=(server.next_notes, last_call), daemon=True)
     helper.start()
-    killed = _run(server, one, True, "pause", last)
+    killed = run_with_fault(server, expected, True, "pause", last_call)
     helper.join(_PATIENCE)
-    refused(killed, 74, "a worker process was ended")
-    goes_on(server, one, killed, workers=2)
+    check_error(killed, 74, "a worker process was killed")
+    check_resume(server, expected, killed, num_workers=2)
 
 
-@pytest.mark.parametrize(("name", "every", "forks"), [*everywhere, *spawned])
-@pytest.mark.parametrize("how", ["fail", "full"])
-def test_a_call_that_fails_in_a_worker_is_told_in_one_line(server: Server, whole: Of, name: str, every: int,
-                                                           forks: bool, how: str) -> None:
-    one = whole(name)
-    for number in sample(one.ended.calls, every)[:-1]:
-        failed = _run(server, one, forks, how, number, errno.ENOSPC)
+@pytest.mark.parametrize(("name", "step", "forks"), [*everywhere, *spawned])
+@pytest.mark.parametrize("fault", ["fail", "full"])
+def test_reports_a_failed_call_of_a_worker(server: Server, undisturbed: RunUndisturbed, name: str, step: int,
+                                           forks: bool, fault: str) -> None:
+    expected = undisturbed(name)
+    for number in sample_calls(expected.outcome.calls, step)[:-1]:
+        failed = run_with_fault(server, expected, forks, fault, number, errno.ENOSPC)
         if failed.code != 0:
-            refused(failed, 74, "No space left on device", "is kept")
+            check_error(failed, 74, "No space left on device", "is kept")
         else:
-            assert how == "full" or is_log(failed.calls[number - 1]), (number, failed.calls[number - 1])
-        only_whole_files(server, one)
-        goes_on(server, one, failed, workers=2, all_counted=forks)
+            assert fault == "full" or is_log(failed.calls[number - 1]), (number, failed.calls[number - 1])
+        check_whole_files(server, expected)
+        check_resume(server, expected, failed, num_workers=2, all_counted=forks)

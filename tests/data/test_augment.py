@@ -1,4 +1,4 @@
-"""Random views: what they keep, what lies around them, and that the generator decides all."""
+"""Random views: their content, their padding, and that they depend on the generator alone."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from stages.data.augment import (
-    ClassificationView,
-    SegmentationView,
-    classification_view,
-    colour_jitter,
-    flip,
+    ClassificationViewSettings,
+    SegmentationViewSettings,
+    jitter_colours,
     normalise,
     random_crop,
+    random_flip,
     random_scale,
     resize_long_side,
-    segmentation_view,
+    sample_classification_view,
+    sample_segmentation_view,
 )
 
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -31,7 +31,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """Smooth and nowhere the mean colour: red grows to the right, green downwards."""
+    """A smooth image without the mean colour: red increases to the right, green downwards."""
     y, x = np.indices((60, 90))
     return np.stack([140 + x, 140 + y, np.full_like(x, 200)], axis=2).astype(np.uint8)
 
@@ -53,13 +53,13 @@ def test_resize_is_bicubic(photo):
     np.testing.assert_array_equal(image, np.asarray(expected))
 
 
-def test_scale_and_flip_treat_mask_and_image_alike(photo):
+def test_scale_and_flip_apply_to_mask_and_image(photo):
     image, mask = random_scale(photo, 0.5, 1.5, generator(3), photo[:, :, 0])
     assert image.shape[:2] == mask.shape and 30 <= mask.shape[0] <= 90
-    mirrored, mirrored_mask = flip(photo, generator(), photo[:, :, 0], probability=1.0)
+    mirrored, mirrored_mask = random_flip(photo, generator(), photo[:, :, 0], probability=1.0)
     np.testing.assert_array_equal(mirrored, photo[:, ::-1])
     np.testing.assert_array_equal(mirrored_mask, photo[:, ::-1, 0])
-    assert flip(photo, generator(), probability=0.0)[0] is photo
+    assert random_flip(photo, generator(), probability=0.0)[0] is photo
 
 
 def test_normalise():
@@ -69,25 +69,25 @@ def test_normalise():
     np.testing.assert_allclose(result.ravel(), [-1, 0, 0.5], atol=1e-6)
 
 
-def test_crop_of_a_small_image_lies_anywhere_in_zeros():
+def test_crop_of_a_small_image_is_at_a_random_position_in_zeros():
     image = np.ones((3, 4, 5), dtype=np.float32)
     mask = np.full((4, 5), 7, dtype=np.uint8)
-    places = set()
+    positions = set()
     for seed in range(200):
         canvas, labels = random_crop(image, mask, 6, generator(seed))
         assert canvas.sum() == image.size
         np.testing.assert_array_equal(labels == 7, canvas[0] == 1)
         assert set(np.unique(labels)) == {7, 255}
-        places.add(tuple(np.argwhere(labels == 7)[0]))
-    assert places == {(y, x) for y in range(3) for x in range(2)}
+        positions.add(tuple(np.argwhere(labels == 7)[0]))
+    assert positions == {(y, x) for y in range(3) for x in range(2)}
 
 
 def test_crop_of_a_large_image_is_a_window():
     image = np.arange(3 * 8 * 9, dtype=np.float32).reshape(3, 8, 9)
     starts = set()
     for seed in range(300):
-        canvas, none = random_crop(image, None, 5, generator(seed))
-        assert none is None
+        canvas, no_mask = random_crop(image, None, 5, generator(seed))
+        assert no_mask is None
         y, x = np.argwhere(image[0] == canvas[0, 0, 0])[0]
         np.testing.assert_array_equal(canvas, image[:, y : y + 5, x : x + 5])
         starts.add((y, x))
@@ -95,16 +95,16 @@ def test_crop_of_a_large_image_is_a_window():
 
 
 @pytest.mark.parametrize("crop", [32, 128])
-def test_views_equal_their_steps_one_by_one(photo, crop):
-    """Without jitter a view is resize, normalise, crop: only resizing less is what makes it quick."""
-    settings = ClassificationView(crop=crop, long_side=(80, 80), flip=0.0, **PLAIN)
-    view = classification_view(photo, generator(4), settings)
+def test_view_equals_its_steps_one_by_one(photo, crop):
+    """Without jitter a view is resize, normalise, crop; it is fast because it resizes only the crop."""
+    settings = ClassificationViewSettings(crop=crop, long_side=(80, 80), flip=0.0, **PLAIN)
+    view = sample_classification_view(photo, generator(4), settings)
     resized = Image.fromarray(photo).resize((80, 53), Image.Resampling.BICUBIC)
     whole = normalise(np.asarray(resized), (0.5,) * 3, (0.5,) * 3)
     rng = generator(4)
     rng.integers(80, 81)
     expected, _ = random_crop(whole, None, crop, rng)
-    # The window's corner is rounded to float32 within Pillow: one grey level of 2/255.
+    # Pillow rounds the corner of the window to float32: one grey level of 2/255.
     np.testing.assert_allclose(view, expected, atol=0.0081)
     assert (view == 0).any() == (crop > 53)
 
@@ -112,8 +112,8 @@ def test_views_equal_their_steps_one_by_one(photo, crop):
 def test_segmentation_view_keeps_mask_on_image(photo):
     mask = (photo[:, :, 0] >= 185).astype(np.uint8)
     for seed in range(8):
-        settings = SegmentationView(crop=64, flip=1.0, **PLAIN)
-        view, labels = segmentation_view(photo, mask, generator(seed), settings)
+        settings = SegmentationViewSettings(crop=64, flip=1.0, **PLAIN)
+        view, labels = sample_segmentation_view(photo, mask, generator(seed), settings)
         assert view.shape == (3, 64, 64) and labels.shape == (64, 64) and labels.dtype == np.uint8
         np.testing.assert_array_equal(labels == 255, view[0] == 0)
         red = (view[0] * 0.5 + 0.5) * 255
@@ -123,57 +123,58 @@ def test_segmentation_view_keeps_mask_on_image(photo):
         assert (np.diff(across, axis=1) <= 0.01).all()
 
 
-def test_jitter_changes_what_it_says(photo):
-    np.testing.assert_array_equal(colour_jitter(photo, 0, 0, 0, 0, generator()), photo)
+def test_jitter_changes_brightness_contrast_saturation_and_hue(photo):
+    np.testing.assert_array_equal(jitter_colours(photo, 0, 0, 0, 0, generator()), photo)
     dark = np.full((4, 4, 3), 100, np.uint8)
-    levels = {int(colour_jitter(dark, 0.3, 0, 0, 0, generator(seed))[0, 0, 0]) for seed in range(300)}
+    levels = {int(jitter_colours(dark, 0.3, 0, 0, 0, generator(seed))[0, 0, 0]) for seed in range(300)}
     assert min(levels) in (70, 71) and max(levels) in (129, 130)
     grey = np.full((4, 4, 3), 90, np.uint8)
-    for changed in (colour_jitter(grey, 0, 0.5, 0.5, 0.5, generator(seed)) for seed in range(5)):
+    for changed in (jitter_colours(grey, 0, 0.5, 0.5, 0.5, generator(seed)) for seed in range(5)):
         np.testing.assert_array_equal(changed, grey)
     red = np.zeros((2, 2, 3), np.uint8)
     red[:, :, 0] = 200
-    turned = np.array([colour_jitter(red, 0, 0, 0, 0.5, generator(seed))[0, 0] for seed in range(40)])
+    turned = np.array([jitter_colours(red, 0, 0, 0, 0.5, generator(seed))[0, 0] for seed in range(40)])
     assert (turned.max(axis=1) >= 198).all() and (turned.argmax(axis=1) == 2).any()
 
 
-def test_the_generator_decides_all(photo):
-    settings = ClassificationView(crop=40, long_side=(50, 70))
-    first = classification_view(photo, generator(9), settings)
-    np.testing.assert_array_equal(classification_view(photo, generator(9), settings), first)
-    assert not np.array_equal(classification_view(photo, generator(10), settings), first)
+def test_view_depends_on_the_generator_alone(photo):
+    settings = ClassificationViewSettings(crop=40, long_side=(50, 70))
+    first = sample_classification_view(photo, generator(9), settings)
+    np.testing.assert_array_equal(sample_classification_view(photo, generator(9), settings), first)
+    assert not np.array_equal(sample_classification_view(photo, generator(10), settings), first)
     assert first.dtype == np.float32
-    assert classification_view(photo[:1, :1], generator(1), replace(settings, crop=3)).shape == (3, 3, 3)
+    assert sample_classification_view(photo[:1, :1], generator(1), replace(settings, crop=3)).shape == (3, 3, 3)
 
 
-def test_a_small_image_can_lie_in_the_corner_with_padding_of_a_class(photo):
+def test_a_small_image_can_be_in_the_corner_with_a_padding_label(photo):
     """MCTformer's released code pads at the right and the bottom, with the mean colour and label 0."""
-    settings = SegmentationView(**PLAIN, crop=100, scale=(1.0, 1.0), flip=0.0, in_corner=True, padding=0)
+    settings = SegmentationViewSettings(**PLAIN, crop=100, scale=(1.0, 1.0), flip=0.0, anchor_top_left=True,
+                                        padding_label=0)
     mask = np.full(photo.shape[:2], 7, dtype=np.uint8)
     for seed in range(20):
-        view, labels = segmentation_view(photo, mask, generator(seed), settings)
+        view, labels = sample_segmentation_view(photo, mask, generator(seed), settings)
         np.testing.assert_array_equal(view[:, :60, :90], normalise(photo, (0.5,) * 3, (0.5,) * 3))
         assert (labels[:60, :90] == 7).all()
         assert not view[:, 60:].any() and not view[:, :, 90:].any()
         assert not labels[60:].any() and not labels[:, 90:].any()
-    kept = segmentation_view(photo, mask, generator(), replace(settings, padding=None))[1]
-    assert (kept[60:] == 255).all() and (kept[:, 90:] == 255).all()
+    labels = sample_segmentation_view(photo, mask, generator(), replace(settings, padding_label=None))[1]
+    assert (labels[60:] == 255).all() and (labels[:, 90:] == 255).all()
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.83, 1.0, 1.3])
-def test_bilinear_views_are_windows_of_a_resize_that_smooths_nothing(factor):
+def test_bilinear_views_are_windows_of_a_resize_without_antialiasing(factor):
     noise = generator(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     size = (round(60 * factor), round(90 * factor))
     whole = torch.nn.functional.interpolate(torch.from_numpy(noise).permute(2, 0, 1)[None].double(), size=size,
                                             mode="bilinear", align_corners=False)[0].numpy()
-    settings = SegmentationView(**{**PLAIN, "mean": (0.0,) * 3, "std": (1.0,) * 3}, crop=24, scale=(factor, factor),
-                                flip=0.0, resize="bilinear")
+    settings = SegmentationViewSettings(**{**PLAIN, "mean": (0.0,) * 3, "std": (1.0,) * 3}, crop=24,
+                                        scale=(factor, factor), flip=0.0, resize="bilinear")
     for seed in range(10):
-        view, _ = segmentation_view(noise, np.zeros(noise.shape[:2], np.uint8), generator(seed), settings)
+        view, _ = sample_segmentation_view(noise, np.zeros(noise.shape[:2], np.uint8), generator(seed), settings)
         rng = generator(seed)
         rng.uniform()
         top = int(rng.integers(0, size[0] - 24 + 1))
         rng.integers(0, 1)
         left = int(rng.integers(0, size[1] - 24 + 1))
-        # Half a grey level of rounding.
+        # Values are rounded to whole levels, by up to half a level.
         assert np.abs(view * 255 - whole[:, top:top + 24, left:left + 24]).max() <= 0.5 + 1e-3

@@ -1,4 +1,4 @@
-"""Importers on small folders made here; images are empty files, since none may be opened."""
+"""Importers on small folders created here; images are empty files, since importers must not open them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.data.folders import with_labels_of_masks
+from stages.data.folders import read_labels_from_masks
 from stages.data.layout_coco import list_coco
 from stages.data.layout_folder import list_folder
 from stages.data.layout_table import list_table
 from stages.data.layout_voc import VOC_CLASSES, list_voc
 from stages.data.masks import encode_mask
-from stages.data.records import Record
+from stages.data.records import ImageRecord
 from stages.errors import BadData, MissingInput
 
 ANNOTATION = """<annotation><object><name>person</name><part><name>head</name></part></object>
 <object><name>dog</name><difficult>1</difficult></object><object><name>dog</name></object></annotation>"""
 
 
-def put(root: Path, files: dict[str, str | bytes]) -> Path:
+def write_files(root: Path, files: dict[str, str | bytes]) -> Path:
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def put(root: Path, files: dict[str, str | bytes]) -> Path:
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
     mask = encode_mask(np.array([[0, 15, 255, 12]], dtype=np.uint8))
-    return put(
+    return write_files(
         tmp_path / "VOC2012",
         {
             "JPEGImages/a.jpg": "", "JPEGImages/b.PNG": "", "JPEGImages/c.jpg": "",
@@ -50,123 +50,125 @@ def test_voc_reads_annotations_with_difficult_objects(voc):
     assert first.labels == (12, 15) and second.labels is None
     assert (second.path, second.mask_path) == ("JPEGImages/b.PNG", None)
     assert listing.supervision == "tags"
-    assert listing.notes == ("1 of 2 images have no tags (unknown)", "1 of 2 images have no mask")
+    assert listing.notes == ("1 of 2 images have no tags (unknown).", "1 of 2 images have no mask.")
 
 
 def test_voc_test_split_needs_neither_masks_nor_tags(voc):
     listing = list_voc(voc, split="test")
-    assert [(one.id, one.labels, one.mask_path) for one in listing.records] == [("c", None, None)]
+    assert [(record.id, record.labels, record.mask_path) for record in listing.records] == [("c", None, None)]
     assert listing.supervision == "none"
-    assert [one.id for one in list_voc(voc).records] == ["a", "b", "c"]
+    assert [record.id for record in list_voc(voc).records] == ["a", "b", "c"]
 
 
-def test_voc_table_of_labels_goes_before_annotations(voc):
-    table = put(voc, {"t.csv": "id,labels\nb,cat dog\na,\nz,nonsense\n"}) / "t.csv"
+def test_voc_label_table_overrides_annotations(voc):
+    table = write_files(voc, {"t.csv": "id,labels\nb,cat dog\na,\nz,nonsense\n"}) / "t.csv"
     listing = list_voc(voc, split="train", labels=table)
-    assert [one.labels for one in listing.records] == [(), (8, 12)]
-    assert "tags are from t.csv, not from Annotations" in listing.notes
+    assert [record.labels for record in listing.records] == [(), (8, 12)]
+    assert "The tags are from t.csv, not from Annotations." in listing.notes
 
 
-def test_voc_augmented_lists_name_their_masks(voc):
+def test_voc_augmented_lists_with_masks(voc):
     rows = [f"/JPEGImages/{file} /SegmentationClassAug/{file[0]}.png" for file in ("b.PNG", "a.jpg")]
-    put(voc, {"SegmentationClassAug/b.png": b"", "aug.txt": "\n".join(rows)})
+    write_files(voc, {"SegmentationClassAug/b.png": b"", "aug.txt": "\n".join(rows)})
     listing = list_voc(voc, list_file=voc / "aug.txt")
-    assert [(one.id, one.mask_path) for one in listing.records] == [("b", "SegmentationClassAug/b.png"), ("a", None)]
-    put(voc, {"bad.txt": "/../x.jpg\n"})
-    with pytest.raises(BadData, match=r"bad\.txt:1: path '\.\./x\.jpg' leads out"):
+    assert [(record.id, record.mask_path) for record in listing.records] == [
+        ("b", "SegmentationClassAug/b.png"), ("a", None)]
+    write_files(voc, {"bad.txt": "/../x.jpg\n"})
+    with pytest.raises(BadData, match=r"bad\.txt:1: the path '\.\./x\.jpg' leads out"):
         list_voc(voc, list_file=voc / "bad.txt")
 
 
-def test_voc_masks_elsewhere_move_the_root(voc):
-    masks = put(voc.parent / "aug", {"a.png": b"", "b.png": b""})
+def test_voc_masks_in_another_folder_move_the_root(voc):
+    masks = write_files(voc.parent / "aug", {"a.png": b"", "b.png": b""})
     listing = list_voc(voc, split="train", masks=masks)
     assert listing.root == voc.parent
-    assert [(one.path, one.mask_path) for one in listing.records] == [
+    assert [(record.path, record.mask_path) for record in listing.records] == [
         ("VOC2012/JPEGImages/a.jpg", "aug/a.png"),
         ("VOC2012/JPEGImages/b.PNG", "aug/b.png"),
     ]
-    with pytest.raises(MissingInput, match="no mask of 1 images"):
+    with pytest.raises(MissingInput, match="none of the 1 images has a mask"):
         list_voc(voc, split="test", masks=masks)
 
 
-def test_voc_labels_of_masks_only_when_asked_for(voc):
+def test_voc_labels_from_masks_only_on_request(voc):
     listing = list_voc(voc, split="train", labels_from_masks=True)
-    assert [one.labels for one in listing.records] == [(12, 15), None]
+    assert [record.labels for record in listing.records] == [(12, 15), None]
     assert listing.supervision == "masks"
-    put(voc, {"SegmentationClass/b.png": b"broken"})
+    write_files(voc, {"SegmentationClass/b.png": b"broken"})
     listing = list_voc(voc, split="train", labels_from_masks=True)
-    assert listing.records[1].labels is None and "labels of b are unknown" in listing.notes[0]
+    assert listing.records[1].labels is None and "The labels of b are unknown: " in listing.notes[0]
 
 
-def test_labels_of_masks_outside_of_the_root_are_not_read(tmp_path):
+def test_masks_outside_the_root_are_not_read(tmp_path):
     outside, inside = (encode_mask(np.full((2, 2), label, np.uint8)) for label in (1, 2))
-    put(tmp_path, {"x.png": outside, "set/x.png": inside})
-    records = [Record(name, "a.jpg", None, mask_path=path) for name, path in (("a", "../x.png"), ("b", "x.png"))]
-    labelled, notes = with_labels_of_masks(records, tmp_path / "set", 2)
-    assert [one.labels for one in labelled] == [None, (2,)]
-    assert len(notes) == 1 and "labels of a are unknown: ../x.png: lies outside the root" in notes[0]
+    write_files(tmp_path, {"x.png": outside, "set/x.png": inside})
+    records = [ImageRecord(name, "a.jpg", None, mask_path=path) for name, path in (("a", "../x.png"), ("b", "x.png"))]
+    records, notes = read_labels_from_masks(records, tmp_path / "set", 2)
+    assert [record.labels for record in records] == [None, (2,)]
+    assert len(notes) == 1 and notes[0].startswith("The labels of a are unknown: ../x.png: the file is outside")
 
 
 def test_voc_own_classes_and_captions(voc):
-    put(voc, {"classes.txt": "void\ndog\nperson\n", "c.csv": "id,caption\na,one\na,two\n"})
+    write_files(voc, {"classes.txt": "void\ndog\nperson\n", "c.csv": "id,caption\na,one\na,two\n"})
     listing = list_voc(voc, split="train", captions=voc / "c.csv")
     assert listing.classes == ("", "dog", "person")
     assert listing.records[0].labels == (1, 2) and listing.records[0].captions == ("one", "two")
-    put(voc, {"other.txt": "dog\nhuman\n"})
-    with pytest.raises(BadData, match=r"a\.xml: tag 'person' is no class"):
+    write_files(voc, {"other.txt": "dog\nhuman\n"})
+    with pytest.raises(BadData, match=r"a\.xml: the tag 'person' is not a class"):
         list_voc(voc, split="train", class_names=voc / "other.txt")
 
 
-def test_voc_what_is_missing(voc):
-    with pytest.raises(MissingInput, match=r"no folder JPEGImages; did you mean .*VOC2012"):
+def test_voc_missing_inputs(voc):
+    with pytest.raises(MissingInput, match=r"there is no folder JPEGImages\W+Did you mean .*VOC2012"):
         list_voc(voc.parent, split="train")
-    with pytest.raises(MissingInput, match="no split 'val'; splits here: test, train"):
+    with pytest.raises(MissingInput, match=r"no split 'val' \(available: test, train\)"):
         list_voc(voc, split="val")
-    put(voc, {"far.txt": "x\ny\n"})
-    with pytest.raises(MissingInput, match="none of 2 images"):
+    write_files(voc, {"far.txt": "x\ny\n"})
+    with pytest.raises(MissingInput, match="none of the 2 images exists"):
         list_voc(voc, list_file=voc / "far.txt")
     with pytest.raises(MissingInput, match="no such folder"):
         list_voc(voc / "none")
-    put(voc, {"Annotations/a.xml": "<annotation>"})
-    with pytest.raises(BadData, match="broken XML"):
+    write_files(voc, {"Annotations/a.xml": "<annotation>"})
+    with pytest.raises(BadData, match="the XML is malformed"):
         list_voc(voc, split="train")
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    return put(tmp_path, {"img/a b.JPG": "", "img/sub/c.png": "", "img/d.jpg": "", "gt/d.png": b""}) / "img"
+    return write_files(tmp_path, {"img/a b.JPG": "", "img/sub/c.png": "", "img/d.jpg": "", "gt/d.png": b""}) / "img"
 
 
 def test_table_by_id(photos):
-    table = put(photos, {"t.csv": "id,tags\na b,potted plant;cow\nsub/c,potted plant\nd,\nmissing,cow\n"}) / "t.csv"
-    listing = list_table(table, images=photos)
+    write_files(photos, {"t.csv": "id,tags\na b,potted plant;cow\nsub/c,potted plant\nd,\nmissing,cow\n"})
+    listing = list_table(photos / "t.csv", images=photos)
     assert listing.classes == ("background", "cow", "potted plant") and listing.root == photos
-    assert [(one.id, one.path, one.labels) for one in listing.records] == [
+    assert [(record.id, record.path, record.labels) for record in listing.records] == [
         ("a b", "a b.JPG", (1, 2)), ("sub/c", "sub/c.png", (2,)), ("d", "d.jpg", ()), ("missing", "missing.jpg", (1,)),
     ]  # fmt: skip
-    assert listing.notes == ("2 classes are inferred from the tags", "1 of 4 images are not there")
+    assert listing.notes == ("Found 2 classes in the tags: cow (2 images), potted plant (2).",
+                             "1 of 4 images do not exist.")
 
 
 def test_table_by_path_with_masks(photos):
     rows = [{"path": "sub/c.png"}, {"path": f"{photos}/d.jpg", "tags": ["cow"]}]
-    put(photos, {"t.jsonl": "\n".join(map(json.dumps, rows))})
+    write_files(photos, {"t.jsonl": "\n".join(map(json.dumps, rows))})
     listing = list_table(photos / "t.jsonl", images=photos, masks=photos.parent / "gt")
-    assert [(one.id, one.path, one.labels, one.mask_path) for one in listing.records] == [
+    assert [(record.id, record.path, record.labels, record.mask_path) for record in listing.records] == [
         ("sub/c", "img/sub/c.png", None, None),
         ("d", "img/d.jpg", (1,), "gt/d.png"),
     ]
-    put(photos, {"out.csv": "path\n../gt/d.png\n"})
-    with pytest.raises(BadData, match=r"out\.csv:2: path '../gt/d.png' leads out"):
+    write_files(photos, {"out.csv": "path\n../gt/d.png\n"})
+    with pytest.raises(BadData, match=r"out\.csv:2: the path '../gt/d.png' leads out"):
         list_table(photos / "out.csv", images=photos)
 
 
 def test_table_tags_and_ids_are_checked(photos):
-    put(photos, {"t.csv": "id,tags\nd,cwo\n", "twice.csv": "id,tags\nd,cow\nd,cow\n", "names": "cow\nhorse\n"})
-    with pytest.raises(BadData, match=r"t\.csv:2: tag 'cwo' is no class; the nearest is 'cow'"):
+    write_files(photos, {"t.csv": "id,tags\nd,cwo\n", "twice.csv": "id,tags\nd,cow\nd,cow\n", "names": "cow\nhorse\n"})
+    with pytest.raises(BadData, match=r"t\.csv:2: the tag 'cwo' is not a class\W+Did you mean 'cow'\?"):
         list_table(photos / "t.csv", images=photos, class_names=photos / "names")
-    with pytest.raises(BadData, match="'d' stands in lines 2 and 3"):
+    with pytest.raises(BadData, match="'d' is repeated in lines 2 and 3"):
         list_table(photos / "twice.csv", images=photos)
-    with pytest.raises(MissingInput, match="none of 1 images"):
+    with pytest.raises(MissingInput, match="none of the 1 images exists"):
         list_table(photos / "t.csv", images=photos.parent / "gt" / "..")
 
 
@@ -179,33 +181,33 @@ COCO = {
 
 def test_coco_instances_and_captions(photos):
     texts = {"images": COCO["images"], "annotations": [{"image_id": 3, "caption": "a\n cat"}]}
-    put(photos, {"i.json": json.dumps(COCO), "c.json": json.dumps(texts)})
+    write_files(photos, {"i.json": json.dumps(COCO), "c.json": json.dumps(texts)})
     listing = list_coco(photos / "i.json", images=photos, captions=photos / "c.json")
     assert listing.classes == ("background", "dog", "toothbrush")
-    assert [(one.id, one.path, one.labels, one.captions) for one in listing.records] == [
+    assert [(record.id, record.path, record.labels, record.captions) for record in listing.records] == [
         ("d", "d.jpg", (1, 2), ()),
         ("sub/c", "sub/c.png", (), ("a cat",)),
     ]
-    alone = list_coco(photos / "c.json", images=photos)
-    assert alone.supervision == "captions" and alone.records[0].labels is None
+    captions_only = list_coco(photos / "c.json", images=photos)
+    assert captions_only.supervision == "captions" and captions_only.records[0].labels is None
 
 
-def test_coco_with_masks_in_a_folder_of_their_own(photos):
-    put(photos, {"i.json": json.dumps(COCO)})
-    put(photos.parent, {"truth/sub/c.png": "", "truth/other.png": ""})
+def test_coco_masks_in_another_folder(photos):
+    write_files(photos, {"i.json": json.dumps(COCO)})
+    write_files(photos.parent, {"truth/sub/c.png": "", "truth/other.png": ""})
     listing = list_coco(photos / "i.json", images=photos, masks=photos.parent / "truth")
     assert listing.root == photos.parent
     assert [(record.id, record.path, record.mask_path) for record in listing.records] == [
         ("d", f"{photos.name}/d.jpg", None), ("sub/c", f"{photos.name}/sub/c.png", "truth/sub/c.png")]
-    assert "1 of 2 images have no mask" in listing.notes
-    put(photos.parent, {"elsewhere/other.png": ""})
-    with pytest.raises(MissingInput, match="no mask of 2 images is there"):
+    assert "1 of 2 images have no mask." in listing.notes
+    write_files(photos.parent, {"elsewhere/other.png": ""})
+    with pytest.raises(MissingInput, match="none of the 2 images has a mask"):
         list_coco(photos / "i.json", images=photos, masks=photos.parent / "elsewhere")
     with pytest.raises(MissingInput, match="no such folder"):
         list_coco(photos / "i.json", images=photos, masks=photos.parent / "nowhere")
 
 
-def test_coco_that_does_not_fit(photos):
+def test_malformed_coco_files_are_rejected(photos):
     bad = {
         "image 8": {**COCO, "annotations": [{"image_id": 8, "category_id": 18}]},
         "category 7": {**COCO, "annotations": [{"image_id": 5, "category_id": 7}]},
@@ -215,42 +217,42 @@ def test_coco_that_does_not_fit(photos):
         "two images have the id 'd'": {"images": [{"id": 1, "file_name": "d.jpg"}, {"id": 2, "file_name": "d.png"}]},
     }
     for message, content in bad.items():
-        put(photos, {"i.json": json.dumps(content)})
+        write_files(photos, {"i.json": json.dumps(content)})
         with pytest.raises(BadData, match=message):
             list_coco(photos / "i.json", images=photos)
-    put(photos, {"i.json": json.dumps(COCO), "empty/x": ""})
-    with pytest.raises(MissingInput, match="none of 2 images"):
+    write_files(photos, {"i.json": json.dumps(COCO), "empty/x": ""})
+    with pytest.raises(MissingInput, match="none of the 2 images exists"):
         list_coco(photos / "i.json", images=photos / "empty")
 
 
 def test_folder_per_class(tmp_path):
     files = ["cow/1.jpg", "dog/1.jpg", "dog/deep/2.PNG", "void/3.jpg", "4.jpg", "dog/x.txt", ".git/5.jpg"]
-    put(tmp_path, dict.fromkeys(files, ""))
+    write_files(tmp_path, dict.fromkeys(files, ""))
     listing = list_folder(tmp_path)
     assert listing.classes == ("background", "cow", "dog")
-    assert {one.id: one.labels for one in listing.records} == {
+    assert {record.id: record.labels for record in listing.records} == {
         "4": None, "void/3": (), "cow/1": (1,), "dog/1": (2,), "dog/deep/2": (2,),
     }  # fmt: skip
     assert len(listing.notes) == 1
-    put(tmp_path, {"names": "cow\n"})
-    with pytest.raises(BadData, match="tag 'dog' is no class"):
+    write_files(tmp_path, {"names": "cow\n"})
+    with pytest.raises(BadData, match="the tag 'dog' is not a class"):
         list_folder(tmp_path, class_names=tmp_path / "names")
-    put(tmp_path, {"cow/1.png": ""})
+    write_files(tmp_path, {"cow/1.png": ""})
     with pytest.raises(BadData, match=r"cow/1\.jpg and cow/1\.png have the same id 'cow/1'"):
         list_folder(tmp_path)
 
 
 def test_folder_without_images(tmp_path):
-    with pytest.raises(MissingInput, match="no image in it"):
+    with pytest.raises(MissingInput, match="there is no image in this folder"):
         list_folder(tmp_path)
     with pytest.raises(MissingInput, match="no such folder"):
         list_folder(tmp_path / "none")
 
 
 @pytest.mark.parametrize("names", [["background", "cat"], ["mouse", "mouse"], ["", "cat"], [" ", "cat"]])
-def test_coco_categories_have_names_of_their_own(photos, names):
+def test_coco_categories_must_have_unique_names(photos, names):
     (photos / "i.json").write_text(json.dumps({
-        "images": [], "annotations": [], "categories": [{"id": place, "name": name}
-                                                        for place, name in enumerate(names)]}))
-    with pytest.raises(BadData, match=r"categories\[[01]\] is named"):
+        "images": [], "annotations": [], "categories": [{"id": index, "name": name}
+                                                        for index, name in enumerate(names)]}))
+    with pytest.raises(BadData, match=r"categories\[[01]\] has the name"):
         list_coco(photos / "i.json", images=photos)

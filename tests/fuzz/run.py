@@ -1,8 +1,8 @@
-"""Fuzzes every reader with atheris, guided by coverage: `python tests/fuzz/run.py [--seconds 12] [--seed 1] [NAME...]`.
+"""Fuzz every reader with atheris, guided by coverage: `python tests/fuzz/run.py [--seconds 12] [--seed 1] [NAME...]`.
 
-Each target runs in a process of its own, from its files in tests/fuzz/corpus: a crash of a C library, a hang of 20
-seconds and more than 4 GB end that process alone. What it found is kept in the folder `--found` and is to be mended,
-and added to the corpus. Ends 1 when anything was found, 69 where atheris can't be had.
+Each target runs in its own process, starting from its files in tests/fuzz/corpus: a crash of a C library, a hang of 20
+seconds or more than 4 GB end only that process. Findings are written to the folder `--found`; fix them and add them to
+the corpus. Exits with 1 if there are findings, and with 69 if atheris is not installed.
 """
 
 from __future__ import annotations
@@ -20,59 +20,59 @@ CORPUS = FUZZ / "corpus"
 _LIMITS = ("-timeout=20", "-rss_limit_mb=4096", "-max_len=20000", "-print_final_stats=1")
 
 
-def fuzz_here(name: str, words: list[str]) -> None:
-    """Fuzz one target in this process; `words` are libFuzzer's."""
+def fuzz_in_process(name: str, words: list[str]) -> None:
+    """Fuzz one target in this process; `words` are arguments of libFuzzer."""
     import atheris
     with atheris.instrument_imports(include=["stages", "wsss_cli", "tarfile", "tomllib"]):
         from fuzz.targets import TARGETS
     from stages.errors import WsssError
     read = TARGETS[name]
 
-    def once(data: bytes) -> None:
+    def fuzz_once(data: bytes) -> None:
         with tempfile.TemporaryDirectory(dir=parent) as folder:
             try:
                 read(data, Path(folder))
             except WsssError as error:
-                assert "\n" not in str(error), "an answer of several lines"
+                assert "\n" not in str(error), "the message has several lines"
 
     with tempfile.TemporaryDirectory() as parent:
-        atheris.Setup([sys.argv[0], *words], once)
+        atheris.Setup([sys.argv[0], *words], fuzz_once)
         atheris.Fuzz()
 
 
-def fuzz_apart(name: str, seconds: int, seed: int, found: Path) -> bool:
-    """Fuzz one target in a process of its own; print a line, and return whether it found nothing."""
-    found.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as new:
-        words = [new, str(CORPUS / name), f"-max_total_time={seconds}", f"-seed={seed}",
-                 f"-artifact_prefix={found}/{name}-", *_LIMITS]
-        # Beside its own limit one for hangs that libFuzzer can't end.
-        done = subprocess.run([sys.executable, __file__, "--here", name, *words], capture_output=True, text=True,
-                              errors="replace", timeout=seconds + 300, check=False)
-    counted = [line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-    print(f"{name}: {'nothing' if done.returncode == 0 else 'FOUND SOMETHING'} in {(counted or ['?'])[-1]} runs",
+def fuzz_in_subprocess(name: str, seconds: int, seed: int, findings: Path) -> bool:
+    """Fuzz one target in its own process, print the result, and return whether there are no findings."""
+    findings.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as new_corpus:
+        words = [new_corpus, str(CORPUS / name), f"-max_total_time={seconds}", f"-seed={seed}",
+                 f"-artifact_prefix={findings}/{name}-", *_LIMITS]
+        # A second limit, for hangs that libFuzzer can't end.
+        process = subprocess.run([sys.executable, __file__, "--here", name, *words], capture_output=True, text=True,
+                                 errors="replace", timeout=seconds + 300, check=False)
+    unit_counts = [line.split()[-1] for line in process.stderr.splitlines() if "number_of_executed_units" in line]
+    print(f"{name}: {'no findings' if process.returncode == 0 else 'FINDINGS'} in {(unit_counts or ['?'])[-1]} runs",
           flush=True)
-    if done.returncode:
-        print("\n".join(done.stderr.splitlines()[-40:]), flush=True)
-    return done.returncode == 0
+    if process.returncode:
+        print("\n".join(process.stderr.splitlines()[-40:]), flush=True)
+    return process.returncode == 0
 
 
 def main() -> int:
-    """Fuzz the targets that are named, all without any."""
+    """Fuzz the given targets, or all of them."""
     if sys.argv[1:2] == ["--here"]:
-        fuzz_here(sys.argv[2], sys.argv[3:])
+        fuzz_in_process(sys.argv[2], sys.argv[3:])
         return 0
     if importlib.util.find_spec("atheris") is None:
-        print("atheris is not installed: pip install -e '.[fuzz]'", file=sys.stderr)
+        print("run.py: atheris is not installed. Run `pip install -e '.[fuzz]'`.", file=sys.stderr)
         return 69
-    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("--seconds", type=int, default=12, help="of each target")
-    words.add_argument("--seed", type=int, default=1)
-    words.add_argument("--found", type=Path, default=Path("runs/fuzz"))
-    words.add_argument("names", nargs="*")
-    given = words.parse_args()
-    names = given.names or sorted(path.name for path in CORPUS.iterdir())
-    clean = [fuzz_apart(name, given.seconds, given.seed, given.found) for name in names]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=12, help="Seconds per target.")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--found", type=Path, default=Path("runs/fuzz"))
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    names = arguments.names or sorted(path.name for path in CORPUS.iterdir())
+    clean = [fuzz_in_subprocess(name, arguments.seconds, arguments.seed, arguments.found) for name in names]
     return int(not all(clean))
 
 

@@ -1,4 +1,4 @@
-"""What the fuzzer found stays mended: every file of its corpus is read, or refused in one line."""
+"""Findings of the fuzzer stay fixed: every file of its corpus is read, or rejected with a message of one line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def test_every_reader_has_a_corpus():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_a_file_of_the_corpus_is_read_or_refused_in_one_line(path, tmp_path):
+def test_files_of_the_corpus_are_read_or_rejected(path, tmp_path):
     try:
         TARGETS[path.parent.name](path.read_bytes(), tmp_path)
     except WsssError as error:
         assert "\n" not in str(error)
-        assert error.what
+        assert error.message

@@ -1,7 +1,7 @@
-"""Documents in which one value is another: a fuzzer of bytes rarely makes these, people and other programs do.
+"""Documents with a single changed value, as people and other programs write them, but rarely a fuzzer of bytes.
 
-Each value of each document is left out in turn, is there twice, and is replaced by each of `OTHERS`; checksums are
-made anew, so that what stands behind them is reached. A reader returns, or refuses in one line.
+Each value of each document is removed, duplicated, and replaced by each of `OTHER_VALUES`; checksums are updated, so
+that readers get past them. A reader must return, or reject the document with a message of one line.
 """
 
 from __future__ import annotations
@@ -21,96 +21,98 @@ from safetensors.torch import save
 
 from fuzz.targets import REQUEST, TARGETS
 from stages.errors import WsssError
-from stages.nets import files
-from stages.nets.files import net_bytes, tensors_sha256
-from stages.shards.journal import frame
-from stages.shards.request import sha256_of
+from stages.nets import net_files
+from stages.nets.net_files import hash_tensors, serialise_net
+from stages.shards.journal import encode_frame
+from stages.shards.request import hash_json
 
-OTHERS = (None, True, 0, -1, 2**70, 1.5, math.inf, math.nan, "", " ", "\0", "\n", "\ud800", "..", "/etc/passwd",
-          "a" * 300, [], [None], ["a", "a"], [[]], {}, {"a": 1})
+OTHER_VALUES = (None, True, 0, -1, 2**70, 1.5, math.inf, math.nan, "", " ", "\0", "\n", "\ud800", "..", "/etc/passwd",
+                "a" * 300, [], [None], ["a", "a"], [[]], {}, {"a": 1})
 Document = dict[str, Any] | list[Any]
 
 
-def _changed(document: Document) -> Iterator[Document]:
-    for place in _places(document):
-        yield _with(document, place, lambda parent, key: parent.pop(key))
-        yield _with(document, place, _twice)
-        for other in OTHERS:
-            yield _with(document, place, lambda parent, key, other=other: parent.__setitem__(key, other))
+def list_changed_documents(document: Document) -> Iterator[Document]:
+    for path in list_paths(document):
+        yield change_value(document, path, lambda parent, key: parent.pop(key))
+        yield change_value(document, path, duplicate_value)
+        for other in OTHER_VALUES:
+            yield change_value(document, path, lambda parent, key, other=other: parent.__setitem__(key, other))
 
 
-def _places(document: Document) -> Iterator[tuple[Any, ...]]:
+def list_paths(document: Document) -> Iterator[tuple[Any, ...]]:
     for key, value in document.items() if isinstance(document, dict) else enumerate(document):
         yield (key,)
         if isinstance(value, (dict, list)):
-            yield from ((key, *below) for below in _places(value))
+            yield from ((key, *subpath) for subpath in list_paths(value))
 
 
-def _with(document: Document, place: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Document:
+def change_value(document: Document, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Document:
     parent = document = copy.deepcopy(document)
-    for key in place[:-1]:
+    for key in path[:-1]:
         parent = parent[key]
-    change(parent, place[-1])
+    change(parent, path[-1])
     return document
 
 
-def _twice(parent: Any, key: Any) -> None:
+def duplicate_value(parent: Any, key: Any) -> None:
     if isinstance(parent, dict):
         parent[key.upper()] = parent[key]
     else:
         parent.append(parent[key])
 
 
-def _json(document: Any) -> bytes:
+def encode_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def _json_lines(document: Any) -> bytes:
-    return b"\x02" + b"\n".join(_json(row) for row in document)
+def encode_json_lines(document: Any) -> bytes:
+    return b"\x02" + b"\n".join(encode_json(row) for row in document)
 
 
-def _toml(document: Any) -> bytes:
-    return "".join(f"{json.dumps(key)} = {_toml_value(value)}\n" for key, value in document.items()).encode()
+def encode_toml(document: Any) -> bytes:
+    return "".join(f"{json.dumps(key)} = {format_toml_value(value)}\n" for key, value in document.items()).encode()
 
 
-def _toml_value(value: Any) -> str:
+def format_toml_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {format_toml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
+        return "[" + ", ".join(map(format_toml_value, value)) + "]"
     return {"NaN": "nan", "Infinity": "inf"}.get(json.dumps(value), json.dumps(value))
 
 
-def _tar(document: Any) -> bytes:
-    kept = io.BytesIO()
-    with tarfile.open(fileobj=kept, mode="w") as archive:
-        for name, content in (("a.jpg", b"x"), ("a.json", _json(document))):
+def encode_tar(document: Any) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in (("a.jpg", b"x"), ("a.json", encode_json(document))):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return kept.getvalue()
+    return stream.getvalue()
 
 
-def _journal(document: Any) -> bytes:
-    """The first frame, and one of an item whose arrays are `document`'s bytes."""
+def encode_journal(document: Any) -> bytes:
+    """Encode the first frame, and a frame for each item with arrays of zeros."""
     request, *items = document
-    return frame(_json(request)) + b"".join(frame(_json(item) + b"\n" + bytes(22)) for item in items)
+    return encode_frame(encode_json(request)) + b"".join(encode_frame(encode_json(item) + b"\n" + bytes(22))
+                                                         for item in items)
 
 
-def _net(document: Any) -> bytes:
-    return net_bytes({"weight": torch.zeros(1)}, document)
+def encode_net(document: Any) -> bytes:
+    return serialise_net({"weight": torch.zeros(1)}, document)
 
 
-def _training_state(document: Any) -> bytes:
+def encode_training_state(document: Any) -> bytes:
     tensors = {"net.weight": torch.zeros(1)}
-    head = {**document, "sha256": tensors_sha256(tensors)}
-    return save(tensors, {"wsss-training": json.dumps({**head, "digest": sha256_of(head)})})
+    head = {**document, "sha256": hash_tensors(tensors)}
+    return save(tensors, {"wsss-training": json.dumps({**head, "digest": hash_json(head)})})
 
 
 ITEM = {"position": 0, "id": "a", "error": None, "datasets": {"mask": {"dtype": "|u1", "shape": [2, 3]}},
         "attrs": {"covers": {"dtype": "<i8", "shape": [2]}, "height": 2}}
 NET = {"task": "classification", "architecture": {"backbone": "mobilenet_v2", "head": "gap", "stride": 16,
-       "n_outputs": 2, "dropout": 0.5}, "classes": ["background", "a", "b"], "mean": [0.5] * 3, "std": [0.5] * 3,
+                                                  "n_outputs": 2, "dropout": 0.5}, "classes": ["background", "a", "b"],
+       "mean": [0.5] * 3, "std": [0.5] * 3,
        "stride": 16, "provenance": [{"stage": "train-cls", "config": {"lr": 0.1}, "inputs": {}}]}
 STATE = {"request": REQUEST, "step": 1, "plain": {"0.step": 3}, "scaler": {}, "history": [{"mAP": 0.5}]}
 CLIP = {"model_cfg": {"embed_dim": 4, "quick_gelu": True, "text_cfg": {"layers": 1, "width": 4},
@@ -123,27 +125,29 @@ TABLE = [{"id": "a", "tags": ["cat", "dog"], "caption": None}, {"id": 2, "tags":
          {"path": "b.jpg", "labels": "dog"}]
 EVALUATION = {"miou": 0.5, "background": {"rule": "constant", "value": 0.3, "chosen_on": "train", "index": "ab"}}
 CASES: tuple[tuple[str, Document, Callable[[Any], bytes]], ...] = (
-    ("table", TABLE, _json_lines), ("coco", COCO, _json), ("webdataset", {"caption": "a cat", "key": [1]}, _tar),
-    ("evaluation", EVALUATION, _json), ("clip_config", CLIP, _json), ("journal", [REQUEST, ITEM], _journal),
-    ("words", {"background": ["sky", "sea"], "classes": {"cat": ["cat", "kitten"], "dog": "dog"}}, _toml),
-    ("recipe", {"train-cls": {"lr": 0.1, "cam": {"lr": 0.1, "epochs": 5}}}, _toml),
-    ("net", NET, _net), ("training_state", STATE, _training_state))
+    ("table", TABLE, encode_json_lines), ("coco", COCO, encode_json), ("webdataset", {"caption": "a cat", "key": [1]},
+                                                                       encode_tar),
+    ("evaluation", EVALUATION, encode_json), ("clip_config", CLIP, encode_json), ("journal", [REQUEST, ITEM],
+                                                                                  encode_journal),
+    ("words", {"background": ["sky", "sea"], "classes": {"cat": ["cat", "kitten"], "dog": "dog"}}, encode_toml),
+    ("recipe", {"train-cls": {"lr": 0.1, "cam": {"lr": 0.1, "epochs": 5}}}, encode_toml),
+    ("net", NET, encode_net), ("training_state", STATE, encode_training_state))
 
 
-@pytest.mark.parametrize(("reader", "document", "written"), CASES, ids=[case[0] for case in CASES])
-def test_a_document_with_another_value_is_read_or_refused_in_one_line(reader, document, written, tmp_path,
-                                                                               monkeypatch):
-    build = functools.cache(files.build_backbone)
-    # Built once, and of one stride: a network of stride 1, which is a good one, takes 5 s to be measured.
-    monkeypatch.setattr(files, "build_backbone", lambda name, stride: build(name, stride=32))
-    if reader != "net":  # whose one tensor fits no network: it is built in each case, and then refused
-        TARGETS[reader](written(document), tmp_path)
-    for position, other in enumerate(_changed(document)):
+@pytest.mark.parametrize(("reader", "document", "encode"), CASES, ids=[case[0] for case in CASES])
+def test_changed_documents_are_read_or_rejected(reader, document, encode, tmp_path,
+                                                monkeypatch):
+    build = functools.cache(net_files.build_backbone)
+    # Build the backbone once, with one stride: measuring a network of stride 1, which is valid, takes 5 s.
+    monkeypatch.setattr(net_files, "build_backbone", lambda name, stride: build(name, stride=32))
+    if reader != "net":  # its tensor fits no network, so the unchanged document is rejected, too
+        TARGETS[reader](encode(document), tmp_path)
+    for position, changed in enumerate(list_changed_documents(document)):
         (folder := tmp_path / str(position)).mkdir()
-        data = written(other)
+        data = encode(changed)
         try:
             TARGETS[reader](data, folder)
         except WsssError as error:
-            assert "\n" not in str(error), other
+            assert "\n" not in str(error), changed
         except Exception as error:
-            raise AssertionError(f"{type(error).__name__}: {error} of {other}") from error
+            raise AssertionError(f"{type(error).__name__}: {error} of {changed}") from error

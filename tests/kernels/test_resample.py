@@ -1,4 +1,4 @@
-"""Bilinear resampling as matrices, against torch's own."""
+"""Bilinear resampling by matrices, compared with torch's interpolation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.kernels.resample import interpolation_matrix, upsample, upsampled_bands
+from stages.kernels.resample import build_interpolation_matrix, upsample, upsample_in_bands
 
 
 @pytest.mark.parametrize(
@@ -25,31 +25,31 @@ def test_upsample_equals_resize_and_crop(grid, covers, size):
     torch.testing.assert_close(upsample(maps, covers, size), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_upsample_returns_what_it_was_given():
+def test_upsample_keeps_array_type():
     maps = np.arange(12, dtype=np.float16).reshape(1, 3, 4)
     result = upsample(maps, np.array([6, 8]), (6, 8))
     assert isinstance(result, np.ndarray) and result.dtype == np.float32
     np.testing.assert_array_equal(result, upsample(torch.from_numpy(maps), (6, 8), (6, 8)).numpy())
 
 
-def test_beyond_the_map_the_edge_repeats():
+def test_edge_repeats_beyond_map():
     assert upsample(np.array([[[1.0, 3.0]]], np.float32), (1, 2), (1, 4)).ravel().tolist() == [1, 3, 3, 3]
 
 
-def test_rows_sum_to_one_and_offsets_shift():
-    matrix = interpolation_matrix(7, 5, scale=0.6, offset=0.3)
+def test_interpolation_matrix():
+    matrix = build_interpolation_matrix(7, 5, scale=0.6, offset=0.3)
     np.testing.assert_allclose(matrix.sum(dim=1), 1, rtol=1e-6)
     coordinates = ((np.arange(7) + 0.5) * 0.6 - 0.5 + 0.3).clip(0, 4)
     np.testing.assert_allclose(matrix @ torch.arange(5.0), coordinates, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="0 samples"):
-        interpolation_matrix(3, 0, scale=1.0)
+        build_interpolation_matrix(3, 0, scale=1.0)
 
 
 @pytest.mark.parametrize("shape", [(10, 13), (60, 80), (1, 1), (100, 3)])
-def test_bands_are_the_whole(shape):
+def test_bands_equal_upsample(shape):
     maps = np.random.default_rng(0).random((3, *shape)).astype(np.float16)
-    whole = upsample(maps.astype(np.float32), (60, 80), (60, 80))
-    found = np.full_like(whole, np.nan)
-    for place, rows in upsampled_bands(maps, (60, 80), band=7):
-        found[:, place] = rows
-    np.testing.assert_allclose(found, whole, atol=1e-6)
+    expected = upsample(maps.astype(np.float32), (60, 80), (60, 80))
+    upsampled = np.full_like(expected, np.nan)
+    for band_rows, rows in upsample_in_bands(maps, (60, 80), band=7):
+        upsampled[:, band_rows] = rows
+    np.testing.assert_allclose(upsampled, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The keys and shapes of other people's checkpoints, from the reference tables."""
+"""The keys and shapes of published checkpoints, from the reference tables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-COMMITTED = Path(__file__).parents[1] / "reference"
+REFERENCE_FOLDER = Path(__file__).parents[1] / "reference"
 
 
-def keys_of(name: str) -> dict[str, tuple[int, ...]]:
-    """Return {key: shape} of the table state_dict_<name>.csv."""
-    folder = Path(os.environ.get("WSSS_ORACLES") or COMMITTED) / "cam-methods"
+def read_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Read {key: shape} from the table state_dict_<name>.csv."""
+    folder = Path(os.environ.get("WSSS_ORACLES") or REFERENCE_FOLDER) / "cam-methods"
     with (folder / f"state_dict_{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {
@@ -23,13 +23,13 @@ def keys_of(name: str) -> dict[str, tuple[int, ...]]:
     }
 
 
-def checkpoint_of(name: str) -> dict[str, Tensor]:
-    """Return a checkpoint with those keys; every tensor is filled with its position in the table."""
+def build_checkpoint(name: str) -> dict[str, Tensor]:
+    """Build a checkpoint with the keys of a table; every tensor is filled with the index of its row."""
     return {
-        key: torch.tensor(float(position)).expand(shape) for position, (key, shape) in enumerate(keys_of(name).items())
+        key: torch.tensor(float(index)).expand(shape) for index, (key, shape) in enumerate(read_shapes(name).items())
     }
 
 
-def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return {key: shape} of a state dict."""
+def collect_shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return {key: shape} for a state dict."""
     return {key: tuple(tensor.shape) for key, tensor in state.items()}

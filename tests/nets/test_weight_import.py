@@ -1,3 +1,5 @@
+"""Reading and importing weights: published checkpoints, pickles that run code, and pretrained tags."""
+
 from __future__ import annotations
 
 import os
@@ -9,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nets.reference_keys import checkpoint_of, keys_of
+from nets.reference_keys import build_checkpoint, read_shapes
 from stages.errors import BadData, MissingInput, Unavailable, UsageError
 from stages.nets.classifier import Classifier
 from stages.nets.registry import build_backbone
@@ -17,18 +19,20 @@ from stages.nets.segmenter import build_segmenter
 from stages.nets.weights import fetch_weights, import_weights, read_state_dict
 
 
-class Bomb:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+class RunsCode:
+    """An object whose pickle creates the file `marker` when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
 
     def __reduce__(self):
-        return os.system, (f"touch '{self.mark}'",)
+        return os.system, (f"touch '{self.marker}'",)
 
 
-def test_irn_checkpoints_lose_their_second_copies():
-    table = keys_of("irn_resnet50_cam")
+def test_irn_checkpoint_loads_without_its_duplicates():
+    table = read_shapes("irn_resnet50_cam")
     net = Classifier(build_backbone("resnet50_irn"), table["classifier.weight"][0])
-    state = checkpoint_of("irn_resnet50_cam")
+    state = build_checkpoint("irn_resnet50_cam")
     report = import_weights(net, state)
     assert set(report.loaded) == set(net.state_dict())
     assert report.dropped_head == () and len(report.loaded) + len(report.unused) == len(table)
@@ -38,9 +42,9 @@ def test_irn_checkpoints_lose_their_second_copies():
 
 
 @pytest.mark.parametrize("prefix", ["", "base.", "scale."])
-def test_deeplab_v2_checkpoints_fit_with_and_without_a_wrapper(prefix):
-    state = {prefix + key: tensor for key, tensor in checkpoint_of("deeplabv2_resnet101").items()}
-    n_outputs = keys_of("deeplabv2_resnet101")["aspp.c0.weight"][0]
+def test_deeplab_v2_checkpoints_load_with_and_without_a_prefix(prefix):
+    state = {prefix + key: tensor for key, tensor in build_checkpoint("deeplabv2_resnet101").items()}
+    n_outputs = read_shapes("deeplabv2_resnet101")["aspp.c0.weight"][0]
     with torch.device("meta"):
         same, other = (build_segmenter("deeplabv2_resnet101", n) for n in (n_outputs, n_outputs + 1))
     report = import_weights(same, state)
@@ -50,13 +54,13 @@ def test_deeplab_v2_checkpoints_fit_with_and_without_a_wrapper(prefix):
 
 
 @pytest.mark.parametrize("head", ["fc8", "fc8_20"])
-def test_psa_and_sc_cam_checkpoints_of_resnet38(head):
-    state = {key.replace("fc8", head): tensor for key, tensor in checkpoint_of("resnet38_cls").items()}
+def test_loads_psa_and_sc_cam_checkpoints_of_resnet38(head):
+    state = {key.replace("fc8", head): tensor for key, tensor in build_checkpoint("resnet38_cls").items()}
     if head == "fc8_20":
         state["fc8_200.weight"] = torch.zeros(1).expand(200, 4096, 1, 1)
-    n_classes = keys_of("resnet38_cls")["fc8.weight"][0]
+    num_classes = read_shapes("resnet38_cls")["fc8.weight"][0]
     with torch.device("meta"):
-        net, segmenter = Classifier(build_backbone("resnet38"), n_classes), build_segmenter("resnet38", 21)
+        net, segmenter = Classifier(build_backbone("resnet38"), num_classes), build_segmenter("resnet38", 21)
     report = import_weights(net, state)
     assert "classifier.weight" in report.loaded and set(report.loaded) == set(net.state_dict())
     assert report.dropped_head == (("fc8_200.weight",) if head == "fc8_20" else ())
@@ -67,7 +71,7 @@ def test_psa_and_sc_cam_checkpoints_of_resnet38(head):
     ("mobilenet_v2", "mobilenet_v2", ["classifier.1.weight", "classifier.1.bias"]),
     ("torchvision:resnet18", "resnet18", ["fc.weight", "fc.bias"]),
 ])  # fmt: skip
-def test_torchvision_checkpoints_lose_only_their_head(ours, theirs, dropped):
+def test_only_the_head_of_torchvision_checkpoints_is_dropped(ours, theirs, dropped):
     from torchvision import models
 
     state = models.get_model(theirs).state_dict()
@@ -82,7 +86,7 @@ def test_torchvision_checkpoints_lose_only_their_head(ours, theirs, dropped):
     assert torch.equal(net.classifier.weight, head)
 
 
-def test_torchvision_resnet50_fits_irn():
+def test_irn_backbone_loads_torchvision_resnet50():
     from torchvision import models
 
     with torch.device("meta"):
@@ -90,21 +94,21 @@ def test_torchvision_resnet50_fits_irn():
         assert import_weights(build_backbone("resnet50_irn"), state).dropped_head == ("fc.weight", "fc.bias")
 
 
-def test_timm_checkpoints_and_old_densenets():
+def test_loads_timm_checkpoints_and_old_densenet_names():
     import timm
     from torchvision import models
 
     state = timm.create_model("resnet18", num_classes=10).state_dict()
     report = import_weights(build_backbone("timm:resnet18"), state)
     assert report.dropped_head == ("fc.weight", "fc.bias")
-    new = models.densenet121().state_dict()
-    old = {key.replace("norm1", "norm.1").replace("conv2", "conv.2"): value for key, value in new.items()}
-    assert set(old) != set(new)
-    report = import_weights(build_backbone("densenet121"), old)
-    assert len(report.loaded) == len(new) - 2 and report.dropped_head == ("classifier.weight", "classifier.bias")
+    new_state = models.densenet121().state_dict()
+    old_state = {key.replace("norm1", "norm.1").replace("conv2", "conv.2"): value for key, value in new_state.items()}
+    assert set(old_state) != set(new_state)
+    report = import_weights(build_backbone("densenet121"), old_state)
+    assert len(report.loaded) == len(new_state) - 2 and report.dropped_head == ("classifier.weight", "classifier.bias")
 
 
-def test_a_classifier_goes_into_the_backbone_of_a_segmenter():
+def test_segmenter_loads_its_backbone_from_a_classifier():
     classifier = Classifier(build_backbone("tiny"), 4)
     for head in ("deeplab-light", "deeplab-v2"):
         segmenter = build_segmenter("tiny", 5, head=head)
@@ -112,11 +116,11 @@ def test_a_classifier_goes_into_the_backbone_of_a_segmenter():
         assert report.dropped_head == ("classifier.weight",)
         for key, tensor in classifier.backbone.state_dict().items():
             assert torch.equal(segmenter.backbone.state_dict()[key], tensor)
-    again = import_weights(Classifier(build_backbone("tiny"), 3), classifier.state_dict())
-    assert again.dropped_head == ("classifier.weight",)
+    report = import_weights(Classifier(build_backbone("tiny"), 3), classifier.state_dict())
+    assert report.dropped_head == ("classifier.weight",)
 
 
-def test_weights_of_another_network_are_named_with_both_shapes():
+def test_error_for_weights_of_another_network_names_both_shapes():
     net = build_backbone("tiny")
     state = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
@@ -124,7 +128,7 @@ def test_weights_of_another_network_are_named_with_both_shapes():
     with pytest.raises(BadData, match=r"w\.pth: .*layer1\.0\.conv1\.weight.*48, 24, 5, 5.*48, 24, 3, 3"):
         import_weights(net, state, where="w.pth")
     del state["layer1.0.conv1.weight"]
-    with pytest.raises(BadData, match=r"layer1\.0\.conv1\.weight is not there.*48, 24, 3, 3"):
+    with pytest.raises(BadData, match=r"layer1\.0\.conv1\.weight is missing in the file.*48, 24, 3, 3"):
         import_weights(net, state)
     with pytest.raises(BadData, match=r"layer3\.9\.conv1\.weight.*no such weight"):
         import_weights(net, before | {"layer3.9.conv1.weight": torch.zeros(3)})
@@ -136,13 +140,13 @@ def test_weights_of_another_network_are_named_with_both_shapes():
     lambda state: state, lambda state: {"state_dict": state, "epoch": 3},
     lambda state: {"model": {f"module.{key}": value for key, value in state.items()}},
 ])  # fmt: skip
-def test_reading_pickled_weights(tmp_path, wrap):
+def test_reads_pickled_weights(tmp_path, wrap):
     torch.save(wrap({"a.weight": torch.ones(2), "b": torch.zeros(())}), tmp_path / "w.pth")
     state = read_state_dict(tmp_path / "w.pth")
     assert list(state) == ["a.weight", "b"] and torch.equal(state["a.weight"], torch.ones(2))
 
 
-def test_reading_safetensors_and_what_is_no_weight_file(tmp_path):
+def test_reads_safetensors_and_rejects_other_files(tmp_path):
     save_file({"module.a": torch.ones(2)}, tmp_path / "w.safetensors")
     assert list(read_state_dict(tmp_path / "w.safetensors")) == ["a"]
     with pytest.raises(MissingInput, match=r"absent\.pth"):
@@ -159,40 +163,40 @@ def test_reading_safetensors_and_what_is_no_weight_file(tmp_path):
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
-def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, save):
-    save({"a": torch.ones(1), "b": Bomb(tmp_path / "ran")}, tmp_path / "bomb.pth")
-    with pytest.raises(BadData, match=r"bomb\.pth"):
-        read_state_dict(tmp_path / "bomb.pth")
+def test_pickle_that_runs_code_is_an_error_and_not_run(tmp_path, save):
+    save({"a": torch.ones(1), "b": RunsCode(tmp_path / "ran")}, tmp_path / "code.pth")
+    with pytest.raises(BadData, match=r"code\.pth"):
+        read_state_dict(tmp_path / "code.pth")
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_refused_name_is_told(tmp_path):
-    torch.save({"a": torch.ones(1), "b": Bomb(tmp_path / "ran")}, tmp_path / "bomb.pth")
-    with pytest.raises(BadData, match=r"refused, because it holds \w+\.system"):
-        read_state_dict(tmp_path / "bomb.pth")
+def test_error_names_what_the_pickle_would_call(tmp_path):
+    torch.save({"a": torch.ones(1), "b": RunsCode(tmp_path / "ran")}, tmp_path / "code.pth")
+    with pytest.raises(BadData, match=r"not read, because it holds \w+\.system"):
+        read_state_dict(tmp_path / "code.pth")
 
 
-@pytest.mark.parametrize(("name", "tag", "wanted"), [
+@pytest.mark.parametrize(("name", "tag", "file"), [
     ("mobilenet_v2", "IMAGENET1K_V1", "mobilenet_v2-b0353104.pth"),
     ("timm:resnet18", "a1_in1k", "timm/resnet18.a1_in1k/model.safetensors"),
     ("resnet50_irn", "IMAGENET1K_V1", "resnet50-0676ba61.pth"),
 ])  # fmt: skip
-def test_offline_names_the_file_to_bring(name, tag, wanted, monkeypatch, tmp_path):
-    def refuse(*_):
+def test_offline_error_names_the_file_to_copy(name, tag, file, monkeypatch, tmp_path):
+    def fail(*_):
         raise OSError("network is unreachable")
 
-    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "create_connection", fail)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(Unavailable, match=wanted) as caught:
+    with pytest.raises(Unavailable, match=file) as caught:
         fetch_weights(name, tag)
     assert "--weights FILE" in str(caught.value) and caught.value.code == 69
 
 
-def test_unknown_tags_are_answered_with_the_known_ones():
+def test_error_for_an_unknown_tag_lists_the_tags():
     with pytest.raises(UsageError, match="IMAGENET1K_V1"):
         fetch_weights("mobilenet_v2", "imagenet")
     with pytest.raises(UsageError, match="a1_in1k"):
         fetch_weights("timm:resnet18", "imagenet")
-    with pytest.raises(UsageError, match="give a file"):
+    with pytest.raises(UsageError, match="Use --weights FILE"):
         fetch_weights("tiny", "imagenet")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.shards import Contents, Item, write_shard
+from stages.shards import Item, ShardContents, write_shard
 
 CLASSES = ("background", "cat", "chien 犬")
 IDS = ("2007_000032", "a/b", "100%", ".", "..", "%2E", "%2F", "猫 und Größe", "ü" * 200, "x" * 200, "-", "~")
@@ -15,7 +15,7 @@ PROVENANCE = ({"tool": "wsss", "version": "1", "stage": "made", "config": {"lr":
 
 
 def _index_item(item_id: str, number: int) -> Item:
-    """Return tags of 0 to 2 classes, one in four without any."""
+    """Return an item with tags of 0 to 2 classes; one in four has no tags."""
     datasets = {} if number % 4 == 3 else {"labels": np.arange(1, 1 + number % 3, dtype=np.uint16)}
     if number % 3 == 0:
         datasets |= {"captions": np.array([b"ein Boot", "船".encode()]),
@@ -25,7 +25,7 @@ def _index_item(item_id: str, number: int) -> Item:
 
 
 def _cams_item(item_id: str, number: int) -> Item:
-    """Return maps of K = 0, 1, 2 rows, float16 or uint8."""
+    """Return an item with CAMs of K = 0, 1, 2 rows, float16 or uint8."""
     rows = number % 3
     cam = np.random.default_rng(number).random((rows, 2, 3))
     datasets = {"class_ids": np.arange(1, 1 + rows, dtype=np.uint16),
@@ -36,7 +36,7 @@ def _cams_item(item_id: str, number: int) -> Item:
 
 
 def _masks_item(item_id: str, number: int) -> Item:
-    """Return masks of 8 or 16 bits, with and without confidence."""
+    """Return an item with a mask of 8 or 16 bits, with or without confidence."""
     mask = np.random.default_rng(number).integers(0, 3, (3 + number % 2, 5))
     datasets = {"mask": mask.astype(np.uint16 if number % 2 else np.uint8)}
     if number % 3:
@@ -48,48 +48,51 @@ _ITEMS = {"index": _index_item, "cams": _cams_item, "masks": _masks_item}
 _ROOT_ATTRS = {"index": {"root": "../photos"}, "cams": {"background": "none"}}
 
 
-def _root_datasets(kind: str, n: int) -> dict[str, np.ndarray]:
+def _build_root_datasets(kind: str, num_images: int) -> dict[str, np.ndarray]:
     if kind == "features":
-        return {"features": np.linspace(0, 1, n * 4, dtype=np.float32).reshape(n, 4),
-                "labels": np.ones((n, len(CLASSES)), np.uint8)}
+        return {"features": np.linspace(0, 1, num_images * 4, dtype=np.float32).reshape(num_images, 4),
+                "labels": np.ones((num_images, len(CLASSES)), np.uint8)}
     if kind == "clusters":
-        return {"assignment": np.full((n, len(CLASSES)), -1, np.int32), "n_clusters": np.arange(3, dtype=np.int32),
-                "partitions": np.zeros((2, n, len(CLASSES)), np.int32), "n_partitions": np.ones(3, np.int32)}
+        return {"assignment": np.full((num_images, len(CLASSES)), -1, np.int32),
+                "n_clusters": np.arange(3, dtype=np.int32),
+                "partitions": np.zeros((2, num_images, len(CLASSES)), np.int32),
+                "n_partitions": np.ones(3, np.int32)}
     if kind == "cooc":
         return {"counts": np.arange(4, dtype=np.int64).reshape(2, 2), "probability": np.eye(2),
                 "single_label": np.array([2**40, 0], np.int64)}
     return {}
 
 
-def contents(kind: str, ids: tuple[str, ...] = IDS, *, refused: tuple[str, ...] = (), **more: object) -> Contents:
-    """Return a shard of `kind` with one item for every id; those `refused` are there with a reason only."""
-    items = [Item(item_id, error=f"can't be decoded: {item_id} ☹") if item_id in refused
+def build_contents(kind: str, ids: tuple[str, ...] = IDS, *, failed: tuple[str, ...] = (),
+                   **fields: object) -> ShardContents:
+    """Return the contents of a shard of `kind` with one item for every id; `failed` ids have only an error."""
+    items = [Item(item_id, error=f"can't be decoded: {item_id} ☹") if item_id in failed
              else _ITEMS[kind](item_id, number) for number, item_id in enumerate(ids)] if kind in _ITEMS else []
-    described = {"kind": kind, "classes": CLASSES, "items": items, "provenance": PROVENANCE,
-                 "index_digest": "" if kind == "index" else "ab" * 32,
-                 "index_path": "" if kind == "index" else "../train.h5",
-                 "root_attrs": _ROOT_ATTRS.get(kind, {}), "root_datasets": _root_datasets(kind, len(ids)),
-                 "ids": None if items else ids, **more}
-    return Contents(**described)  # type: ignore[arg-type]
+    values = {"kind": kind, "classes": CLASSES, "items": items, "provenance": PROVENANCE,
+              "index_digest": "" if kind == "index" else "ab" * 32,
+              "index_path": "" if kind == "index" else "../train.h5",
+              "root_attrs": _ROOT_ATTRS.get(kind, {}), "root_datasets": _build_root_datasets(kind, len(ids)),
+              "ids": None if items else ids, **fields}
+    return ShardContents(**values)  # type: ignore[arg-type]
 
 
-def _small_shard(kind: str, ids: tuple[str, ...], **more: object) -> Callable[[Path], Path]:
+def _small_shard(kind: str, ids: tuple[str, ...], **fields: object) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        write_shard(folder / f"{kind}.h5", contents(kind, ids, provenance=({"stage": "made"},), **more))
+        write_shard(folder / f"{kind}.h5", build_contents(kind, ids, provenance=({"stage": "made"},), **fields))
         return folder / f"{kind}.h5"
     return write
 
 
-def _small_net(folder: Path) -> Path:
+def _write_small_net(folder: Path) -> Path:
     import torch
 
-    from stages.nets.files import net_bytes
+    from stages.nets.net_files import serialise_net
     tensors = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2, dtype=torch.float16)}
-    (folder / "net.safetensors").write_bytes(net_bytes(tensors, {"task": "classification", "classes": CLASSES}))
+    (folder / "net.safetensors").write_bytes(serialise_net(tensors, {"task": "classification", "classes": CLASSES}))
     return folder / "net.safetensors"
 
 
-def _small_state(folder: Path) -> Path:
+def _write_small_checkpoint(folder: Path) -> Path:
     import torch
 
     from stages.training.checkpoint import Checkpoint
@@ -105,25 +108,25 @@ def _small_state(folder: Path) -> Path:
     return checkpoint.path
 
 
-# By name, what writes a file of a few kilobytes to a folder and returns its path. The second image of a shard of maps
-# has one row, the first none; of an index the first has its bytes in it.
+# Functions by name that write a file of a few kilobytes to a folder and return its path. In a shard of CAMs the second
+# image has one row and the first none; in an index the first image is stored in the shard.
 SMALL_FILES: dict[str, Callable[[Path], Path]] = {
     "index": _small_shard("index", ("b",)), "packed index": _small_shard("index", ("a", "b")),
     "features": _small_shard("features", ("a", "b")), "clusters": _small_shard("clusters", ("a", "b")),
-    "cooc": _small_shard("cooc", ("a",)), "cams": _small_shard("cams", ("a", "b"), refused=("a",)),
-    "cams with background": _small_shard("cams", ("a", "b"), refused=("a",), root_attrs={"background": "included"}),
-    "masks": _small_shard("masks", ("a",)), "net": _small_net, "state of a training": _small_state,
+    "cooc": _small_shard("cooc", ("a",)), "cams": _small_shard("cams", ("a", "b"), failed=("a",)),
+    "cams with background": _small_shard("cams", ("a", "b"), failed=("a",), root_attrs={"background": "included"}),
+    "masks": _small_shard("masks", ("a",)), "net": _write_small_net, "state of a training": _write_small_checkpoint,
 }
 
 
-def same_items(one: Item, other: Item) -> bool:
-    """Say whether two items agree in everything, types included."""
-    return (one.id, one.error) == (other.id, other.error) and _same(one.datasets, other.datasets) and _same(
-        one.attrs, other.attrs)
+def items_equal(first: Item, second: Item) -> bool:
+    """Return whether two items are equal, including the types of their values."""
+    return ((first.id, first.error) == (second.id, second.error) and _values_equal(first.datasets, second.datasets)
+            and _values_equal(first.attrs, second.attrs))
 
 
-def _same(one: dict, other: dict) -> bool:
-    return sorted(one) == sorted(other) and all(
-        np.asarray(one[name]).dtype.kind == np.asarray(other[name]).dtype.kind
-        and (not isinstance(one[name], np.ndarray) or one[name].dtype == other[name].dtype)
-        and np.array_equal(one[name], other[name]) for name in one)
+def _values_equal(first: dict, second: dict) -> bool:
+    return sorted(first) == sorted(second) and all(
+        np.asarray(first[name]).dtype.kind == np.asarray(second[name]).dtype.kind
+        and (not isinstance(first[name], np.ndarray) or first[name].dtype == second[name].dtype)
+        and np.array_equal(first[name], second[name]) for name in first)

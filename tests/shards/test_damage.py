@@ -1,4 +1,4 @@
-"""Whatever is wrong with a shard is one line that names the file; never other contents, never a crash."""
+"""Any damage of a shard gives an error in one line that names the file, never different contents or a crash."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from shards.flips import everything
-from shards.samples import IDS, SMALL_FILES, contents
+from shards.flips import read_everything
+from shards.samples import IDS, SMALL_FILES, build_contents
 from stages.errors import BadData, MissingInput, WsssError
 from stages.shards import Shard, check_shard, write_shard
 from waiting import PATIENCE
@@ -22,88 +22,89 @@ _FLIPS = Path(__file__).with_name("flips.py")
 
 @pytest.fixture
 def cams(tmp_path: Path) -> Path:
-    """Return a shard of kind cams with several items."""
-    write_shard(tmp_path / "cams.h5", contents("cams", refused=IDS[3:4]))
+    """Return the path of a shard of kind cams with several items."""
+    write_shard(tmp_path / "cams.h5", build_contents("cams", failed=IDS[3:4]))
     return tmp_path / "cams.h5"
 
 
-def _faults(path: Path) -> list[str]:
-    told = list(check_shard(path))
-    assert all(isinstance(error, WsssError) and "\n" not in str(error) for error in told)
-    assert all(str(path) in str(error) for error in told)
-    return [f"{error.code} {error}" for error in told]
+def _check(path: Path) -> list[str]:
+    errors = list(check_shard(path))
+    assert all(isinstance(error, WsssError) and "\n" not in str(error) for error in errors)
+    assert all(str(path) in str(error) for error in errors)
+    return [f"{error.code} {error}" for error in errors]
 
 
-def _one_line(path: Path) -> str:
-    with pytest.raises(WsssError) as told:
-        everything(path)
-    assert "\n" not in str(told.value) and str(path) in str(told.value)
-    return f"{told.value.code} {told.value}"
+def _read_error(path: Path) -> str:
+    with pytest.raises(WsssError) as caught:
+        read_everything(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    return f"{caught.value.code} {caught.value}"
 
 
-def _sweep(path: Path, mask: int, steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Flip bytes in as many processes as `steps` (first, stride); return (errors, same contents) of each."""
-    started = [subprocess.Popen([sys.executable, _FLIPS, path, str(first), str(stride), str(mask)],
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-               for first, stride in steps]
-    ended = [(*process.communicate(timeout=PATIENCE), process.returncode) for process in started]
-    for out, progress, code in ended:
-        assert code == 0, f"ended {code} at byte {progress.split()[-1:]}: {out}"
-    return [tuple(map(int, out.split())) for out, _, _ in ended]  # type: ignore[misc]
+def _flip_bytes(path: Path, mask: int, steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Flip bytes in one process for each of `steps` (first, stride); return (errors, same contents) of each."""
+    processes = [subprocess.Popen([sys.executable, _FLIPS, path, str(first), str(stride), str(mask)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                 for first, stride in steps]
+    results = [(*process.communicate(timeout=PATIENCE), process.returncode) for process in processes]
+    for out, progress, code in results:
+        assert code == 0, f"exit code {code} at byte {progress.split()[-1:]}: {out}"
+    return [tuple(map(int, out.split())) for out, _, _ in results]  # type: ignore[misc]
 
 
 def test_every_third_byte_flipped_gives_an_error_or_the_same_contents(tmp_path: Path) -> None:
     path = tmp_path / "masks.h5"
-    write_shard(path, contents("masks", ("a",), provenance=({},)))
-    counts = _sweep(path, 0xFF, [(0, 6), (3, 6)])
-    # What stays the same is room that HDF5 has set aside and not used; the rest is under a checksum.
+    write_shard(path, build_contents("masks", ("a",), provenance=({},)))
+    counts = _flip_bytes(path, 0xFF, [(0, 6), (3, 6)])
+    # Flips without effect hit space that HDF5 reserved but does not use; everything else has a checksum.
     assert sum(errors + same for errors, same in counts) == -(-path.stat().st_size // 3)
     assert sum(errors for errors, _ in counts) > 0.13 * path.stat().st_size
 
 
 @pytest.mark.parametrize("kind", ["index", "cams", "masks"])
-def test_flipped_bytes_of_larger_shards(tmp_path: Path, kind: str) -> None:
-    write_shard(tmp_path / f"{kind}.h5", contents(kind))
-    _sweep(tmp_path / f"{kind}.h5", 0x01, [(3, 142), (74, 142)])
+def test_flipped_bytes_of_larger_shards_give_an_error_or_the_same_contents(tmp_path: Path, kind: str) -> None:
+    write_shard(tmp_path / f"{kind}.h5", build_contents(kind))
+    _flip_bytes(tmp_path / f"{kind}.h5", 0x01, [(3, 142), (74, 142)])
 
 
 @pytest.mark.parametrize("kind", SMALL_FILES)
-def test_flipped_bytes_of_every_kind_of_file(tmp_path: Path, kind: str) -> None:
-    """A sample; `make test-damage` flips every byte."""
+def test_flipped_bytes_of_every_kind_of_file_give_an_error_or_the_same_contents(tmp_path: Path, kind: str) -> None:
+    """Flips a sample of the bytes; `make test-damage` flips every byte."""
     path = SMALL_FILES[kind](tmp_path)
-    _sweep(path, 0x10, [(7, path.stat().st_size // 100)])
+    _flip_bytes(path, 0x10, [(7, path.stat().st_size // 100)])
 
 
-def test_check_finds_a_flip_in_the_data_and_says_in_which_item(cams: Path) -> None:
+def test_check_names_the_item_with_a_flipped_byte(cams: Path) -> None:
     with h5py.File(cams, "r", locking=False) as file:
-        place = file["items/2007_000032/class_ids"].id.get_chunk_info(0) if file[
+        chunk = file["items/2007_000032/class_ids"].id.get_chunk_info(0) if file[
             "items/2007_000032/class_ids"].size else file["items/a%2Fb/cam"].id.get_chunk_info(0)
     data = bytearray(cams.read_bytes())
-    data[place.byte_offset + place.size // 2] ^= 0x10
-    broken = cams.with_name("broken.h5")
-    broken.write_bytes(data)
-    told = _faults(broken)
-    assert len(told) == 1 and "item a/b" in told[0] and told[0].startswith("65 ")
-    assert Shard(broken).item("~").id == "~"  # the others can still be read
+    data[chunk.byte_offset + chunk.size // 2] ^= 0x10
+    damaged = cams.with_name("damaged.h5")
+    damaged.write_bytes(data)
+    errors = _check(damaged)
+    assert len(errors) == 1 and "item a/b" in errors[0] and errors[0].startswith("65 ")
+    assert Shard(damaged).item("~").id == "~"  # the others can still be read
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.3, 0.6, 0.9, 0.9999])
-def test_cut_short(cams: Path, share: float) -> None:
-    broken = cams.with_name("short.h5")
-    broken.write_bytes(cams.read_bytes()[:int(share * cams.stat().st_size)])
-    assert _one_line(broken).startswith("65 ")
-    assert len(_faults(broken)) == 1
-    assert ("cut short" in _one_line(broken)) == (share >= 0.01)
+def test_truncated_shards_are_reported(cams: Path, share: float) -> None:
+    truncated = cams.with_name("truncated.h5")
+    truncated.write_bytes(cams.read_bytes()[:int(share * cams.stat().st_size)])
+    assert _read_error(truncated).startswith("65 ")
+    assert len(_check(truncated)) == 1
+    assert ("is truncated" in _read_error(truncated)) == (share >= 0.01)
 
 
-def test_a_text_file_a_folder_and_nothing(tmp_path: Path) -> None:
+def test_rejects_paths_that_are_no_shards(tmp_path: Path) -> None:
     (tmp_path / "notes.h5").write_text("no shard\n")
-    assert _one_line(tmp_path / "notes.h5").startswith("65 ") and "is not a shard" in _one_line(tmp_path / "notes.h5")
-    assert _one_line(tmp_path).startswith("66 ")
-    assert _one_line(tmp_path / "nowhere.h5").startswith("66 ")
+    error = _read_error(tmp_path / "notes.h5")
+    assert error.startswith("65 ") and "is not a shard" in error
+    assert _read_error(tmp_path).startswith("66 ")
+    assert _read_error(tmp_path / "nowhere.h5").startswith("66 ")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["data"] = [1]
-    assert "not a shard of wsss" in _one_line(tmp_path / "other.h5")
+    assert "not a shard of wsss" in _read_error(tmp_path / "other.h5")
 
 
 def _set(name: str, value: object) -> Callable[[h5py.File], None]:
@@ -121,9 +122,9 @@ def _put(name: str, data: object) -> Callable[[h5py.File], None]:
     return put
 
 
-@pytest.mark.parametrize(("change", "told"), [
+@pytest.mark.parametrize(("change", "message"), [
     (_set("format", "other"), "not a shard of wsss"),
-    (_set("format_version", "1.1"), r"format 1\.1; this wsss reads up to 1\.0; install a newer wsss"),
+    (_set("format_version", "1.1"), r"format 1\.1 but this wsss reads up to 1\.0\. Install a newer wsss"),
     (_set("format_version", "10.0"), r"format 10\.0"),
     (_set("format_version", "new"), "can't be read"),
     (_set("kind", "depth"), "unknown kind 'depth'"),
@@ -144,30 +145,30 @@ def _put(name: str, data: object) -> Callable[[h5py.File], None]:
     (_put("items/a%2Fb/class_ids", np.zeros((1, 1), np.uint16)), "item a/b: class_ids is <u2 with 2 axes"),
     (lambda file: file["items/a%2Fb"].attrs.__delitem__("covers"), "item a/b: lacks the attribute covers"),
 ])
-def test_a_shard_that_is_not_as_its_kind_has_it(cams: Path, change: Callable, told: str) -> None:
+def test_rejects_a_shard_that_does_not_match_its_kind(cams: Path, change: Callable, message: str) -> None:
     with h5py.File(cams, "r+", locking=False) as file:
         change(file)
-    line = _one_line(cams)
+    line = _read_error(cams)
     assert line.startswith("65 ")
-    assert told.replace("\\", "") in line
-    assert any(told.replace("\\", "") in one for one in _faults(cams))
+    assert message.replace("\\", "") in line
+    assert any(message.replace("\\", "") in error for error in _check(cams))
 
 
-@pytest.mark.parametrize(("change", "told"), [
+@pytest.mark.parametrize(("change", "message"), [
     (_drop("items"), "can't be read"),
     (_drop("items/a%2Fb"), "item a/b: can't be read"),
     (_drop("items/a%2Fb/cam"), "item a/b: lacks the dataset cam"),
     (_put("items/a%2Fb/cam", np.zeros((1, 2, 3))), "item a/b: cam is <f8 with 3 axes, not <f2 or |u1 with 3"),
 ])
-def test_one_dataset_of_every_item_of_such_a_shard(cams: Path, change: Callable, told: str) -> None:
+def test_iterating_over_a_dataset_rejects_such_a_shard(cams: Path, change: Callable, message: str) -> None:
     with h5py.File(cams, "r+", locking=False) as file:
         change(file)
-    with pytest.raises(BadData) as error:
-        list(Shard(cams).each("cam"))
-    assert told in str(error.value) and str(cams) in str(error.value)
+    with pytest.raises(BadData) as caught:
+        list(Shard(cams).iterate_datasets("cam"))
+    assert message in str(caught.value) and str(cams) in str(caught.value)
 
 
-def test_what_a_reader_does_not_know_is_ignored(cams: Path) -> None:
+def test_ignores_unknown_datasets_and_attributes(cams: Path) -> None:
     with h5py.File(cams, "r+", locking=False) as file:
         group = file["items/a%2Fb"]
         group["more"], group["nothing"], group["words"] = 5, h5py.Empty("f4"), ["of", "any length"]
@@ -178,22 +179,22 @@ def test_what_a_reader_does_not_know_is_ignored(cams: Path) -> None:
     assert item.attrs["word"] == "of any length ü"
 
 
-def test_check_compares_with_the_digest_and_looks_for_what_does_not_belong(cams: Path) -> None:
+def test_check_compares_the_digest_and_finds_unknown_items_and_duplicate_ids(cams: Path) -> None:
     with h5py.File(cams, "r+", locking=False) as file:
         file["items/~"].attrs["height"] = 9
-    assert [line for line in _faults(cams) if "digest" in line] == _faults(cams) != []
+    assert [line for line in _check(cams) if "digest" in line] == _check(cams) != []
     with h5py.File(cams, "r+", locking=False) as file:
         file.create_group("items/stranger")
         ids = file["ids"][()]
         ids[-1] = ids[0]
         file["ids"][()] = ids
-    told = " | ".join(_faults(cams))
-    assert "items/stranger has no id" in told and "items/~ has no id" in told
-    assert "the id 2007_000032 is there" in told
+    errors = " | ".join(_check(cams))
+    assert "items/stranger has no id" in errors and "items/~ has no id" in errors
+    assert "the id 2007_000032 appears 2 times" in errors
 
 
-def test_a_shard_of_another_kind(cams: Path) -> None:
-    with pytest.raises(BadData, match=r"cams\.h5: holds cams, not index; give a shard of kind index"):
+def test_rejects_a_shard_of_another_kind(cams: Path) -> None:
+    with pytest.raises(BadData, match=r"cams\.h5: holds cams, not index\. Give a shard of kind index"):
         Shard(cams, "index")
     with pytest.raises(BadData, match="holds cams, not index or masks"):
         Shard(cams, ("index", "masks"))

@@ -1,4 +1,4 @@
-"""A disk that says no: an ordinary error, nothing under the final name, and the old file untouched."""
+"""When the disk cannot be written: an ordinary error, no incomplete file, and the old file unchanged."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.samples import contents
+from shards.samples import build_contents
 from stages.errors import CannotCreate, IoFailed, Stopped
 from stages.shards import Item, Journal, Shard, write_shard
-from stages.shards.disk import append_line, locked, replace_file
+from stages.shards.disk import append_line, lock_file, replace_file
 
 
 @contextmanager
-def _files_up_to(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes: writes end with EFBIG, as on a full quota."""
+def _limit_file_size(size: int) -> Iterator[None]:
+    """Limit files to `size` bytes: larger writes fail with EFBIG, as with a full quota."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -36,26 +36,28 @@ def _files_up_to(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_no_room_for_the_shard_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_failed_write_of_a_shard_keeps_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "masks.h5"
-    write_shard(path, contents("masks", ("old",)))
-    with _files_up_to(5000), pytest.raises(IoFailed, match=r"masks\.h5: can't be written \(File too large\)") as told:
-        write_shard(path, contents("masks"))
-    assert told.value.code == 74
+    write_shard(path, build_contents("masks", ("old",)))
+    message = r"masks\.h5: can't be written \(File too large\)"
+    with _limit_file_size(5000), pytest.raises(IoFailed, match=message) as caught:
+        write_shard(path, build_contents("masks"))
+    assert caught.value.code == 74
     assert Shard(path).ids == ("old",)
     assert [file.name for file in tmp_path.iterdir()] == ["masks.h5"]
-    write_shard(path, contents("masks"))
+    write_shard(path, build_contents("masks"))
     assert len(Shard(path).ids) > 1
 
 
-def test_no_room_for_the_journal_keeps_what_is_whole(tmp_path: Path) -> None:
+def test_a_failed_write_of_a_journal_keeps_its_whole_records(tmp_path: Path) -> None:
     path = tmp_path / "x.h5.part"
     journal = Journal(path, {"a": 1})
-    items = [(place, Item(str(place), {"cam": np.full(1000, place, np.uint8)})) for place in range(4)]
+    items = [(position, Item(str(position), {"cam": np.full(1000, position, np.uint8)})) for position in range(4)]
     journal.append(items[:2])
-    with _files_up_to(path.stat().st_size + 700), pytest.raises(IoFailed, match=r"x\.h5\.part.*is kept") as told:
+    size = path.stat().st_size + 700
+    with _limit_file_size(size), pytest.raises(IoFailed, match=r"x\.h5\.part.*work is kept") as caught:
         journal.append(items[2:])
-    assert told.value.code == 74
+    assert caught.value.code == 74
     assert list(journal.items) == [0, 1]
     journal.close()
     again = Journal(path, {"a": 1})
@@ -66,29 +68,29 @@ def test_no_room_for_the_journal_keeps_what_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [16 << 10, 40 << 10])
-def test_a_full_disk(tmp_path: Path, size: int) -> None:
-    """On a file system of a few pages: the shard does not fit, and nothing is left of the attempt."""
+def test_a_full_disk_leaves_no_files(tmp_path: Path, size: int) -> None:
+    """The shard does not fit on a file system of a few pages, and no files are left."""
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path],
                       capture_output=True).returncode:
         pytest.skip("a small file system can't be mounted here")
     try:
         random = np.random.default_rng(0).integers(0, 255, (60, 1000), dtype=np.uint8)
         with pytest.raises(IoFailed, match="No space left on device"):
-            write_shard(tmp_path / "masks.h5", contents("masks", items=[Item("a", {"mask": random})]))
+            write_shard(tmp_path / "masks.h5", build_contents("masks", items=[Item("a", {"mask": random})]))
         assert not list(tmp_path.iterdir())
-        write_shard(tmp_path / "masks.h5", contents("cooc", ids=()))
+        write_shard(tmp_path / "masks.h5", build_contents("cooc", ids=()))
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_places_where_nothing_can_be(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.h5").mkdir()
-    for place in (tmp_path / "none" / "x.h5", tmp_path / "file" / "x.h5", tmp_path / "folder.h5",
-                  tmp_path / ("x" * 300)):
-        with pytest.raises(CannotCreate) as told:
-            replace_file(place, b"data")
-        assert told.value.code == 73 and str(place) in str(told.value)
+    for path in (tmp_path / "none" / "x.h5", tmp_path / "file" / "x.h5", tmp_path / "folder.h5",
+                 tmp_path / ("x" * 300)):
+        with pytest.raises(CannotCreate) as caught:
+            replace_file(path, b"data")
+        assert caught.value.code == 73 and str(path) in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.h5"]
 
 
@@ -100,20 +102,20 @@ def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
     assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
 
-def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+def test_a_file_that_another_process_writes_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    descriptor = locked(tmp_path / "x.h5.tmp", path)
+    descriptor = lock_file(tmp_path / "x.h5.tmp", path)
     os.write(descriptor, b"half of the other's data")
-    with pytest.raises(Stopped, match=r"x\.h5: another process") as told:
-        replace_file(path, b"mine")
-    assert told.value.code == 75 and not path.exists()
+    with pytest.raises(Stopped, match=r"x\.h5: another process") as caught:
+        replace_file(path, b"ours")
+    assert caught.value.code == 75 and not path.exists()
     os.close(descriptor)
-    replace_file(path, b"mine")
-    assert path.read_bytes() == b"mine"
+    replace_file(path, b"ours")
+    assert path.read_bytes() == b"ours"
 
 
-def test_killed_at_any_moment_a_file_is_old_or_new(tmp_path: Path) -> None:
-    """Stop the writer at every system call of its own in turn, by a hook that ends the process."""
+def test_a_file_is_old_or_new_after_a_kill_at_any_system_call(tmp_path: Path) -> None:
+    """Exit the writing process at each of its system calls in turn, by a hook."""
     code = """
 import os, sys
 sys.path.insert(0, sys.argv[3])
@@ -145,37 +147,37 @@ replace_file(Path(sys.argv[1]), b"new" * 1000)
     (b"", b""), (b'{"a": 1}\n', b'{"a": 1}\n'), (b'{"a": 1}\n{"b": ', b'{"a": 1}\n'), (b'{"a"', b""),
     (b"{", b""), (b'{"a": ' + b"[" * 200_000, b""), (b"{lr: 0.1, epochs: 12}", b"{lr: 0.1, epochs: 12}\n"),
     (b'{"a": 1}', b'{"a": 1}\n'), (b"my only copy", b"my only copy\n"), (b"one\ntwo", b"one\ntwo\n")])
-def test_of_a_log_only_a_torn_line_is_cut_off(tmp_path: Path, before: bytes, after: bytes) -> None:
+def test_only_a_torn_last_line_of_a_log_is_removed(tmp_path: Path, before: bytes, after: bytes) -> None:
     (tmp_path / "log").write_bytes(before)
     append_line(tmp_path / "log", b'{"c": 3}')
     assert (tmp_path / "log").read_bytes() == after + b'{"c": 3}\n'
 
 
-def test_a_folder_that_may_not_be_read_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = os.open
+def test_writes_to_a_folder_that_is_not_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
 
-    def refusing(path: object, flags: int, *more: int) -> int:
+    def deny_folders(path: object, flags: int, *more: int) -> int:
         if flags & os.O_DIRECTORY:
             raise PermissionError(13, "Permission denied")
-        return opened(path, flags, *more)
+        return real_open(path, flags, *more)
 
-    monkeypatch.setattr(os, "open", refusing)
+    monkeypatch.setattr(os, "open", deny_folders)
     replace_file(tmp_path / "a.h5", b"data")
     assert (tmp_path / "a.h5").read_bytes() == b"data"
 
 
-@pytest.mark.parametrize("ends", [True, False])
-def test_a_line_waits_for_who_writes_one_and_not_for_long(tmp_path: Path, ends: bool) -> None:
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_line_of_the_log_waits_briefly_for_another_writer(tmp_path: Path, is_killed: bool) -> None:
     other = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
     fcntl.flock(other, fcntl.LOCK_EX)
     os.write(other, b'{"a": ')
     writer = threading.Thread(target=append_line, args=(tmp_path / "log", b'{"c": 3}'))
     writer.start()
     time.sleep(0.1)
-    if ends:  # as a worker that is killed within its line
+    if is_killed:  # like a worker that is killed while it writes its line
         os.close(other)
     writer.join(60)
     assert not writer.is_alive()
-    assert (tmp_path / "log").read_bytes() == (b"" if ends else b'{"a": ') + b'{"c": 3}\n'
-    if not ends:
+    assert (tmp_path / "log").read_bytes() == (b"" if is_killed else b'{"a": ') + b'{"c": 3}\n'
+    if not is_killed:
         os.close(other)

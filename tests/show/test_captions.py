@@ -1,4 +1,4 @@
-"""Regions and word segments of a caption: tokens to words, values to what the net itself says."""
+"""Regions and word segments of a caption: tokens are grouped to words, and values equal those of the network."""
 
 from __future__ import annotations
 
@@ -8,93 +8,94 @@ import torch
 from torch.nn import functional as F
 
 from stages.data.augment import normalise
-from stages.data.marked_text import Mark, marked_text
-from stages.data.sheet import PANEL
-from stages.nets.text_segmenter import word_logits, word_masks
-from stages.show.captions import Decomposed, caption_row, decomposed, places_of
-from stages.show.stage import _next_of_each
-from train_text.small import net_of
+from stages.data.contact_sheets import PANEL_COLOUR
+from stages.data.highlighted_text import HighlightedWord, render_highlighted_text
+from stages.nets.text_segmenter import compute_word_masks, prepend_no_noun_logits
+from stages.show.captions import CaptionDecomposition, decompose_caption, draw_caption_row, find_noun_positions
+from stages.show.stage import _find_next_of_spread_positions
+from train_text.small import build_net
 
 NOUNS = ("dog", "lawn")
 
 
 @pytest.fixture(scope="module")
 def net():
-    """Return a small net of CoDe whose input is not shifted."""
-    made = net_of("code").eval()
-    made.mean, made.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    return made
+    """Return a small CoDe network whose input is normalised with mean and std 0.5."""
+    net = build_net("code").eval()
+    net.mean, net.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    return net
 
 
-def test_values_are_those_of_the_net(net):
+def test_decomposition_equals_the_network_outputs(net):
     image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     caption = "A qzxish dog on the lawn"
-    found = decomposed(net, image, caption, NOUNS)
-    assert found.words == ("a", "qzxish", "dog", "on", "the", "lawn")
-    vectors = net.noun_vectors(NOUNS)
+    decomposition = decompose_caption(net, image, caption, NOUNS)
+    assert decomposition.words == ("a", "qzxish", "dog", "on", "the", "lawn")
+    vectors = net.encode_nouns(NOUNS)
     view = torch.from_numpy(normalise(image, net.mean, net.std))[None]
     masks = F.interpolate(net.masks(net.maps(view)[0], vectors), (16, 24), mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(found.regions, masks[0].detach(), atol=1e-5)
+    np.testing.assert_allclose(decomposition.regions, masks[0].detach(), atol=1e-5)
     tokens = net.tokenizer([caption])
     with torch.no_grad():
-        features = net.text_segmenter(net.clip.text_hidden(net.clip.word_embedding(tokens)))
-        shares = word_masks(word_logits(net.text_segmenter.logits(features, vectors[None])))[0].numpy()
-    pieces = len(net.tokenizer.encode("qzxish"))
-    assert pieces > 1
-    after = 2 + pieces
-    wanted = np.stack([shares[:, 1], shares[:, 2:after].mean(1), *shares.T[after:after + 4]], axis=1)
-    np.testing.assert_allclose(found.segments, wanted, atol=1e-5)
+        features = net.text_segmenter(net.clip.run_text_blocks(net.clip.embed_tokens(tokens)))
+        logits = net.text_segmenter.logits(features, vectors[None])
+        token_weights = compute_word_masks(prepend_no_noun_logits(logits))[0].numpy()
+    num_tokens = len(net.tokenizer.encode("qzxish"))
+    assert num_tokens > 1
+    end = 2 + num_tokens
+    expected = np.stack([token_weights[:, 1], token_weights[:, 2:end].mean(1), *token_weights.T[end:end + 4]], axis=1)
+    np.testing.assert_allclose(decomposition.segments, expected, atol=1e-5)
 
 
-def test_a_caption_that_is_too_long_is_shown_as_far_as_it_is_read(net):
-    found = decomposed(net, np.zeros((16, 16, 3), np.uint8), "dog " * 40, ["dog"])
-    assert found.words == ("dog",) * 12 and found.segments.shape == (1, 12)
+def test_a_long_caption_is_truncated_to_the_context_length(net):
+    decomposition = decompose_caption(net, np.zeros((16, 16, 3), np.uint8), "dog " * 40, ["dog"])
+    assert decomposition.words == ("dog",) * 12 and decomposition.segments.shape == (1, 12)
 
 
-def test_where_a_noun_stands(net):
+def test_noun_positions(net):
     words = ("a", "hot", "dog", "and", "a", "dog", "bed")
-    assert places_of(net.tokenizer, words, "dog") == {2, 5}
-    assert places_of(net.tokenizer, words, "hot dog") == {1, 2}
-    assert places_of(net.tokenizer, words, "dogs") == set()
+    assert find_noun_positions(net.tokenizer, words, "dog") == {2, 5}
+    assert find_noun_positions(net.tokenizer, words, "hot dog") == {1, 2}
+    assert find_noun_positions(net.tokenizer, words, "dogs") == set()
 
 
-def test_a_row_has_a_region_for_each_noun_and_words_in_their_colours():
+def test_a_row_has_a_region_per_noun_and_words_in_the_colours_of_nouns():
     image = np.full((20, 30, 3), 90, np.uint8)
     regions = np.zeros((2, 20, 30), np.float32)
     regions[0, :, :10], regions[1, :, 20:] = 0.02, 0.9
-    found = Decomposed(("dog", "lawn"), np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), regions)
-    shown, first, second, words = caption_row(image, found, NOUNS, [{0}, {1}], 200)
+    decomposition = CaptionDecomposition(("dog", "lawn"), np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), regions)
+    shown, first, second, words = draw_caption_row(image, decomposition, NOUNS, [{0}, {1}], 200)
     assert shown is image
     assert first[0, 0, 0] > first[0, 15, 0] and first[0, 0, 1] < first[0, 0, 0]
     assert second[0, 25, 1] > second[0, 5, 1] and second[0, 25, 0] < second[0, 25, 1]
-    seen = {tuple(colour) for colour in words.reshape(-1, 3).tolist()}
-    assert {(128, 0, 0), (0, 128, 0), PANEL} <= seen
+    colours = {tuple(colour) for colour in words.reshape(-1, 3).tolist()}
+    assert {(128, 0, 0), (0, 128, 0), PANEL_COLOUR} <= colours
 
 
-def test_marks_are_as_strong_as_their_share():
-    def ground(share):
-        panel = marked_text([[Mark("word", fill=(255, 0, 0), share=share)]], (40, 80))
+def test_background_colour_grows_with_the_share():
+    def get_background_colour(share):
+        panel = render_highlighted_text([[HighlightedWord("word", fill=(255, 0, 0), share=share)]], (40, 80))
         return tuple(panel[9, 8].tolist())
 
-    assert ground(0.0) == PANEL and ground(1.0) == (255, 0, 0)
-    assert PANEL[1] > ground(0.5)[1] > 0
+    assert get_background_colour(0.0) == PANEL_COLOUR and get_background_colour(1.0) == (255, 0, 0)
+    assert PANEL_COLOUR[1] > get_background_colour(0.5)[1] > 0
 
 
-def test_text_goes_on_in_lines_and_makes_the_panel_higher():
-    assert marked_text([[Mark("word")] * 3], (60, 200)).shape == (60, 200, 3)
-    assert marked_text([[Mark("word")] * 40], (60, 100)).shape[0] > 200
-    assert marked_text([[Mark("w" * 500)]], (60, 100)).shape == (60, 100, 3)
+def test_long_text_wraps_and_makes_the_panel_higher():
+    assert render_highlighted_text([[HighlightedWord("word")] * 3], (60, 200)).shape == (60, 200, 3)
+    assert render_highlighted_text([[HighlightedWord("word")] * 40], (60, 100)).shape[0] > 200
+    assert render_highlighted_text([[HighlightedWord("w" * 500)]], (60, 100)).shape == (60, 100, 3)
 
 
-def test_from_each_place_on_the_next_that_can_be_shown_and_no_more_is_looked_at():
-    looked_at: list[int] = []
+def test_selection_starts_at_spread_positions_and_examines_no_id_twice():
+    examined: list[int] = []
 
-    def told(item_id: str) -> str | None:
-        looked_at.append(int(item_id))
+    def select_caption(item_id: str) -> str | None:
+        examined.append(int(item_id))
         return f"caption {item_id}" if int(item_id) % 10 == 3 else None
 
     ids = [str(number) for number in range(100)]
-    assert dict(_next_of_each(ids, 2, told)) == {"3": "caption 3", "13": "caption 13"}
-    assert looked_at == [0, 1, 2, 3, 99, *range(4, 14)]
-    assert len(dict(_next_of_each(ids, 50, told))) == 10
-    assert dict(_next_of_each(ids, 2, lambda _: None)) == {}
+    assert dict(_find_next_of_spread_positions(ids, 2, select_caption)) == {"3": "caption 3", "13": "caption 13"}
+    assert examined == [0, 1, 2, 3, 99, *range(4, 14)]
+    assert len(dict(_find_next_of_spread_positions(ids, 50, select_caption))) == 10
+    assert dict(_find_next_of_spread_positions(ids, 2, lambda _: None)) == {}

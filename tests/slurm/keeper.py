@@ -1,9 +1,9 @@
-"""Runs the daemons of a private SLURM until its standard input ends; then ends them and all that they started.
+"""Run the daemons of a private SLURM until stdin ends; then stop them and everything that they started.
 
     python keeper.py FOLDER munged.log COMMAND... -- slurmctld.log COMMAND... -- slurmd.log COMMAND...
 
-FOLDER is what they write to; it goes with them. The tests hold the other end of that pipe, so that nothing is left
-behind however they end: also after `kill -9`.
+They write to FOLDER, which is removed with them. The tests hold the other end of the pipe, so that nothing is left
+behind however they end, also after `kill -9`.
 """
 
 from __future__ import annotations
@@ -25,65 +25,65 @@ _SECONDS_TO_END = 5.0
 
 
 def main(folder: Path, words: list[str]) -> None:
-    """Start the daemons, wait for the end of standard input, and clear up."""
-    # Daemons of jobs (slurmstepd) leave their parents; with this they become children of the keeper, not of init.
+    """Start the daemons, wait for the end of stdin, and clean up."""
+    # Daemons of jobs (slurmstepd) leave their parents; this makes them children of the keeper and not of init.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # A limit on the tests signals their whole process group.
+    # A time limit on the tests signals their whole process group, which must not include the keeper.
     os.setsid()
     for is_end, command in groupby(words, lambda word: word == "--"):
         if not is_end:
             log, *command_line = command
-            _start(command_line, Path(log))
+            _start_daemon(command_line, Path(log))
     while not (select.select([0], [], [], 0.5)[0] and not os.read(0, 1)):
-        _reap()
+        _reap_children()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        _end_all(number)
+        _stop_all(number)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(command: list[str], log: Path) -> None:
+def _start_daemon(command: list[str], log: Path) -> None:
     with log.open("wb") as file:
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
 
-def _end_all(number: signal.Signals) -> None:
-    """Send a signal to all descendants, and wait until they are gone."""
+def _stop_all(number: signal.Signals) -> None:
+    """Send a signal to all descendants, and wait until they have ended."""
     deadline = time.monotonic() + _SECONDS_TO_END
-    told: set[int] = set()
-    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
-        for pid in left - told:
-            _quietly(lambda pid=pid: os.kill(pid, number))
-        told |= left
-        _reap()
+    signalled: set[int] = set()
+    while (remaining := find_descendants(os.getpid())) and time.monotonic() < deadline:
+        for pid in remaining - signalled:
+            _try_action(lambda pid=pid: os.kill(pid, number))
+        signalled |= remaining
+        _reap_children()
         time.sleep(0.05)
 
 
-def _reap() -> None:
-    while _quietly(lambda: os.waitpid(-1, os.WNOHANG)) not in (None, (0, 0)):
+def _reap_children() -> None:
+    while _try_action(lambda: os.waitpid(-1, os.WNOHANG)) not in (None, (0, 0)):
         pass
 
 
-def _quietly(action: Callable[[], object]) -> object:
+def _try_action(action: Callable[[], object]) -> object:
     try:
         return action()
     except (ProcessLookupError, ChildProcessError):
         return None
 
 
-def descendants(pid: int) -> set[int]:
-    """Return the processes below `pid`, without those that have ended."""
+def find_descendants(pid: int) -> set[int]:
+    """Return the running descendants of a process."""
     parents = {}
-    for place in Path("/proc").glob("[0-9]*/stat"):
+    for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, parent = place.read_text().rpartition(")")[2].split()[:2]
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if state not in "ZX":
-            parents[int(place.parent.name)] = int(parent)
-    found: set[int] = set()
-    while more := {child for child, parent in parents.items() if parent in found | {pid}} - found:
-        found |= more
-    return found
+            parents[int(path.parent.name)] = int(parent)
+    descendants: set[int] = set()
+    while children := {child for child, parent in parents.items() if parent in descendants | {pid}} - descendants:
+        descendants |= children
+    return descendants
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training of a few milliseconds a step: a small net with batch normalisation, dropout and random pictures."""
+"""Provide a training with steps of a few milliseconds: a small network and random images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.flow.execution import Output, Silent, Stop
+from stages.flow.execution import Output, SilentReport, Stop
 from stages.shards import provenance_entry
 from stages.training.config import TrainingConfig
-from stages.training.loop import Job, train
+from stages.training.loop import TrainingJob, train
 
 CONFIG = TrainingConfig(net="small", epochs=3, batch_size=2, lr=0.1, crop_size=16, device="cpu", precision="fp32",
                         threads=1, freeze_bn="no", average=0.5)
 
 
-class Small(nn.Module):
-    """Convolution, batch normalisation, dropout, pooling, classifier."""
+class SmallNet(nn.Module):
+    """A network of convolution, batch normalisation, pooling, dropout and classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,47 +35,47 @@ class Small(nn.Module):
 
 
 def loss(net: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the binary cross entropy, and a second value to be logged."""
+    """Return the binary cross entropy, and a second value to log."""
     value = nn.functional.binary_cross_entropy_with_logits(net(batch["image"]), batch["labels"])
     return {"loss": value, "twice": 2 * value.detach()}
 
 
 def draw(position: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Return a picture that depends on position and generator."""
+    """Return a sample that depends on position and generator."""
     image = generator.random((3, 8, 8), np.float32) + position
     return {"image": image, "labels": np.array([position % 2, 1], np.float32)}
 
 
-class StopAfter(Silent):
-    """Asks to stop after so many steps of this run."""
+class StopAfter(SilentReport):
+    """A report that records messages, and requests a stop after a number of steps."""
 
     def __init__(self, steps: int | None = None) -> None:
-        self.stop, self.left, self.begun, self.lines = Stop(), steps, True, []
+        self.stop, self.steps_left, self.is_first_count, self.messages = Stop(), steps, True, []
 
     def advance(self, count: int = 1) -> None:
-        """Count down; the first count is of steps done before."""
-        if self.left is not None and not self.begun:
-            self.left -= count
-            self.stop.requested = self.left <= 0
-        self.begun = False
+        """Count down, except for the first count: that of the steps done before."""
+        if self.steps_left is not None and not self.is_first_count:
+            self.steps_left -= count
+            self.stop.requested = self.steps_left <= 0
+        self.is_first_count = False
 
-    def tell(self, text: str) -> None:
-        """Keep the line."""
-        self.lines.append(text)
+    def info(self, text: str) -> None:
+        """Record the message."""
+        self.messages.append(text)
 
 
-def job_of(config: TrainingConfig, n_samples: int = 7, **more: Any) -> Job:
-    """Return the job that belongs to settings."""
+def build_job(config: TrainingConfig, num_samples: int = 7, **fields: Any) -> TrainingJob:
+    """Return the training job of the settings, with other `fields`."""
     torch.manual_seed(config.seed)
-    net = Small()
+    net = SmallNet()
     entry = provenance_entry("train", "", {"lr": config.lr, "seed": config.seed, "average": config.average}, {})
-    return replace(Job(net, loss, draw, n_samples, list(net.classifier.parameters()), {"provenance": [entry]}),
-                   **more)
+    job = TrainingJob(net, loss, draw, num_samples, list(net.classifier.parameters()), {"provenance": [entry]})
+    return replace(job, **fields)
 
 
-def trained(path: Path, config: TrainingConfig = CONFIG, *, steps: int | None = None, job: Job | None = None,
-            **how: Any) -> str:
-    """Train, to the end or for so many steps, and return the sha256 of the net's file."""
-    report = StopAfter(steps)
-    train(job or job_of(config), config, Output(path, **how), ordinal="cpu", stop=report.stop, report=report)
+def run_training(path: Path, config: TrainingConfig = CONFIG, *, steps: int | None = None,
+                 job: TrainingJob | None = None, **output_fields: Any) -> str:
+    """Train to the end, or stop after `steps` (raising Stopped); return the sha256 of the network's file."""
+    report, output = StopAfter(steps), Output(path, **output_fields)
+    train(job or build_job(config), config, output, requested_device="cpu", stop=report.stop, report=report)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Read by every Python that starts with this folder on its path: a worker process is watched like its parent."""
+"""Run at the start of every Python process with this folder on its path, to watch workers like their parent."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 if "CRASH_PLAN" in os.environ:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from faults import Plan, watched
+    from faults import Plan, watch_process
 
     sys.path.pop(0)
-    watched(Plan(**json.loads(os.environ["CRASH_PLAN"])))
+    watch_process(Plan(**json.loads(os.environ["CRASH_PLAN"])))

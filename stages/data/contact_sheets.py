@@ -1,0 +1,150 @@
+"""Render contact sheets: rows of images under column titles, a title over each row, a legend of class colours."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+Panel = np.ndarray | None
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+PAPER_COLOUR, PANEL_COLOUR = (252, 252, 250), (236, 236, 233)
+INK_COLOUR, PALE_INK_COLOUR = (28, 28, 32), (120, 120, 126)
+MARGIN, GAP = 16, 8
+TITLE_FONT_SIZE, TEXT_FONT_SIZE = 15, 13
+TITLE_LINE_HEIGHT, TEXT_LINE_HEIGHT = 26, 20
+SWATCH_SIZE = 12
+ELLIPSIS = "\u2026"
+
+
+def render_contact_sheet(
+    rows: Sequence[Sequence[Panel]],
+    *,
+    column_titles: Sequence[str] = (),
+    row_titles: Sequence[str] = (),
+    cell: tuple[int, int] = (160, 200),
+    legend: Sequence[tuple[str, Colour]] = (),
+) -> np.ndarray:
+    """Render images in a grid, as (H, W, 3) uint8.
+
+    Each image is (H, W, 3) or (H, W) uint8 of any size, scaled to fit its cell of `cell` (height, width) pixels, or
+    None for an empty cell; rows may have different lengths. Column titles go at the top, row titles over their rows,
+    the `legend` (name, colour) at the bottom on as many lines as it needs. Text that does not fit is cut with an
+    ellipsis. Raises ValueError if there are no rows or a cell is smaller than 8 pixels.
+    """
+    num_columns = max((len(row) for row in rows), default=0)
+    if not num_columns or min(cell) < 8:
+        raise ValueError(f"can't draw {len(rows)} rows and {num_columns} columns with cells of {tuple(cell)} pixels")
+    width = 2 * MARGIN + num_columns * cell[1] + (num_columns - 1) * GAP
+    legend_layout = list(_lay_out_legend(legend, width))
+    title_height = TEXT_LINE_HEIGHT if row_titles else 0
+    top = MARGIN + (TITLE_LINE_HEIGHT if column_titles else 0)
+    bottom = top + len(rows) * (title_height + cell[0] + GAP) - GAP
+    num_lines = legend_layout[-1][1] + 1 if legend_layout else 0
+    legend_height = GAP + num_lines * TEXT_LINE_HEIGHT if num_lines else 0
+    sheet = Image.new("RGB", (width, bottom + legend_height + MARGIN), PAPER_COLOUR)
+    draw = ImageDraw.Draw(sheet)
+    _draw_column_titles(draw, column_titles[:num_columns], cell[1])
+    for index, row in enumerate(rows):
+        y = top + index * (title_height + cell[0] + GAP)
+        title = row_titles[index] if index < len(row_titles) else ""
+        _draw_text(draw, (MARGIN, y), title, TEXT_FONT_SIZE, width - 2 * MARGIN, PALE_INK_COLOUR)
+        for column in range(num_columns):
+            panel = row[column] if column < len(row) else None
+            _paste_panel(sheet, panel, (MARGIN + column * (cell[1] + GAP), y + title_height), cell)
+    _draw_legend(draw, legend, legend_layout, bottom + GAP + 2)
+    return np.asarray(sheet)
+
+
+def fit_text(text: str, size: int, width: float) -> str:
+    """Fit `text` on one line of at most `width` pixels at font size `size`, cut with an ellipsis if necessary.
+
+    The built-in font covers little more than ASCII. Letters lose accents that it lacks; other characters that it
+    lacks, and control characters, become escapes (\\u65e5) instead of empty boxes.
+    """
+    font = ImageFont.load_default(size=size)
+    drawable = "".join(_replace_missing_glyph(character, font) for character in unicodedata.normalize("NFC", text))
+    if font.getlength(drawable) <= width:
+        return drawable
+    start = drawable
+    while start and font.getlength(start.rstrip() + ELLIPSIS) > width:
+        start = start[:-1]
+    return start.rstrip() + ELLIPSIS
+
+
+def _replace_missing_glyph(character: str, font: Font) -> str:
+    """Return the character if the font has it, else its base letter, else an escape."""
+    if character.isspace():
+        return " "
+    base = unicodedata.normalize("NFD", character)[0]
+    for candidate in (character, base):
+        if candidate.isprintable() and (candidate.isascii() or _has_glyph(candidate, font)):
+            return candidate
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _has_glyph(character: str, font: Font) -> bool:
+    return bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
+
+
+def _draw_text(
+    draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, size: int, width: float, colour: Colour
+) -> None:
+    if text:
+        draw.text(position, fit_text(text, size, width), fill=colour, font=ImageFont.load_default(size=size))
+
+
+def _draw_column_titles(draw: ImageDraw.ImageDraw, titles: Sequence[str], width: int) -> None:
+    font = ImageFont.load_default(size=TITLE_FONT_SIZE)
+    for column, title in enumerate(titles):
+        fitted = fit_text(title, TITLE_FONT_SIZE, width)
+        x = MARGIN + column * (width + GAP) + (width - font.getlength(fitted)) / 2
+        draw.text((round(x), MARGIN - 2), fitted, fill=INK_COLOUR, font=font)
+
+
+def _paste_panel(sheet: Image.Image, panel: Panel, position: tuple[int, int], cell: tuple[int, int]) -> None:
+    """Paste a panel in the middle of its cell, as large as fits; draw a dash if there is none."""
+    height, width = cell
+    left, top = position
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((left, top, left + width - 1, top + height - 1), fill=PANEL_COLOUR)
+    if panel is None or not panel.size:
+        x, y, half = left + width // 2, top + height // 2, min(cell) // 16
+        draw.line((x - half, y, x + half, y), fill=PALE_INK_COLOUR, width=2)
+        return
+    image = Image.fromarray(np.ascontiguousarray(panel)).convert("RGB")
+    scale = min(height / image.height, width / image.width)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BILINEAR
+    sheet.paste(image.resize(size, resampling), (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
+
+
+def _lay_out_legend(legend: Sequence[tuple[str, Colour]], width: int) -> Iterator[tuple[int, int, str]]:
+    """Yield (x, line, text) of each entry; an entry that does not fit on a line starts the next one."""
+    font = ImageFont.load_default(size=TEXT_FONT_SIZE)
+    x, line = MARGIN, 0
+    for name, _ in legend:
+        text = fit_text(name, TEXT_FONT_SIZE, width - 2 * MARGIN - SWATCH_SIZE - 6)
+        entry_width = SWATCH_SIZE + 6 + round(font.getlength(text))
+        if x > MARGIN and x + entry_width > width - MARGIN:
+            x, line = MARGIN, line + 1
+        yield x, line, text
+        x += entry_width + 18
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    legend: Sequence[tuple[str, Colour]],
+    layout: Sequence[tuple[int, int, str]],
+    top: int,
+) -> None:
+    font = ImageFont.load_default(size=TEXT_FONT_SIZE)
+    for (_, colour), (x, line, text) in zip(legend, layout, strict=True):
+        y = top + line * TEXT_LINE_HEIGHT
+        fill = tuple(int(value) for value in colour)
+        draw.rectangle((x, y + 2, x + SWATCH_SIZE - 1, y + 1 + SWATCH_SIZE), fill=fill, outline=PALE_INK_COLOUR)
+        draw.text((x + SWATCH_SIZE + 6, y), text, fill=INK_COLOUR, font=font)
