@@ -48,7 +48,7 @@ def test_reports_and_resumes_after_a_killed_worker(server: Server, undisturbed: 
     expected = undisturbed(name)
     for number in sample_calls(expected.outcome.calls, step)[:-1]:
         killed = run_with_fault(server, expected, forks, "kill-process", number)
-        check_error(killed, 74, "a worker process was killed", "run the same command again")
+        check_error(killed, 74, "a worker process was killed", "Run the same command again")
         check_whole_files(server, expected)
         check_resume(server, expected, killed, num_workers=2, all_counted=forks)
 
