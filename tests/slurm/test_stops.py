@@ -114,7 +114,7 @@ def test_resumes_after_a_requeue(site: Site, undisturbed_shard: bytes, stop: Cal
     before = read_journal(path)
     assert 2 <= count_images(before) < 8 and not path.with_suffix("").exists()
     if stop is stop_by_signal:
-        assert f"stopped after {count_images(before)} of 8 images; run the same command again" in site.read_log(job, 0)
+        assert f"stopped after {count_images(before)} of 8 images. Run the same command again" in site.read_log(job, 0)
     check_resumes(site, job, path, before)
     assert site.cluster.wait_for_job(job) == {0: Task("COMPLETED", 0, 1, "None")}
     assert site.read_shards(run) == {NAME: undisturbed_shard}
