@@ -1,4 +1,4 @@
-"""Runs `wsss` commands as forks of one process that has imported everything: 0.2 s a command instead of 3 to 5 s.
+"""Run `wsss` commands as forks of one process that has imported everything: 0.2 s a command instead of 3 to 5 s.
 
 A fork behaves like a process that a shell starts: its own working directory, environment, standard streams, signals,
 exit code. What it can't show is what importing does (how long, which packages, which modules the folder shadows), and
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class CommandServer:
     """The process that forks, seen from the tests."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Starts the process; its libraries read `environment` once, when they are imported."""
+        """Start the process; its libraries read `environment` once, when they are imported."""
         self._folder = tempfile.TemporaryDirectory(prefix="wsss-commands-")
         self._process = subprocess.Popen([sys.executable, __file__], env=dict(environment), stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True)
@@ -41,9 +41,15 @@ class CommandServer:
 
     def run(self, args: Sequence[str], cwd: Path, environment: Mapping[str, str], input: str | None,
             timeout: float) -> tuple[int, str, str]:
-        """Runs `wsss ARGS` to its end; returns its exit code, standard output and standard error."""
+        """Run `wsss ARGS` to its end; return its exit code, standard output and standard error.
+
+        Standard input is a file with the text `input`, or the null device when it is None.
+        """
         files = {name: Path(self._folder.name) / name for name in ("input", "output", "error")}
-        files["input"].write_text(input or "", encoding="utf-8")
+        if input is None:
+            files["input"] = Path(os.devnull)
+        else:
+            files["input"].write_text(input, encoding="utf-8")
         request = {"args": list(args), "cwd": str(cwd), "env": dict(environment),
                    **{name: str(path) for name, path in files.items()}}
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -53,7 +59,7 @@ class CommandServer:
         return code, output, error
 
     def end(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()
@@ -69,8 +75,8 @@ class CommandServer:
 
 
 @contextlib.contextmanager
-def forked_workers():
-    """Lets worker processes be forks of this process, instead of starting Python and importing torch anew."""
+def forked_workers() -> Iterator[None]:
+    """Let worker processes be forks of this process, instead of starting Python and importing torch anew."""
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda _method=None: get_context("fork")
     try:
@@ -96,7 +102,7 @@ def _serve() -> None:
 
 
 def _run_command(main: Any, request: dict[str, Any]) -> None:
-    """Becomes the command, as far as a fork can, and ends with its exit code."""
+    """Become the command, as far as a fork can, and exit with its code."""
     code: Any = 1
     try:
         os.setsid()

@@ -97,7 +97,7 @@ class Result:
 
 @dataclass
 class CommandLine:
-    """Runs `wsss` in its own process, in an empty folder."""
+    """The command line in its own process, in an empty folder."""
 
     cwd: Path
     started: list[subprocess.Popen] = field(default_factory=list)

@@ -27,21 +27,22 @@ _INTERRUPTED_CODE = 130
 BROKEN_PIPE_CODE = 141
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-_SHARDS = "shards, or run folders. Paths are read from standard input when omitted or -."
+_FROM_STDIN = "Paths are read from standard input when omitted or -."
 _ARGUMENT_HELP = {
-    "INDEX...": f"Index {_SHARDS}",
-    "INDEX|IMAGE...": "Index shards, or image files. Paths are read from standard input when omitted or -.",
-    "CAMS...": f"CAM {_SHARDS}",
-    "MASKS...": f"Mask {_SHARDS}",
-    "FEATURES...": f"Feature {_SHARDS}",
-    "RUN...": "Shards, or run folders. Paths are read from standard input when omitted or -.",
-    "FILE...": "Shards or network files. Paths are read from standard input when omitted or -.",
-    "FILE|FOLDER...": "Shards, network files or run folders. Paths are read from standard input when omitted or -.",
+    "INDEX...": f"Index shards, or run folders. {_FROM_STDIN}",
+    "INDEX|IMAGE...": f"Index shards, or image files. {_FROM_STDIN}",
+    "CAMS...": f"CAM shards, or run folders. {_FROM_STDIN}",
+    "MASKS...": f"Mask shards, or run folders. {_FROM_STDIN}",
+    "FEATURES...": f"Feature shards, or run folders. {_FROM_STDIN}",
+    "RUN...": f"Shards, or run folders. {_FROM_STDIN}",
+    "FILE...": f"Shards or network files. {_FROM_STDIN}",
+    "FILE|FOLDER...": f"Shards, network files or run folders. {_FROM_STDIN}",
+    "TAR...": f"Archives of images and captions. {_FROM_STDIN}",
     "ROOT": "Folder of the data set.",
     "TABLE": "Table of image ids or paths and their tags.",
     "JSON": "COCO file of instances or captions.",
     "DIR": "Folder with one folder of images per class.",
-    "TAR...": "Archives of images and captions. Paths are read from standard input when omitted or -.",
+    "": "",  # no arguments
 }
 
 
@@ -70,7 +71,7 @@ def create_group(name: str, summary: str) -> typer.Typer:
 
 def add_command(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call], Summary | None],
                 config: type | ConfigVariants, example: str, summary: str, description: str,
-                argument: str = "INPUT...", named_inputs: tuple[NamedInput, ...] = (),
+                argument: str, named_inputs: tuple[NamedInput, ...] = (),
                 option_groups: tuple[Mapping[str, tuple[Any, Any]], ...] = ()) -> None:
     """Add a command to `app`.
 
@@ -79,7 +80,7 @@ def add_command(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call]
     `option_groups` the options it shares with other commands.
     """
     described = typer.Argument(metavar=argument or None, hidden=not argument, show_default=False,
-                               help=_ARGUMENT_HELP.get(argument))
+                               help=_ARGUMENT_HELP[argument])
     paths: dict[str, tuple[Any, Any]] = {"paths": (Annotated[list[str], described], [])}
     groups = (paths, options.build_input_options(named_inputs), *option_groups, options.build_config_options(config),
               options.COMMON)
@@ -206,7 +207,7 @@ def _suggest_less_memory(values: Mapping[str, Any]) -> str:
 
 def _explain_os_error(error: OSError) -> WsssError:
     if isinstance(error, FileNotFoundError):
-        return MissingInput("does not exist", where=str(error.filename))
+        return MissingInput("does not exist", "Check the path", where=str(error.filename))
     if isinstance(error, (PermissionError, IsADirectoryError)):
         return BadData(error.strerror or str(error), where=str(error.filename))
     return explain_write_error(error, error.filename or "")

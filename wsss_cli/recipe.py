@@ -21,9 +21,9 @@ def read_section(path: str, stage: str, option_names: set[str]) -> dict[str, Any
     try:
         section: Any = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise MissingInput("does not exist", where=path) from None
+        raise MissingInput("does not exist", "Check the path given to --config", where=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadData(f"is not valid TOML ({error})", where=path) from None
+        raise BadData(f"is not valid TOML ({error})", "Correct the file", where=path) from None
     heading = f"[{stage.replace(' ', '.')}]"
     for name in stage.split():
         section = section.get(name, {})

@@ -1,4 +1,4 @@
-"""`info`: what a shard or net holds, and how it was made."""
+"""`info`: show what a shard or network file holds and how it was made."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from stages.shards import Shard, find_shard_files
 def describe_files(path: str, stop: Stop) -> list[dict[str, Any]]:
     """Return one description per file below `path`. Raises MissingInput, BadData, Stopped."""
     if path.endswith(".safetensors"):
-        return [_net(Path(path))]
-    return [_shard(file, stop) for file in find_shard_files(path)]
+        return [_describe_net(Path(path))]
+    return [_describe_shard(file, stop) for file in find_shard_files(path)]
 
 
-def _shard(path: Path, stop: Stop) -> dict[str, Any]:
+def _describe_shard(path: Path, stop: Stop) -> dict[str, Any]:
     if stop.requested:
-        raise Stopped("stopped", "run the same command again")
+        raise Stopped("stopped by a signal", "Run the same command again")
     shard = Shard(path)
-    described: dict[str, Any] = {
+    contents: dict[str, Any] = {
         "path": str(path), "kind": shard.kind, "part": f"{shard.part} of {shard.parts}", "images": len(shard.ids),
         "refused": len(shard.errors), "classes": list(shard.classes), "digest": shard.digest,
     }
     if shard.kind == "index":
-        described["root"] = shard.attribute("root")
+        contents["root"] = shard.attribute("root")
     elif shard.kind == "cams":
-        described["background"] = shard.attribute("background")
+        contents["background"] = shard.attribute("background")
     elif shard.kind == "clusters":
-        described["clusters"] = cluster_table(shard)
+        contents["clusters"] = cluster_table(shard)
     if shard.errors:
-        described["errors"] = shard.errors
-    described["ids"] = list(shard.ids)
-    described["provenance"] = shard.provenance
-    return described
+        contents["errors"] = shard.errors
+    contents["ids"] = list(shard.ids)
+    contents["provenance"] = shard.provenance
+    return contents
 
 
-def _net(path: Path) -> dict[str, Any]:
+def _describe_net(path: Path) -> dict[str, Any]:
     _, description = read_net(path)
     return {"path": str(path), **description}

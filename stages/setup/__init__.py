@@ -1,1 +1,1 @@
-"""Data that the package does not bring, put where they are found."""
+"""Data files that a method needs and the package does not include."""

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g
 
+from stages import STAGES
 from stages.errors import BadData, MissingInput, WsssError, explain_read_error
 from stages.shards.items import Item, group_name
 from stages.shards.request import extract_request
@@ -33,6 +34,7 @@ MAX_OPEN_SHARDS = 64  # in one process
 _CACHE_BYTES = 2 << 20  # as HDF5 counts them; it uses about ten times as much memory
 _ONE_PIXEL = (1, 1)
 _REMAKE = "Make the shard again; `wsss check --repair` keeps its intact images"
+_NOT_HDF5 = "Give a shard that wsss wrote. If this was one, it is damaged: run the command that made it again"
 
 
 class NewerFormat(BadData):
@@ -99,8 +101,13 @@ class Shard:
             raise MissingInput(problem, "Give an existing shard", where=str(path))
         self._check_root()
         if kind and self.kind not in ((kind,) if isinstance(kind, str) else kind):
-            expected = kind if isinstance(kind, str) else " or ".join(kind)
-            raise BadData(f"holds {self.kind}, not {expected}", f"Give a shard of kind {expected}", where=str(path))
+            raise self._build_kind_error((kind,) if isinstance(kind, str) else kind)
+
+    def _build_kind_error(self, kinds: tuple[str, ...]) -> BadData:
+        expected = " or ".join(kinds)
+        commands = " or ".join(f"`wsss {stage.name}`" for stage in STAGES if stage.writes in kinds)
+        return BadData(f"holds {self.kind}, not {expected}", f"Give a shard of kind {expected}, made with {commands}",
+                       where=str(self.path))
 
     @property
     def file(self) -> h5py.File:
@@ -121,17 +128,19 @@ class Shard:
                 if isinstance(error, PermissionError):
                     raise BadData("can't be read (permission denied)", "Change its permissions with chmod",
                                   where=str(self.path)) from None
-                raise BadData(self._describe_open_error(error), _REMAKE, where=str(self.path)) from None
+                raise self._build_open_error(error) from None
         _close_least_recently_used(self)
         return opened
 
-    def _describe_open_error(self, error: Exception) -> str:
+    def _build_open_error(self, error: Exception) -> BadData:
         with self.path.open("rb") as stream:
             signature = stream.read(8)
         if signature != b"\x89HDF\r\n\x1a\n":
-            return f"is not a shard ({self.path.stat().st_size} bytes that are not HDF5)"
+            return BadData(f"is not a shard ({self.path.stat().st_size} bytes that are not HDF5)", _NOT_HDF5,
+                           where=str(self.path))
         reason = str(error)
-        return "is truncated" if "truncated" in reason else f"can't be opened ({reason[:120]})"
+        message = "is truncated" if "truncated" in reason else f"can't be opened ({reason[:120]})"
+        return BadData(message, _REMAKE, where=str(self.path))
 
     def _check_root(self) -> None:
         with translate_read_errors(self.path):

@@ -209,12 +209,13 @@ def test_setup_installs_the_tagger_for_nltk(tmp_path, monkeypatch):
     from stages.data.nouns import build_noun_selector
     assert build_noun_selector("auto").select_nouns("x", "A dog") == ("dog",)
     next((tmp_path / "data").rglob("*.classes.json")).write_text("[]")
-    check_error(run("setup", "nltk", "--from", tmp_path / "tagger.zip"), 73, "another tagger is there", "--force")
+    check_error(run("setup", "nltk", "--from", tmp_path / "tagger.zip"), 73, "another tagger is installed here",
+                "--force")
     assert run_ok("setup", "nltk", "--from", tmp_path / "tagger.zip", "--force") == paths
     check_error(run("setup", "nltk", "--from", write_archive(tmp_path, "other")), 65,
-            "holds no averaged_perceptron_tagger_eng.tagdict.json", "JSON, not the older pickle")
+            "does not contain averaged_perceptron_tagger_eng.tagdict.json", "JSON and not the older pickle")
     (tmp_path / "no.zip").write_text("no zip")
-    check_error(run("setup", "nltk", "--from", tmp_path / "no.zip"), 65, "no archive that can be read")
+    check_error(run("setup", "nltk", "--from", tmp_path / "no.zip"), 65, "is not a readable zip archive")
     check_error(run("setup", "nltk", "--from", tmp_path / "gone.zip"), 66, "no such file")
 
 

@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
+from command_server import forked_workers
 from crash.faults import Plan, Watch, watch_process
 
 _DIE_WITH_PARENT, _ADOPT = 1, 36  # of prctl
@@ -104,11 +105,10 @@ def run_child(request: dict[str, Any], wsss: Any) -> None:
         plan = Plan(**request["plan"])
         if request.get("seconds"):
             signal.setitimer(signal.ITIMER_REAL, request["seconds"])
-        if request.get("forks"):
-            _fork_workers()
         watch = watch_process(plan)
         record_computations(watch)
-        code = run_wsss(wsss, request["args"])
+        with forked_workers() if request.get("forks") else contextlib.nullcontext():
+            code = run_wsss(wsss, request["args"])
         multiprocessing.util._exit_function()  # as at a normal exit: it releases the queues
         sys.stdout.flush()
         sys.stderr.flush()
@@ -124,12 +124,6 @@ def run_wsss(wsss: Any, args: list[str]) -> int:
     except SystemExit as exit:
         return int(exit.code or 0)
     return 0
-
-
-def _fork_workers() -> None:
-    """Fork worker processes, so that they start with everything imported."""
-    original = multiprocessing.get_context
-    multiprocessing.get_context = lambda _method=None: original("fork")  # type: ignore[assignment]
 
 
 def record_computations(watch: Watch) -> None:

@@ -193,9 +193,21 @@ def test_check_compares_the_digest_and_finds_unknown_items_and_duplicate_ids(cam
     assert "the id 2007_000032 appears 2 times" in errors
 
 
+def test_a_file_that_is_no_hdf5_is_not_called_repairable(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff" * 9)
+    with pytest.raises(BadData, match=r"photo\.jpg: is not a shard \(27 bytes that are not HDF5\)\. Give a shard that "
+                       "wsss wrote") as raised:
+        Shard(tmp_path / "photo.jpg")
+    assert "--repair" not in str(raised.value)
+
+
 def test_rejects_a_shard_of_another_kind(cams: Path) -> None:
-    with pytest.raises(BadData, match=r"cams\.h5: holds cams, not index\. Give a shard of kind index"):
+    with pytest.raises(BadData, match=r"cams\.h5: holds cams, not index\. Give a shard of kind index, made with "
+                       r"`wsss index`\."):
         Shard(cams, "index")
+    with pytest.raises(BadData, match=r"not masks or features\. .* made with `wsss features` or `wsss pseudo` or "
+                       r"`wsss segment`\."):
+        Shard(cams, ("masks", "features"))
     with pytest.raises(BadData, match="holds cams, not index or masks"):
         Shard(cams, ("index", "masks"))
     assert Shard(cams, ("cams", "masks")).kind == "cams"
