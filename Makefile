@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
 .PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-slurm test-crash test-damage test-fuzz demo voc920 msrc
-.PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc
+.PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc bench-memory
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -113,6 +113,9 @@ bench-clip-es: $(STAMP) ## what CLIP-ES costs beyond the bare image tower (CPU s
 
 bench-cooc: $(STAMP) ## what wsss cooc costs on 10,582 images, beside an interpreter with h5py
 	@$(RUN) benchmarks/cooc.py
+
+bench-memory: $(STAMP) ## peak memory of every command on a photograph of 12 and of 50 megapixels (SIZES="24 MP", ONLY=cams)
+	@$(RUN) benchmarks/memory.py $(if $(SIZES),--sizes "$(SIZES)") $(if $(ONLY),--only "$(ONLY)")
 
 bench-help: $(STAMP) ## what wsss --help costs, beside a bare interpreter
 	@$(RUN) benchmarks/help.py

@@ -44,7 +44,7 @@ STAGES = (
     Stage("info", "any shard or net", "a table", "reduce", "show what a file holds and how it was made"),
     Stage("check", "any shard", "a table", "reduce", "find damaged files and repair them"),
     Stage("merge", "index, features, cams or masks", "the same in fewer shards", "reduce", "join the shards of a run"),
-    Stage("show", "any shard with images", "a picture", "reduce", "draw images, maps and masks"),
+    Stage("show", "shards with images, nets or logs", "pictures", "reduce", "draw images, maps, masks and curves"),
     Stage("export", "masks", "PNG files", "reduce", "write masks as image files for other tools"),
     Stage("setup", "an archive", "data files", "reduce", "install data files from an archive, offline"),
 )

@@ -39,6 +39,12 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def max_side_setting(default: int = 1024, *, note: str = "") -> Any:
+    """Return the field `max_side`: the size at which images are computed. The default leaves VOC and COCO unchanged."""
+    return setting(default, "Longest side at which an image is computed; larger images are reduced to it, and 0 never "
+                   f"reduces them. Memory and time depend on it.{f' {note}' if note else ''}", unit="pixels", low=0)
+
+
 @functools.cache
 def field_types(config: type) -> dict[str, Any]:
     """Return the resolved type of every field of a settings class. Callers must not change the dictionary."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -91,6 +92,9 @@ def _serve() -> None:
     from PIL import Image
 
     import wsss_cli.__main__ as command_line
+    from stages import STAGES
+    for stage in STAGES:  # the command line imports them when they are used
+        importlib.import_module(f"wsss_cli.{stage.folder}")
     Image.preinit()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

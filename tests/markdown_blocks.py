@@ -126,7 +126,15 @@ def check_command(words: list[str], root: Any) -> str:
         values = command.make_context(name, list(words)).params
     except Exception as error:  # whatever the parser rejects, in its own words
         return f"{name}: {error.format_message() if hasattr(error, 'format_message') else error}"
-    return "; ".join(_bad_choices(command, values))
+    return "; ".join((*_missing_output(command, values), *_bad_choices(command, values)))
+
+
+def _missing_output(command: Any, values: dict[str, Any]) -> Iterator[str]:
+    """Yield a missing output that only image files do not need, if the inputs are shards."""
+    for parameter in command.params:
+        is_conditional = "Required unless the inputs are image files" in str(getattr(parameter, "help", ""))
+        if is_conditional and not values[parameter.name] and any(path.endswith(".h5") for path in values["paths"]):
+            yield f"{command.name} needs {parameter.opts[-1]}"
 
 
 def _bad_choices(command: Any, values: dict[str, Any]) -> Iterator[str]:

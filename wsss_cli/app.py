@@ -5,22 +5,55 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from stages import STAGES, VERSION
+from stages import STAGES, VERSION, Stage
 from stages.errors import explain_write_error
 from wsss_cli.command import BROKEN_PIPE_CODE, CONTEXT_SETTINGS, add_command
+from wsss_cli.guarded_streams import print_above_progress
 from wsss_cli.help_pages import Command, Group
 
 HELP = "help"
 
 
+class _StageCommands(MutableMapping[str, Any]):
+    """The commands by name: those of a stage are built when they are first used.
+
+    Building all of them takes 0.3 s, more than many commands need for their work.
+    """
+
+    def __init__(self, commands: MutableMapping[str, Any]) -> None:
+        self._commands = commands
+        self._stages = {stage.name: stage for stage in STAGES}
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._stages and name not in self._commands:
+            self._commands[name] = _build_stage_command(self._stages[name])
+        return self._commands[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._stages, *self._commands)))
+
+    def __len__(self) -> int:
+        return len(self._stages.keys() | self._commands.keys())
+
+
 class _CommandLine(Group):
     """All stages. An error of the parser takes one line, as every other error does."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _StageCommands(self.commands)
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
              standalone_mode: bool = True, windows_expand_args: bool = True, **extra: Any) -> Any:
@@ -62,7 +95,7 @@ def _print_usage_error(error: Any) -> int:
         command = error.ctx.command_path if getattr(error, "ctx", None) else "wsss"
         sentence = f"{message[:1].lower()}{message[1:]}"
         end = "" if sentence.endswith((".", "?")) else "."
-        print(f"{command}: {sentence}{end} See `{command} --help`.", file=sys.stderr)
+        print_above_progress(f"{command}: {sentence}{end} See `{command} --help`.")
     return int(error.exit_code)
 
 
@@ -128,16 +161,13 @@ def show_help(ctx: typer.Context, words: Annotated[list[str] | None, _WORDS] = N
     print(context.get_help())
 
 
-def _add_stages() -> None:
-    for stage in STAGES:
-        module = importlib.import_module(f"wsss_cli.{stage.folder}")
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=stage.name)
-        else:
-            add_command(app, stage.name, stage=stage.name, run=module.run, config=module.CONFIG,
-                        example=module.EXAMPLE, summary=module.SUMMARY, description=module.DESCRIPTION,
-                        argument=module.ARGUMENT, named_inputs=getattr(module, "NAMED_INPUTS", ()),
-                        option_groups=module.OPTION_GROUPS)
-
-
-_add_stages()
+def _build_stage_command(stage: Stage) -> Any:
+    """Return the command of a stage, or the group of its methods."""
+    module = importlib.import_module(f"wsss_cli.{stage.folder}")
+    if hasattr(module, "app"):
+        return typer.main.get_group(module.app)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    add_command(single, stage.name, stage=stage.name, run=module.run, config=module.CONFIG, example=module.EXAMPLE,
+                summary=module.SUMMARY, description=module.DESCRIPTION, argument=module.ARGUMENT,
+                named_inputs=getattr(module, "NAMED_INPUTS", ()), option_groups=module.OPTION_GROUPS)
+    return typer.main.get_command(single)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add_command, create_group
-from wsss_cli.options import CLIP, EXECUTION_OPTIONS, FAILED_IMAGES, OUTPUT, OVERWRITE, ROOT, NamedInput
+from wsss_cli.options import CLIP, EXECUTION_OPTIONS, FAILED_IMAGES, OVERWRITE, ROOT, NamedInput, build_image_output
 
 app = create_group("cams", "Compute class activation maps (CAMs).")
-_OPTION_GROUPS = (OUTPUT, ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+_READS = ("Reads images and labels from index shards, or image files and folders of photographs, for each of which it "
+          "also draws OUT/<id>.png.")
+_OPTION_GROUPS = (build_image_output("cams"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
 
 
 def _run_cnn(call: Call) -> Summary:
@@ -17,11 +19,12 @@ def _run_cnn(call: Call) -> Summary:
 
 
 add_command(
-    app, "cnn", stage="cams cnn", run=_run_cnn, config=CnnConfig, argument="INDEX...",
-    example="wsss cams cnn train.h5 --net cam.safetensors -o cams",
+    app, "cnn", stage="cams cnn", run=_run_cnn, config=CnnConfig, argument="INDEX|IMAGE...",
+    example="wsss cams cnn train.h5 --net cam.safetensors -o cams\n"
+            "wsss cams cnn photo.jpg --net cam.safetensors",
     summary="CAMs of a classifier trained with train-cls, summed over image scales and mirrored images.",
-    description="Reads images and labels from index shards. Writes cams shards with class_ids, cam (foreground classes "
-                "only, each divided by its maximum) and scores.",
+    description=f"{_READS} Writes cams shards with class_ids, cam (foreground classes only, each divided by its "
+                "maximum) and scores.",
     named_inputs=(NamedInput("net", "FILE", "Classifier trained with train-cls."),), option_groups=_OPTION_GROUPS)
 
 
@@ -32,13 +35,18 @@ def _run_clip_es(call: Call) -> Summary:
 
 add_command(
     app, "clip-es", stage="cams clip-es", run=_run_clip_es, config=ClipEsConfig, argument="INDEX|IMAGE...",
-    example="wsss cams clip-es train.h5 -o cams",
+    example="wsss cams clip-es train.h5 -o cams\n"
+            'wsss cams clip-es photo.jpg --words "cow; grass"',
     summary="CAMs of a frozen CLIP model, without training: softmax-GradCAM refined by attention (CLIP-ES).",
-    description="Reads images and labels from index shards, or image files, for each of which it also draws "
-                "OUT/<id>.png. Writes cams shards with class_ids, cam (foreground classes only, between 0 and 1, one "
+    description=f"{_READS} Writes cams shards with class_ids, cam (foreground classes only, between 0 and 1, one "
                 "value per patch) and scores.",
-    named_inputs=(*CLIP, NamedInput("save_raw", "RUN", "Also write the CAMs before their refinement, to this run "
-                                    "folder.", required=False)),
+    named_inputs=(
+        *CLIP,
+        NamedInput("words", "FILE|WORDS", 'Classes of image files, such as "cat; dog; wet grass = grass, lawn", or a '
+                   "file with one class per line, or FILE.toml; all of them get a CAM. With an index, words for its "
+                   "classes.", required=False),
+        NamedInput("save_raw", "RUN", "Also write the CAMs before their refinement, to this run folder.",
+                   required=False)),
     option_groups=_OPTION_GROUPS)
 
 
@@ -48,11 +56,12 @@ def _run_mctformer(call: Call) -> Summary:
 
 
 add_command(
-    app, "mctformer", stage="cams mctformer", run=_run_mctformer, config=MctformerConfig, argument="INDEX...",
-    example="wsss cams mctformer train.h5 --net mct.safetensors -o cams",
+    app, "mctformer", stage="cams mctformer", run=_run_mctformer, config=MctformerConfig, argument="INDEX|IMAGE...",
+    example="wsss cams mctformer train.h5 --net mct.safetensors -o cams\n"
+            "wsss cams mctformer photo.jpg --net mct.safetensors",
     summary="CAMs of an MCTformer: class-token attention, fused with patch CAMs and refined by patch affinity.",
-    description="Reads images and labels from index shards. Writes cams shards with class_ids, cam (foreground classes "
-                "only, each scaled to the range 0 to 1, one value per patch) and scores.",
+    description=f"{_READS} Writes cams shards with class_ids, cam (foreground classes only, each scaled to the "
+                "range 0 to 1, one value per patch) and scores.",
     named_inputs=(NamedInput("net", "FILE", "MCTformer trained with train-cls mctformer or csd."),),
     option_groups=_OPTION_GROUPS)
 
@@ -63,14 +72,17 @@ def _run_gradcam(call: Call) -> Summary:
 
 
 add_command(
-    app, "gradcam", stage="cams gradcam", run=_run_gradcam, config=GradcamConfig, argument="INDEX...",
-    example="wsss cams gradcam train.h5 --net timm:resnet50 --weights mine.pth --layer layer4 -o cams",
+    app, "gradcam", stage="cams gradcam", run=_run_gradcam, config=GradcamConfig, argument="INDEX|IMAGE...",
+    example="wsss cams gradcam train.h5 --net timm:resnet50 --weights mine.pth --layer layer4 -o cams\n"
+            "wsss cams gradcam photo.jpg --net cam.safetensors",
     summary="Grad-CAM of any classifier, at any layer.",
-    description="Reads images and labels from index shards. Writes cams shards with class_ids, cam (foreground classes "
-                "only, each divided by its maximum) and scores.",
+    description=f"{_READS} Writes cams shards with class_ids, cam (foreground classes only, each divided by its "
+                "maximum) and scores.",
     named_inputs=(
         NamedInput("net", "FILE|NAME", "Classifier trained with train-cls, or the name of a timm or torchvision "
                    "network."),
-        NamedInput("weights", "FILE", "Weights for a network given by name, with one output per class of the index.",
-                   required=False)),
+        NamedInput("weights", "FILE", "Weights for a network given by name, with one output per class of the index "
+                   "or, for image files, of ImageNet or --names.", required=False),
+        NamedInput("names", "FILE", "Class names of a network given by name, one per line, for image files.  [default: "
+                   "those of ImageNet]", required=False)),
     option_groups=_OPTION_GROUPS)

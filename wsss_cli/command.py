@@ -18,6 +18,7 @@ from stages.flow.execution import Inputs, Output, Stop, Summary, parse_task
 from stages.flow.path_stream import LivePaths
 from stages.settings import validate_config
 from wsss_cli import options
+from wsss_cli.guarded_streams import restore_streams
 from wsss_cli.help_pages import Command, Group
 from wsss_cli.options import ConfigVariants, NamedInput
 from wsss_cli.report import TerminalReport
@@ -30,18 +31,19 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 _FROM_STDIN = "Paths are read from standard input when omitted or -."
 _ARGUMENT_HELP = {
     "INDEX...": f"Index shards, or run folders. {_FROM_STDIN}",
-    "INDEX|IMAGE...": f"Index shards, or image files. {_FROM_STDIN}",
+    "INDEX|IMAGE...": f"Index shards, or image files and folders of photographs. {_FROM_STDIN}",
     "CAMS...": f"CAM shards, or run folders. {_FROM_STDIN}",
     "MASKS...": f"Mask shards, or run folders. {_FROM_STDIN}",
     "FEATURES...": f"Feature shards, or run folders. {_FROM_STDIN}",
     "RUN...": f"Shards, or run folders. {_FROM_STDIN}",
+    "RUN|NET|LOG...": f"Shards or run folders, or networks or logs (.jsonl) of trainings. {_FROM_STDIN}",
     "FILE...": f"Shards or network files. {_FROM_STDIN}",
     "FILE|FOLDER...": f"Shards, network files or run folders. {_FROM_STDIN}",
     "TAR...": f"Archives of images and captions. {_FROM_STDIN}",
     "ROOT": "Folder of the data set.",
     "TABLE": "Table of image ids or paths and their tags.",
     "JSON": "COCO file of instances or captions.",
-    "DIR": "Folder with one folder of images per class.",
+    "DIR": "Folder of images, with one sub-folder per class if they are tagged.",
     "": "",  # no arguments
 }
 
@@ -60,6 +62,7 @@ class Call:
 
     def run(self, run_stage: Callable[..., Summary]) -> Summary:
         """Call a stage's `run`."""
+        self.report.start_phase("reading the input")
         return run_stage(self.config, self.inputs, self.output, stop=self.stop, report=self.report)
 
 
@@ -99,22 +102,11 @@ def add_command(app: typer.Typer, name: str, *, stage: str, run: Callable[[Call]
 def _run_command(stage: str, values: dict[str, Any], config: type | ConfigVariants,
                  named_inputs: tuple[NamedInput, ...], run: Callable[[Call], Summary | None]) -> int:
     """Run a stage with the values of all options; return the exit code."""
-    recipe_has_section = _apply_recipe(values, config, stage)
-    settings = validate_config(options.build_config(config, values))
-    report = TerminalReport(quiet=values["quiet"], verbose=bool(values["verbose"]))
-    if not recipe_has_section:
-        report.info(f"{values['config_file']} has no section [{stage.replace(' ', '.')}], so it changes no setting of "
-                    "this command.")
-    stop = Stop()
-    stop.install_handlers()
-    paths = _collect_paths(values["paths"], null=values.get("null", False))
-    inputs = Inputs(paths, _collect_named_inputs(named_inputs, values), values.get("index") or None,
-                    values.get("root") or None)
     output = _build_output(values)
-    output.check_not_input(inputs)
-    Summary().has_more_errors_than(output.allow_errors)  # an invalid --allow-errors is an error before the work starts
-    with report:
-        summary = run(Call(stage, settings, inputs, output, stop, report, values)) or Summary()
+    with TerminalReport(stage.split()[0], quiet=values["quiet"], verbose=bool(values["verbose"])) as report:
+        summary = run(_build_call(stage, values, config, named_inputs, output, report)) or Summary()
+        if not output.dry_run:
+            report.print_summary(summary, output.path)
     if summary.has_more_errors_than(output.allow_errors):
         report.info(f"wsss {stage}: {summary.num_failed} of {summary.num_images} images failed. `wsss info` lists them "
                     "with the reasons. Fix them and run the same command with --retry, or accept them with "
@@ -123,9 +115,27 @@ def _run_command(stage: str, values: dict[str, Any], config: type | ConfigVarian
     return 0
 
 
+def _build_call(stage: str, values: dict[str, Any], config: type | ConfigVariants, named_inputs: tuple[NamedInput, ...],
+                output: Output, report: TerminalReport) -> Call:
+    """Check the values of all options, and handle signals from now on."""
+    recipe_has_section = _apply_recipe(values, config, stage)
+    settings = validate_config(options.build_config(config, values))
+    if not recipe_has_section:
+        report.info(f"{values['config_file']} has no section [{stage.replace(' ', '.')}], so it changes no setting of "
+                    "this command.")
+    stop = Stop(before_exit=report.end_display)
+    stop.install_handlers()
+    paths = _collect_paths(values["paths"], report, null=values.get("null", False))
+    inputs = Inputs(paths, _collect_named_inputs(named_inputs, values), values.get("index") or None,
+                    values.get("root") or None)
+    output.check_not_input(inputs)
+    return Call(stage, settings, inputs, output, stop, report, values)
+
+
 def _build_output(values: Mapping[str, Any]) -> Output:
     flags = ("force", "retry", "strict", "dry_run", "keep_going")
-    return Output(Path(values.get("output") or ""), task=parse_task(values.get("task") or None),
+    return Output(Path(values.get("output") or ""), is_left_out=not values.get("output"),
+                  task=parse_task(values.get("task") or None),
                   allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
                   workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
                   **{name: values.get(name, False) for name in flags})
@@ -154,11 +164,11 @@ def _collect_named_inputs(named_inputs: tuple[NamedInput, ...], values: Mapping[
     return {named.name: values[named.name] for named in named_inputs}
 
 
-def _collect_paths(arguments: list[str], *, null: bool) -> LivePaths | list[str]:
+def _collect_paths(arguments: list[str], report: TerminalReport, *, null: bool) -> LivePaths | list[str]:
     if arguments and arguments != ["-"]:
         return arguments
     if arguments or _stdin_has_paths():
-        return LivePaths(null=null)
+        return LivePaths(null=null, report=report)
     return []
 
 
@@ -192,6 +202,7 @@ def _run_guarded(stage: str, values: Mapping[str, Any], action: Callable[[], int
         internal_error = WsssError(f"internal error ({type(error).__name__}: {error})",
                                    "This is a bug in wsss. Run the same command with --debug to see where it happened")
         code = _print_error(stage, explain_memory_error(error, _suggest_less_memory(values)) or internal_error, values)
+    restore_streams()
     raise typer.Exit(code)
 
 
@@ -222,6 +233,7 @@ def _print_error(stage: str, error: WsssError, values: Mapping[str, Any]) -> int
 
 def require_paths(call: Call, metavar: str = "INPUT") -> list[str]:
     """Return the positional arguments as a list. Raise UsageError when there are none."""
+    call.report.start_phase("reading the input")
     paths = list(call.inputs.paths)
     if not paths:
         raise UsageError(f"{metavar} is missing", f"See `wsss {call.stage} --help`")

@@ -5,20 +5,21 @@ from __future__ import annotations
 from stages.features.config import FeaturesConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call
-from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, OUTPUT, OVERWRITE, ROOT, NamedInput
+from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, OVERWRITE, ROOT, NamedInput, build_image_output
 
 CONFIG = FeaturesConfig
-EXAMPLE = "wsss features train.h5 --net cam.safetensors -o features"
+EXAMPLE = ("wsss features train.h5 --net cam.safetensors -o features\n"
+           "wsss features photos --net cam.safetensors")
 SUMMARY = "Compute one pooled feature vector per image."
-DESCRIPTION = ("Reads images and labels from index shards, or image files, which have no labels. Writes features "
-               "shards with features (N, D) and labels (N, C+1), one row per image; the row of an image that "
-               "failed is 0.")
+DESCRIPTION = ("Reads images and labels from index shards, or image files and folders of photographs, which have no "
+               "labels. Writes features shards with features (N, D) and labels (N, C+1), one row per image; the row "
+               "of an image that failed is 0.")
 ARGUMENT = "INDEX|IMAGE..."
 NAMED_INPUTS = (
     NamedInput("net", "FILE|NAME", "Network trained with wsss (of train-text, its CLIP embedding is used), or a "
                "network as [timm:|torchvision:|wsss:]NAME."),
     NamedInput("weights", "FILE|TAG", "Weights for a network given by name.", required=False))
-OPTION_GROUPS = (OUTPUT, ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+OPTION_GROUPS = (build_image_output("features"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
 
 
 def run(call: Call) -> Summary:

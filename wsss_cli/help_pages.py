@@ -12,9 +12,9 @@ INPUT_OUTPUT, METHOD, IMAGES, TRAINING, EXECUTION, GENERAL = SECTIONS = (
 
 # Fields of Configs by section; those of a method itself are named nowhere.
 _IMAGE_FIELDS = {
-    "scales", "flip", "stride", "grid_stride", "alignment", "window", "long_side", "short_side", "crop_size",
-    "crop_area", "resize", "scale_range", "scale_per", "colour_jitter", "rand_augment", "erase", "mean", "std",
-    "pad_place", "pad_label", "max_pixels", "apply_exif", "tags_only", "pack",
+    "scales", "max_side", "flip", "stride", "grid_stride", "alignment", "window", "long_side", "short_side",
+    "crop_size", "crop_area", "resize", "scale_range", "scale_per", "colour_jitter", "rand_augment", "erase", "mean",
+    "std", "pad_place", "pad_label", "max_pixels", "apply_exif", "tags_only", "pack",
 }
 _TRAINING_FIELDS = {
     "epochs", "steps", "batch_size", "accumulate", "lr", "head_lr_factor", "bias_lr_factor", "optimizer", "momentum",

@@ -14,6 +14,8 @@ app = create_group("index", "Make an index of a data set: its images, tags, capt
 _MASKS = NamedInput("masks", "DIR", "Folder of ground-truth masks (images, or .mat files of SBD), named as the images.",
                     required=False)
 _CLASSES = NamedInput("class_names", "FILE", "Class names, one per line, in the order of their ids.", required=False)
+_CLASSES_OF = NamedInput("classes_of", "FILE", "Take the class names from a network of train-cls or train-seg, so that "
+                         "it can be used for these images.", required=False)
 _IMAGES = NamedInput("images", "DIR", "Folder of the images (required unless --tags-only is given).", required=False)
 _WRITES = ("Writes an index shard: for each image its path, size, checksum, tags (labels), captions and mask_path.")
 _READS_AND_WRITES = f"Reads image files, lists and tables. {_WRITES}"
@@ -40,7 +42,8 @@ add_command(
         NamedInput("list", "FILE", "List of image ids, instead of --split.", required=False), _MASKS,
         NamedInput("sbd", "DIR", "Folder of the Semantic Boundaries Dataset, for masks (.mat) that VOC lacks and for "
                    "--split train_aug.", required=False),
-        NamedInput("labels", "TABLE", "Table of tags with the columns id and labels.", required=False), _CLASSES),
+        NamedInput("labels", "TABLE", "Table of tags with the columns id and labels.", required=False), _CLASSES,
+        _CLASSES_OF),
     option_groups=_OPTION_GROUPS)
 
 add_command(
@@ -48,7 +51,7 @@ add_command(
     example="wsss index table tags.csv --images photos -o train.h5",
     summary="Index a folder of images with a table of tags or captions (CSV, TSV or JSONL).",
     description=f"Columns of the table: id or path; tags, labels or classes; caption. {_READS_AND_WRITES}",
-    named_inputs=(_IMAGES, _MASKS, _CLASSES), option_groups=_OPTION_GROUPS)
+    named_inputs=(_IMAGES, _MASKS, _CLASSES, _CLASSES_OF), option_groups=_OPTION_GROUPS)
 
 add_command(
     app, "coco", stage="index coco", run=partial(_run, "coco"), config=FolderConfig, argument="JSON",
@@ -63,8 +66,10 @@ add_command(
 
 add_command(
     app, "folder", stage="index folder", run=partial(_run, "folder"), config=FolderConfig, argument="DIR",
-    example="wsss index folder photos -o train.h5", summary="Index a folder that has one folder of images per class.",
-    description=_READS_AND_WRITES, named_inputs=(_CLASSES,), option_groups=_OPTION_GROUPS)
+    example="wsss index folder photos -o train.h5\nwsss index folder new --classes-of cam.safetensors -o new.h5",
+    summary="Index a folder that has one folder of images per class, or untagged images for a trained network.",
+    description=f"Images that are in no sub-folder have unknown tags. {_READS_AND_WRITES}",
+    named_inputs=(_CLASSES, _CLASSES_OF), option_groups=_OPTION_GROUPS)
 
 for _name, _config, _folders, _example in (
         ("context", ContextConfig, "PASCAL Context: JPEGImages, SegmentationClassContext and its lists", "VOC2010"),
@@ -84,7 +89,7 @@ add_command(
     app, "webdataset", stage="index webdataset", run=partial(_run, "webdataset"), config=FolderConfig,
     argument="TAR...", example="wsss index webdataset cc12m/*.tar -o captions.h5",
     summary="Index tar archives of images and captions (KEY.jpg with KEY.txt or KEY.json), without unpacking them.",
-    description=_READS_AND_WRITES, option_groups=_OPTION_GROUPS)
+    description=_READS_AND_WRITES, named_inputs=(_CLASSES_OF,), option_groups=_OPTION_GROUPS)
 
 add_command(
     app, "split", stage="index split", run=_run_split, config=SplitConfig, argument="INDEX...",

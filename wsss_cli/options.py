@@ -62,6 +62,8 @@ OUTPUT = {"output": _build_io_option(str, ..., "-o", "--output", metavar="OUT",
 FILE = {"output": _build_io_option(str, ..., "-o", "--output", metavar="FILE", help="Output file.")}
 OPTIONAL_FILE = {"output": _build_io_option(str, "", "-o", "--output", metavar="FILE",
                                             help="Output file.  [default: standard output]", show_default=False)}
+PICTURE = {"output": _build_io_option(str, "", "-o", "--output", metavar="FILE", show_default=False,
+                                      help="Output file: .png, .jpg or .pdf. Required without --terminal.")}
 FOLDER = {"output": _build_io_option(str, ..., "-o", "--output", metavar="DIR", help="Output folder.")}
 JSON = {"json": _build_io_option(bool, False, "--json", help="Print JSON instead of a table.")}
 ROOT = {
@@ -137,6 +139,13 @@ COMMON = {
                                      help="Print more about what is done."),
     "debug": _build_general_option(bool, False, "--debug", help="Print the traceback of an error."),
 }
+
+
+def build_image_output(default: str) -> Options:
+    """Return the output of a command that also takes image files, for which it may be left out: a folder `default`."""
+    return {"output": _build_io_option(str, "", "-o", "--output", metavar="OUT", show_default=False,
+                                       help="Run folder for the output shards, or FILE.h5 to write a single shard. "
+                                       f"Required unless the inputs are image files.  [default: {default}]")}
 
 
 def build_input_options(named_inputs: tuple[NamedInput, ...]) -> Options:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from stages.flow.execution import Summary
 from stages.show.config import ShowConfig
 from wsss_cli import options
@@ -10,30 +12,36 @@ from wsss_cli.options import NamedInput
 
 CONFIG = ShowConfig
 EXAMPLE = ("wsss show cams masks --ids 2008_000144 --truth -o look.png\n"
+           "wsss show masks --worst 12 --truth -o worst.pdf\n"
+           "wsss show cam.safetensors -o curves.png\n"
            "wsss show captions.h5 --net code.safetensors --count 4 -o look.png")
-SUMMARY = "Draw images, CAMs and masks side by side."
-DESCRIPTION = ("Reads shards of any kind with images (index, cams, masks), one column per run, and the images of their "
-               "index. Writes one PNG, or draws in the terminal. With --net it draws captions: the image region and "
-               "the words of each noun.")
+SUMMARY = "Draw photographs with their CAMs and masks, or the curves of a training."
+DESCRIPTION = ("Reads shards with images (index, cams, masks) and the images of their index. Draws one photograph with "
+               "one heat map per class and its masks, or several photographs with one panel per run. An index "
+               "before other runs limits the images; alone it is drawn with tags and ground truth. Of a network or a "
+               "training log it draws the curves, of a cooc shard the matrix, and with --net captions: the image "
+               "region and the words of each noun. Writes PNG, JPEG or PDF by suffix (further pages are FILE-2.png, "
+               "..., or pages of the PDF), or draws in the terminal.")
 NAMED_INPUTS = (NamedInput("net", "FILE", "Network trained with train-text code, to draw the regions and words of "
                            "captions.", required=False),)
-OPTION_GROUPS = (options.OPTIONAL_FILE, options.INDEX, options.DRY_RUN)
-ARGUMENT = "RUN..."
+OPTION_GROUPS = (options.PICTURE, options.INDEX, options.DRY_RUN)
+ARGUMENT = "RUN|NET|LOG..."
 
 
 def run(call: Call) -> Summary:
     """Call the stage."""
-    from stages.show.stage import describe_plan, run_captions
     from stages.show.stage import run as run_show
-    if call.inputs.named["net"]:
-        return run_captions(call.config, require_paths(call, "INDEX"), call.inputs, call.output, report=call.report)
-    arguments = (call.config, require_paths(call, "RUN"), call.inputs, call.values["output"])
-    if call.output.dry_run:
-        call.report.info(f"Would {describe_plan(*arguments)}")
-        return Summary()
-    text = run_show(*arguments)
-    if text is None:
-        call.report.print_path(call.output.path)
-    else:
-        print(text)
+    from stages.show.stage import run_captions
+    paths = require_paths(call, "INDEX" if call.inputs.named["net"] else "RUN")
+    draw = run_captions if call.inputs.named["net"] else run_show
+    text = draw(call.config, paths, call.inputs, call.output, report=call.report)
+    if text is not None:
+        _print_drawing(text)
     return Summary()
+
+
+def _print_drawing(text: str) -> None:
+    """Write a drawing to standard output as bytes: progress on the same terminal must not touch escape sequences."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(f"{text}\n".encode(sys.stdout.encoding or "utf-8", "replace"))
+    sys.stdout.buffer.flush()

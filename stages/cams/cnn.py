@@ -10,7 +10,7 @@ authors found these far worse on VOC than the maps of the classes (0.367 against
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ CLASSES, SUBCATEGORIES = HEADS = ("classes", "subcategories")
 
 
 @torch.inference_mode()
-def compute_class_maps(net: torch.nn.Module, views: Sequence[Tensor], *, flip: bool,
+def compute_class_maps(net: torch.nn.Module, views: Iterable[Tensor], *, flip: bool,
                        head: str = CLASSES) -> tuple[list[Tensor], Tensor]:
     """Compute the maps of a batch for every scale, and its scores.
 

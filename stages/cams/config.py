@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.settings import setting
+from stages.settings import max_side_setting, setting
 
 
 @dataclass(frozen=True)
 class CamsConfig:
     """Settings that all `cams` methods share."""
 
-    tags: str = setting("index", "Classes that get a CAM: index (the image's tags in the index), predicted:T (classes "
-                        "that the network scores T or more), or all.")
-    batch_size: int = setting(4, "Number of images of equal size per batch.", low=1)
+    tags: str = setting("index", "Classes that get a CAM: index (the image's tags in the index; for image files, which "
+                        "have none, best:0.5), predicted:T (classes that the network scores T or more), best:T (the "
+                        "same, or the class of the highest score if none reaches T), or all.")
+    classes: tuple[str, ...] = setting((), "Names of the only classes that get a CAM, whatever the tags of the image; "
+                                       "instead of --tags.")
+    max_side: int = max_side_setting()
+    batch_size: int = setting(4, "Number of images of equal size per batch; fewer if they are larger than 640 x 480 "
+                              "pixels.", low=1)
     shard_size: int = setting(256, "Number of images per shard.", low=1)
     precision: str = setting("fp32", "Floating-point format of the network.", choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "Device to run on: auto, cpu, cuda or cuda:N.")
@@ -46,6 +51,9 @@ class GradcamConfig(CamsConfig):
     scales: tuple[float, ...] = setting((1.0,), "Factors by which the image is resized; the CAMs of all scales are "
                                         "summed.", low=0.05, high=8)
     flip: bool = setting(False, "Also use the mirrored image at each scale, and sum the CAMs.")
+    score: str = setting("auto", "Scores of the classes: sigmoid (each class by itself) or softmax (classes compete, "
+                         "as classifiers of ImageNet are trained). auto uses softmax for image files with ImageNet's "
+                         "class names, else sigmoid.", choices=("auto", "sigmoid", "softmax"))
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,16 @@ from stages.nets.library_classifier import OutputTap, run_net
 
 
 def compute_cams(layer_maps: LayerMapExtractor, views: Sequence[Tensor], *, flip: bool,
+                 has_softmax: bool = False,
                  choose_classes: Callable[[int, np.ndarray], np.ndarray],
                  ) -> list[tuple[np.ndarray, Tensor, np.ndarray]]:
     """Compute (class_ids (K,), maps (K, h, w) in [0, 1], scores (C,) in [0, 1]) of B images at a layer.
 
     `views` has one tensor (B, 3, H_s, W_s) per scale; their maps and those of the mirrored images are summed on the
-    grid of the first one. `choose_classes(position, scores)` returns an image's class ids. Each view takes one forward
-    pass, and one backward pass for all classes from the logits to the layer. Raises UsageError for a layer whose
-    patches get no gradient, and for an image size that the network does not support.
+    grid of the first one. The scores are the sigmoid of the logits or, with `has_softmax`, their softmax.
+    `choose_classes(position, scores)` returns an image's class ids. Each view takes one forward pass, and one backward
+    pass for all classes from the logits to the layer. Raises UsageError for a layer whose patches get no gradient, and
+    for an image size that the network does not support.
     """
     ids: list[np.ndarray] = []
     total: Tensor | None = None
@@ -32,7 +34,8 @@ def compute_cams(layer_maps: LayerMapExtractor, views: Sequence[Tensor], *, flip
             with OutputTap(layer_maps.layer) as tap, torch.enable_grad():
                 logits = run_net(layer_maps.net, view.flip(-1) if is_mirrored else view,
                                  "Resize the images to {size} x {size}, or use a network for images of any size")
-            scores.append(infinite_to_nan(logits.detach().float()).sigmoid())
+            finite_logits = infinite_to_nan(logits.detach().float())
+            scores.append(finite_logits.softmax(-1) if has_softmax else finite_logits.sigmoid())
             ids = ids or [choose_classes(position, row.cpu().numpy()) for position, row in enumerate(scores[0])]
             maps = _compute_view_maps(logits, tap.output, layer_maps, ids, (view.shape[-2], view.shape[-1]))
             maps = maps.flip(-1) if is_mirrored else maps

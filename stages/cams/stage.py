@@ -7,36 +7,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.cams.class_selection import NO_TAGS_REMEDY, parse_tags
+from stages.cams.class_selection import IMAGE_FILE_TAGS, check_selection, get_best_threshold, resolve_selection
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.cams.mctformer import DEFAULT_SCALES
 from stages.data.class_vocabulary import ClassWords, load_class_words, load_words_without_index
+from stages.data.tables import read_class_names
+from stages.data.words_option import parse_words_option
 from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.flow.image_inputs import index_image_files, select_image_files, write_overlays
+from stages.flow.image_inputs import index_image_files, select_inputs
+from stages.flow.image_pictures import write_pictures
 from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import Companion, MapWork
 from stages.flow.path_stream import peek_first_path
 from stages.nets.classifier import ClassTokenClassifier
 from stages.nets.clip import ClipSource, find_clip
+from stages.nets.library_classifier import read_imagenet_classes
 from stages.nets.mctformer import MCTFORMER_HEADS, check_no_final_norm
-from stages.nets.net_files import is_net_file, read_net
+from stages.nets.net_description import read_verified_description
+from stages.nets.net_files import is_net_file
 from stages.nets.prompt_encoding import load_templates
 from stages.nets.weights import compute_weights_digest
 from stages.settings import to_json_dict
 from stages.shards import Shard, find_shard_files
 
+_DEFAULT_FOLDER = "cams"  # of image files
+
 
 def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the CAMs of a classifier trained by `train-cls`. Raises UsageError, BadData, MissingInput."""
-    parse_tags(config.tags)
+    check_selection(config)
     if not config.scales:
         raise UsageError("--scales is empty", "Give at least one scale, for example --scales 1")
     net = inputs.require("net")
-    _, description = read_net(net)
-    if description["task"] != "classification":
-        raise _build_wrong_task_error(description["task"], net)
+    inputs, output, files = select_inputs(inputs, output, "cams cnn", _DEFAULT_FOLDER, report)
+    description = _read_classifier(net)
     if config.maps == "subcategories" and not sum(description["architecture"].get("n_subcategories", ())):
         raise BadData("the network has no sub-categories",
                       "Use a network trained by `wsss train-cls subcategory`, or leave out --maps", where=net)
@@ -45,18 +51,21 @@ def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
                       "Use `wsss cams gradcam`, or train a network with `wsss train-cls cam --pool mean`", where=net)
     if description["architecture"]["head"] in MCTFORMER_HEADS:
         raise BadData("the network is an MCTformer", "Use `wsss cams mctformer`", where=net)
+    classes = tuple(description["classes"])
+    config = resolve_selection(config, classes, net, has_image_files=bool(files))
     settings = replace(config, device=resolve_device(config.device))
     work = MapWork("cams", "cnn", "cams", ("index",), "stages.cams.workers:CnnWorker", config, to_json_dict(settings),
                    named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
-    return run_map_stage(work, inputs, output, stop=stop, report=report)
+    return _run_work(work, inputs, files, classes, output, stop, report)
 
 
 def run_mctformer(config: MctformerConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the CAMs of a network of `train-cls mctformer`. Raises UsageError, BadData, MissingInput."""
-    parse_tags(config.tags)
+    check_selection(config)
     net = inputs.require("net")
-    _, description = read_net(net)
+    inputs, output, files = select_inputs(inputs, output, "cams mctformer", _DEFAULT_FOLDER, report)
+    description = read_verified_description(net)
     version = MCTFORMER_HEADS.get(description["architecture"].get("head", ""))
     if description["task"] != "classification" or version is None:
         raise BadData("the network is not an MCTformer", "Use a network trained by `wsss train-cls mctformer`",
@@ -65,39 +74,69 @@ def run_mctformer(config: MctformerConfig, inputs: Inputs, output: Output, *, st
     if version == "v1" and config.map == "patch":
         raise UsageError("--map patch needs a patch classifier, which MCTformer v1 does not have",
                          "Use --map attention, or a network of version v2 or plus")
+    classes = tuple(description["classes"])
     config = replace(config, scales=config.scales or DEFAULT_SCALES[version])
+    config = resolve_selection(config, classes, net, has_image_files=bool(files))
     settings = replace(config, device=resolve_device(config.device))
     work = MapWork("cams", "mctformer", "cams", ("index",), "stages.cams.workers:MctformerWorker", config,
                    to_json_dict(settings), named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
-    return run_map_stage(work, inputs, output, stop=stop, report=report)
+    return _run_work(work, inputs, files, classes, output, stop, report)
 
 
 def run_gradcam(config: GradcamConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write Grad-CAMs of a network of `train-cls`, or of a timm or torchvision classifier with `--weights`."""
-    parse_tags(config.tags)
+    check_selection(config)
     if not config.scales:
         raise UsageError("--scales is empty", "Give at least one scale, for example --scales 1")
-    net, weights = inputs.require("net"), inputs.named.get("weights")
+    net, weights, names = inputs.require("net"), inputs.named.get("weights"), inputs.named.get("names")
+    inputs, output, files = select_inputs(inputs, output, "cams gradcam", _DEFAULT_FOLDER, report)
+    if names and (not files or weights is None):
+        owner = "the network" if weights is None else "the index"
+        raise UsageError(f"--names {names} has no effect, because {owner} has class names", "Leave out --names")
     if weights is None:
         if Path(net).is_file() and not is_net_file(net):
             raise BadData("the file is not a network trained by wsss",
                           "Pass weights of other programs with --weights, and the network's name with --net", where=net)
-        _, description = read_net(net)
-        if description["task"] != "classification":
-            raise _build_wrong_task_error(description["task"], net)
-        digests = {"net": description["sha256"]}
+        description = _read_classifier(net)
+        digests, where, classes = {"net": description["sha256"]}, net, tuple(description["classes"])
     elif config.layer:
         digests = {"net": net, **compute_weights_digest(weights)}
+        where, classes, inputs = _find_library_classes(net, weights, names, inputs, has_image_files=bool(files))
     else:
         raise UsageError("--layer is missing, which --weights needs",
                          "Name the layer whose feature maps are weighted, for example --layer layer4")
+    if config.score == "auto":
+        has_imagenet_names = bool(files) and weights is not None and names is None
+        config = replace(config, score="softmax" if has_imagenet_names else "sigmoid")
+    config = resolve_selection(config, classes, where, has_image_files=bool(files))
     settings = replace(config, device=resolve_device(config.device))
     named = {"net": net, "weights": weights}
     work = MapWork("cams", "gradcam", "cams", ("index",), "stages.cams.workers:GradcamWorker", config,
                    to_json_dict(settings), named=named, digests=digests, root=inputs.root, shard_size=config.shard_size,
                    batch_size=config.batch_size, threads=config.threads)
-    return run_map_stage(work, inputs, output, stop=stop, report=report)
+    return _run_work(work, inputs, files, classes, output, stop, report)
+
+
+def _find_library_classes(net: str, weights: str, names: str | None, inputs: Inputs, *,
+                          has_image_files: bool) -> tuple[str, tuple[str, ...], Inputs]:
+    """Return (what has the classes, the classes, the inputs again) for a network of timm or torchvision.
+
+    They are those of the index or, for image files, of the file `names`, or ImageNet's if the weights are for these.
+    """
+    if not has_image_files:
+        classes, inputs = _peek_classes(inputs)
+        return "the index", classes, inputs
+    if names is None:
+        return "ImageNet", ("background", *read_imagenet_classes(net, weights)), inputs
+    return names, ("background", *read_class_names(Path(names))[0][1:]), inputs
+
+
+def _peek_classes(inputs: Inputs) -> tuple[tuple[str, ...], Inputs]:
+    """Return the classes of the first shard of the index, and the inputs again."""
+    first, paths = peek_first_path(inputs.paths)
+    classes = Shard(find_shard_files(first)[0], ("index",)).classes if first else ("background",)
+    return classes, replace(inputs, paths=paths)
 
 
 def run_clip_es(config: ClipEsConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -105,28 +144,54 @@ def run_clip_es(config: ClipEsConfig, inputs: Inputs, output: Output, *, stop: S
 
     Raises UsageError, BadData, Unavailable.
     """
-    rule, _ = parse_tags(config.tags)
+    check_selection(config)
     if not config.scales:
         raise UsageError("--scales is empty", "Give at least one scale, for example --scales 1")
     clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
-    paths, files = select_image_files(inputs.paths)
-    if files and rule == "index":
-        raise UsageError("image files have no tags", NO_TAGS_REMEDY)
-    if files:
-        words = load_words_without_index(config.names, as_released=config.as_released)
-        index = index_image_files(files, ("background", *words.names), output)
-        if index is None:
-            report.info(f"Would compute CAMs of {len(files)} image files.")
-            return Summary()
-        paths = [str(index)]
-    else:
-        first, paths = peek_first_path(paths)
-        classes = Shard(find_shard_files(first)[0], ("index",)).classes if first else ("background",)
-        words = load_class_words(config.names, classes, as_released=config.as_released)
+    inputs, output, files = select_inputs(inputs, output, "cams clip-es", _DEFAULT_FOLDER, report)
+    words, inputs = _load_words(config, inputs, has_image_files=bool(files))
+    classes = ("background", *words.names)
+    config = resolve_selection(config, classes, words.source if files else "the index", has_image_files=bool(files),
+                               image_file_tags="all" if inputs.named.get("words") else IMAGE_FILE_TAGS)
     work = _build_clip_work(config, inputs, clip, words, report)
-    summary = run_map_stage(work, replace(inputs, paths=paths), output, stop=stop, report=report)
+    return _run_work(work, inputs, files, classes, output, stop, report)
+
+
+def _load_words(config: ClipEsConfig, inputs: Inputs, *, has_image_files: bool) -> tuple[ClassWords, Inputs]:
+    """Return the words of the classes, and the inputs again. Raises UsageError if they do not fit the index."""
+    option = inputs.named.get("words")
+    if option is not None and config.names != "auto":
+        raise UsageError(f"--names {config.names} and --words both set the words of the classes", "Use one of them")
+    if has_image_files:
+        if option is not None:
+            return parse_words_option(option, background="voc"), inputs
+        if config.names in ("auto", "none"):
+            raise UsageError("image files have no classes", 'Name them with --words "cat; dog; grass", or choose '
+                             "--names voc, --names coco or a FILE.toml")
+        return load_words_without_index(config.names, as_released=config.as_released), inputs
+    classes, inputs = _peek_classes(inputs)
+    if option is None:
+        return load_class_words(config.names, classes, as_released=config.as_released), inputs
+    words = parse_words_option(option, classes, background="voc")
+    if words.names != classes[1:]:
+        raise UsageError(f"--words names the classes {', '.join(words.names[:5])}, but those of the index are "
+                         f"{', '.join(classes[1:6]) or 'none'}",
+                         "Give words for exactly these: NAME = WORD, WORD; NAME = WORD")
+    return words, inputs
+
+
+def _run_work(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[str, ...], output: Output, stop: Stop,
+              report: Report) -> Summary:
+    """Run the work on shards; or on image files, for which it also writes an index and a picture of each."""
+    if files:
+        index = index_image_files(files, classes, output, stop, report)
+        if index is None:
+            report.info(f"Would compute CAMs of {len(files)} image file{'s' * (len(files) > 1)}.")
+            return Summary()
+        inputs = replace(inputs, paths=[str(index)])
+    summary = run_map_stage(work, inputs, output, stop=stop, report=report)
     if files and not output.dry_run:
-        write_overlays(output, "cams", report)
+        write_pictures(output, "cams", report, stop, best_threshold=get_best_threshold(work.config))
     return summary
 
 
@@ -155,9 +220,13 @@ def _build_clip_work(config: ClipEsConfig, inputs: Inputs, clip: ClipSource, wor
         companion=Companion(raw_run, {**recorded, "affinity": "none"}) if raw_run else None)
 
 
-def _build_wrong_task_error(task: str, net: str) -> BadData:
-    return BadData(f"the network was trained for {task}, not for classification",
-                   "Use a network trained by `wsss train-cls`", where=net)
+def _read_classifier(net: str) -> dict[str, Any]:
+    """Return the description of a network of `train-cls`. Raises BadData for a network of another task."""
+    description = read_verified_description(net)
+    if description["task"] != "classification":
+        raise BadData(f"the network was trained for {description['task']}, not for classification",
+                      "Use a network trained by `wsss train-cls`", where=net)
+    return description
 
 
 def _select_box_threshold(config: ClipEsConfig, words: ClassWords) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 
 from stages.cams import clip_es, cnn, gradcam, mctformer
-from stages.cams.class_selection import NO_TAGS_REMEDY, parse_tags, select_class_ids
+from stages.cams.class_selection import NO_TAGS_REMEDY, find_class_ids, parse_tags, select_class_ids
 from stages.cams.config import CamsConfig, ClipEsConfig, GradcamConfig, MctformerConfig
+from stages.data.image_size import scale_covers
 from stages.data.image_source import ImageSource
 from stages.data.inference_views import build_patch_aligned_views, build_scaled_views, round_size_to_patches
 from stages.errors import BadData, UsageError
@@ -39,10 +41,15 @@ class _CamsPart:
         self.root_attrs = {"background": "none"}
         self.images, self.classes = images, images.classes
         self.rule, self.threshold = parse_tags(config.tags)
+        self.chosen_ids = np.array(find_class_ids(config.classes, self.classes), dtype=np.uint16)
+
+    def count_pixels(self, item_id: str) -> int:
+        """Return the number of pixels at which the image is computed."""
+        return math.prod(self.images.read_input_size(item_id))
 
     def check_tags(self, item_id: str) -> None:
         """Raise BadData if the rule needs tags and the image has none."""
-        if self.rule == "index" and self.images.read_labels(item_id) is None:
+        if not len(self.chosen_ids) and self.rule == "index" and self.images.read_labels(item_id) is None:
             raise BadData("the index has no tags for this image", NO_TAGS_REMEDY, where=item_id)
 
     def choose_classes(self, item_id: str, scores: np.ndarray) -> np.ndarray:
@@ -51,6 +58,8 @@ class _CamsPart:
         Raises BadData if a score is not finite: no threshold selects NaN, so the image would silently get no class.
         """
         check_finite(scores, "scores", item_id)
+        if len(self.chosen_ids):
+            return self.chosen_ids
         return select_class_ids(self.rule, self.threshold, self.images.read_labels(item_id), scores)
 
 
@@ -68,7 +77,7 @@ class CnnWorker:
         """Open a part. Raises BadData if the network was trained for other classes."""
         check_same_classes((str(index.path), index.classes),
                            (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _CnnPart(self, ImageSource(index, self.work.root))
+        return _CnnPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _CnnPart(_CamsPart):
@@ -80,7 +89,7 @@ class _CnnPart(_CamsPart):
 
     def batch_key(self, item_id: str) -> tuple[int, int]:
         """Return the image size: images of equal size can be batched together."""
-        return self.images.read_size(item_id)
+        return self.images.read_input_size(item_id)
 
     def load(self, item_id: str) -> list[np.ndarray]:
         """Load the image's normalised views, one per scale."""
@@ -92,7 +101,7 @@ class _CnnPart(_CamsPart):
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
         """Compute the CAMs of a batch of images with equal keys, one item per image."""
         device = self.worker.device
-        views = [view.to(memory_format=torch.channels_last) for view in _stack_views(loaded, device)]
+        views = (view.to(memory_format=torch.channels_last) for view in _stack_views(loaded, device))
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             maps, scores = cnn.compute_class_maps(self.worker.net, views, flip=self.config.flip, head=self.config.maps)
         return [self._build_item(item_id, maps, position, scores[position].cpu().numpy())
@@ -100,14 +109,15 @@ class _CnnPart(_CamsPart):
 
     def _build_item(self, item_id: str, maps: list[torch.Tensor], position: int, scores: np.ndarray) -> Item:
         class_ids = self.choose_classes(item_id, scores)
-        size = self.images.read_size(item_id)
+        size, input_size = self.images.read_size(item_id), self.images.read_input_size(item_id)
         config = self.config
         cam, covers = cnn.merge_class_maps(
-            maps, position, class_ids, size, scales=config.scales, flip=config.flip, grid_stride=config.grid_stride,
-            stride=self.worker.description["stride"], alignment=config.alignment,
+            maps, position, class_ids, input_size, scales=config.scales, flip=config.flip,
+            grid_stride=config.grid_stride, stride=self.worker.description["stride"], alignment=config.alignment,
             first_cell_centre=self.worker.net.backbone.first_cell_centre, n_subcategories=self.worker.n_subcategories)
         datasets: dict[str, Any] = {"class_ids": class_ids, "cam": cam,
                                     "scores": scores[class_ids.astype(int) - 1].astype(np.float32)}
+        covers = scale_covers(covers, input_size, size)
         return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(covers)})
 
 
@@ -137,7 +147,7 @@ class GradcamWorker:
             self._prepare_net(net, mean, std, find_size_divisor(net))
         if self.classes is not None:
             check_same_classes((str(index.path), index.classes), (str(self.work.named["net"]), self.classes))
-        return _GradcamPart(self, ImageSource(index, self.work.root))
+        return _GradcamPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _PatchPart(_CamsPart):
@@ -150,7 +160,7 @@ class _PatchPart(_CamsPart):
 
     def batch_key(self, item_id: str) -> tuple[tuple[int, int], ...]:
         """Return the sizes at all scales, rounded to whole patches: images of equal sizes can be batched together."""
-        size = self.images.read_size(item_id)
+        size = self.images.read_input_size(item_id)
         return tuple(round_size_to_patches(size, scale, self.cell, self.rounding) for scale in self.config.scales)
 
     def load(self, item_id: str) -> list[np.ndarray]:
@@ -181,6 +191,7 @@ class _GradcamPart(_PatchPart):
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             cams = gradcam.compute_cams(
                 worker.layer_maps, _stack_views(loaded, device), flip=self.config.flip,
+                has_softmax=self.config.score == "softmax",
                 choose_classes=lambda position, scores: self.choose_classes(loaded[position][0], scores))
         return [self.build_item(item_id, class_ids, cam, scores[class_ids.astype(int) - 1])
                 for (item_id, _), (class_ids, cam, scores) in zip(loaded, cams, strict=True)]
@@ -203,7 +214,7 @@ class MctformerWorker:
         """Open a part. Raises BadData if the network was trained for other classes."""
         check_same_classes((str(index.path), index.classes),
                            (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _MctformerPart(self, ImageSource(index, self.work.root))
+        return _MctformerPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _MctformerPart(_PatchPart):
@@ -234,26 +245,27 @@ class ClipWorker:
         self.config: ClipEsConfig = work.config
         self.device = _select_device(work)
         source, words = work.shared["clip"], work.shared["words"]
-        self.clip = load_clip(source, device=self.device, dtype=DTYPES[self.config.precision],
-                              round_positions=self.config.as_released)
-        templates, text = load_templates(self.config.template), self.clip.text
+        clip = load_clip(source, device=self.device, dtype=DTYPES[self.config.precision],
+                         round_positions=self.config.as_released)
+        # The text tower (250 MB of a ViT-B) is not needed any more once the words are encoded.
+        self.vision, self.mean, self.std = clip.vision, clip.mean, clip.std
+        templates, text = load_templates(self.config.template), clip.text
         classes = encode_classes(text, words.classes, templates, self.config.fuse)
         background = encode_words(text, words.background if self.config.background_words else (), templates)
         empty = classes.new_zeros(0, classes.shape[-1])
-        self.text = clip_es.TextFeatures(classes, background if len(background) else empty, self.clip.logit_scale,
+        self.text = clip_es.TextFeatures(classes, background if len(background) else empty, clip.logit_scale,
                                          compute_variant_weights(words.classes, self.config.fuse))
 
     def open(self, part: Part, source: Shard, index: Shard) -> _ClipPart:
         """Open a part."""
-        return _ClipPart(self, ImageSource(index, self.work.root))
+        return _ClipPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _ClipPart(_PatchPart):
     """A part of `cams clip-es`."""
 
     def __init__(self, worker: ClipWorker, images: ImageSource) -> None:
-        clip = worker.clip
-        super().__init__(images, worker.config, clip.vision.cell, clip.mean, clip.std)
+        super().__init__(images, worker.config, worker.vision.cell, worker.mean, worker.std)
         self.worker = worker
 
     def compute(self, loaded: Sequence[tuple[str, list[np.ndarray]]]) -> list[Item]:
@@ -261,7 +273,7 @@ class _ClipPart(_PatchPart):
         worker = self.worker
         threshold = worker.work.config_dict["box_threshold"]
         views = _stack_views(loaded, worker.device)
-        cams = clip_es.compute_cams(worker.clip.vision, views, worker.text, self.config, threshold,
+        cams = clip_es.compute_cams(worker.vision, views, worker.text, self.config, threshold,
                                     lambda position, scores: self.choose_classes(loaded[position][0], scores))
         return [self._build_item(item_id, maps) for (item_id, _), maps in zip(loaded, cams, strict=True)]
 
@@ -276,5 +288,5 @@ def _to_float16(maps: torch.Tensor) -> np.ndarray:
 
 def _stack_views(loaded: Sequence[tuple[str, list[np.ndarray]]], device: torch.device) -> list[torch.Tensor]:
     """Stack the views of a batch. Return one tensor (B, 3, H, W) per scale."""
-    return [torch.from_numpy(np.stack(scale_views)).to(device) for scale_views in
-            zip(*(views for _, views in loaded), strict=True)]
+    return [torch.from_numpy(scale_views[0][None] if len(scale_views) == 1 else np.stack(scale_views)).to(device)
+            for scale_views in zip(*(views for _, views in loaded), strict=True)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.errors import BadData, MissingInput, Stopped, WsssError
 from stages.flow.execution import Output, Report, Stop
-from stages.nets.net_files import read_net
+from stages.nets.net_description import read_verified_description
 from stages.shards import (
     Shard,
     check_same_run,
@@ -63,7 +63,7 @@ def _find_faults(file: Path, stop: Stop) -> list[WsssError]:
     if file.suffix != ".safetensors":
         return list(check_shard(file, lambda: stop.requested))
     try:
-        read_net(file)
+        read_verified_description(file)
     except WsssError as error:
         return [error]
     return []

@@ -11,17 +11,17 @@ import numpy as np
 
 from stages.data.contact_sheets import render_contact_sheet
 from stages.data.image_source import ImageSource
-from stages.data.images import encode_png
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.cluster_table import cluster_table
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
 from stages.flow.parts import find_index
+from stages.flow.picture_output import write_pictures
 from stages.flow.single_shard import check_single_file, reuse_existing_shard, write_single_shard
 from stages.settings import to_json_dict
 from stages.shards import Run, Shard, ShardContents, provenance_entry
-from stages.shards.disk import make_folder, replace_file
 
 METHODS = {"finch": "stages.cluster.finch", "kmeans": "stages.cluster.kmeans"}
+_SHEET_SIDE = 240  # pixels; images on the sheet are half as large
 _MAX_IMAGES_ON_SHEET = 12  # per cluster
 
 
@@ -55,6 +55,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     _check_partition(config)
     if sheet := inputs.named.get("sheet"):
         check_picture_path(sheet, "--sheet")
+    report.start_phase("reading the features")
     features = Run(inputs.paths, "features")
     entry = provenance_entry("cluster", method, to_json_dict(config), {"features": features.digest})
     summary = reuse_existing_shard(output.path, entry, output)
@@ -98,7 +99,7 @@ def _cluster_classes(method: str, config: Any, features: Run, stop: Stop, report
         raise BadData("the features contain NaN or infinite values", "Run `wsss features` again with --force",
                       where=f"{features.first.path}: {list(features.ids)[index]}")
     table = _ClusterTable(np.full(labels.shape, -1, dtype=np.int32), np.zeros(labels.shape[1], dtype=np.int32))
-    report.start_progress("classes", labels.shape[1] - 1)
+    report.start_progress("", labels.shape[1] - 1, unit="classes")
     for class_id in range(1, labels.shape[1]):
         if stop.requested:
             raise Stopped("stopped before the end", "Run the same command again")
@@ -127,7 +128,7 @@ def _write_sheet(path: Path, clusters: Path, features: Run, inputs: Inputs) -> N
     assignment, num_clusters = shard.read_root("assignment"), shard.read_root("n_clusters")
     images = {}
     for index_path in {find_index(features_shard, inputs.index) for features_shard in features.shards}:
-        source = ImageSource(Shard(index_path, "index"), inputs.root)
+        source = ImageSource(Shard(index_path, "index"), inputs.root, max_side=_SHEET_SIDE)
         images |= dict.fromkeys(source.index.ids, source)
     rows, titles = [], []
     for class_id in range(1, assignment.shape[1]):
@@ -139,5 +140,4 @@ def _write_sheet(path: Path, clusters: Path, features: Run, inputs: Inputs) -> N
     if not rows:
         raise BadData("no class has an image, so there is nothing to draw", "Remove --sheet", where=str(clusters))
     sheet = render_contact_sheet(rows, row_titles=titles, cell=(90, 120))
-    make_folder(path.absolute().parent)
-    replace_file(path, encode_png(sheet))
+    write_pictures(path, [sheet])

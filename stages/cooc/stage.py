@@ -11,11 +11,11 @@ import numpy as np
 from stages.cooc.config import CoocConfig
 from stages.cooc.matrix import compute_probability, count_cooccurrences
 from stages.errors import BadData, Stopped
+from stages.flow.cooc_plot import draw_cooc
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
 from stages.flow.single_shard import check_single_file, reuse_existing_shard, write_single_shard
 from stages.settings import to_json_dict
 from stages.shards import Run, Shard, ShardContents, provenance_entry
-from stages.shards.disk import make_folder, replace_file
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
     plot = inputs.named.get("plot")
     if plot:
         check_picture_path(plot, "--plot")
+    report.start_phase("reading the index")
     index = Run(inputs.paths, "index")
     entry = provenance_entry("cooc", "", to_json_dict(config), {"index": index.digest})
     summary = reuse_existing_shard(output.path, entry, output)
@@ -45,9 +46,9 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
         return summary or Summary()
     if summary is None:
         summary = _write_counts(config, index, entry, output, stop, report)
-    report.info(f"{output.path} is up to date." if summary.num_up_to_date else f"Wrote {output.path}.")
     if plot:
-        _write_plot(output.path, Path(plot), config.diagonal)
+        from stages.flow.picture_output import write_pictures  # imports Pillow, which few runs need
+        write_pictures(Path(plot), [draw_cooc(Shard(output.path, "cooc"))])
         report.info(f"Wrote the plot {plot}.")
     return summary
 
@@ -86,7 +87,7 @@ def _read_tags(index: Run, stop: Stop, report: Report) -> _Tags:
                       where=where)
     if not any(shard.ids for shard in index.shards):
         raise BadData("the index has no images", "Run `wsss index` again with at least one image", where=where)
-    report.start_progress("images", sum(len(shard.ids) for shard in index.shards))
+    report.start_progress("", sum(len(shard.ids) for shard in index.shards))
     rows, num_unknown = [], 0
     for shard in index.shards:
         for item_id, labels in shard.iterate_datasets("labels"):
@@ -136,17 +137,3 @@ def _report_tags(index: Run, tags: _Tags, single: np.ndarray, report: Report) ->
         names = [index.classes[position + 1] for position in np.flatnonzero(selected)]
         if names:
             report.info(f"{len(names)} of {len(single)} classes are {problem}: {', '.join(names)}.")
-
-
-def _write_plot(shard_path: Path, path: Path, diagonal: str) -> None:
-    """Write the probabilities as an annotated heat map; a class without samples gets an empty row."""
-    shard = Shard(shard_path, "cooc")
-    values, names = shard.read_root("probability"), shard.classes[1:]
-    values[values.sum(axis=1) == 0] = np.nan
-    title = f"How likely the column's class is where the row's class is, in % (diagonal: {diagonal})"
-    # Imported here because Pillow takes a tenth of a second and few runs draw a plot.
-    from stages.data.annotated_heat_map import render_annotated_heat_map
-    from stages.data.images import encode_png
-    plot = render_annotated_heat_map(values, names, title=title)
-    make_folder(path.absolute().parent)
-    replace_file(path, encode_png(plot))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from stages.data.contact_sheets import (
     GAP,
@@ -17,8 +17,9 @@ from stages.data.contact_sheets import (
     TITLE_FONT_SIZE,
     TITLE_LINE_HEIGHT,
     fit_text,
+    load_font,
 )
-from stages.data.draw import colour_heat_map
+from stages.data.heat_maps import colour_heat_map
 
 GRID_LINE_WIDTH = 1  # pixels of paper between cells
 MAX_NAME_WIDTH, MAX_TITLE_WIDTH = 150, 600
@@ -51,7 +52,7 @@ def render_annotated_heat_map(values: np.ndarray, names: Sequence[str], *, title
 
 def _create_sheet(title: str, corner: tuple[int, int], side: int) -> Image.Image:
     """Create a blank sheet with a title, for a table of `side` pixels whose top left corner is at `corner`."""
-    font = ImageFont.load_default(size=TITLE_FONT_SIZE)
+    font = load_font(TITLE_FONT_SIZE)
     fitted_title = fit_text(title, TITLE_FONT_SIZE, max(side, MAX_TITLE_WIDTH))
     width = max(corner[0] + side, MARGIN + round(font.getlength(fitted_title))) + MARGIN
     sheet = Image.new("RGB", (width, corner[1] + side + MARGIN), PAPER_COLOUR)
@@ -70,7 +71,7 @@ def _paste_names(sheet: Image.Image, labels: Sequence[Image.Image], corner: tupl
 
 def _render_name(name: str, font_size: int) -> Image.Image:
     """Render a name as a separate image, which can be rotated."""
-    font = ImageFont.load_default(size=font_size)
+    font = load_font(font_size)
     text = fit_text(name, font_size, MAX_NAME_WIDTH)
     left, _, right, _ = font.getbbox(text)
     label = Image.new("RGB", (max(1, round(right - left)), font_size + 4), PAPER_COLOUR)
@@ -89,7 +90,7 @@ def _draw_cells(colours: np.ndarray, cell: int) -> np.ndarray:
 
 def _write_values(sheet: Image.Image, values: np.ndarray, colours: np.ndarray, corner: tuple[int, int], cell: int,
                   font_size: int) -> None:
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=font_size)
+    draw, font = ImageDraw.Draw(sheet), load_font(font_size)
     for row, column in np.argwhere(values > 0).tolist():
         x, y = (start + index * (cell + GRID_LINE_WIDTH) + cell / 2
                 for start, index in zip(corner, (column, row), strict=True))

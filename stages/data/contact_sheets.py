@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -40,13 +41,11 @@ def render_contact_sheet(
     if not num_columns or min(cell) < 8:
         raise ValueError(f"can't draw {len(rows)} rows and {num_columns} columns with cells of {tuple(cell)} pixels")
     width = 2 * MARGIN + num_columns * cell[1] + (num_columns - 1) * GAP
-    legend_layout = list(_lay_out_legend(legend, width))
     title_height = TEXT_LINE_HEIGHT if row_titles else 0
     top = MARGIN + (TITLE_LINE_HEIGHT if column_titles else 0)
     bottom = top + len(rows) * (title_height + cell[0] + GAP) - GAP
-    num_lines = legend_layout[-1][1] + 1 if legend_layout else 0
-    legend_height = GAP + num_lines * TEXT_LINE_HEIGHT if num_lines else 0
-    sheet = Image.new("RGB", (width, bottom + legend_height + MARGIN), PAPER_COLOUR)
+    legend_strip = render_legend(legend, width)
+    sheet = Image.new("RGB", (width, bottom + len(legend_strip) + MARGIN), PAPER_COLOUR)
     draw = ImageDraw.Draw(sheet)
     _draw_column_titles(draw, column_titles[:num_columns], cell[1])
     for index, row in enumerate(rows):
@@ -56,8 +55,29 @@ def render_contact_sheet(
         for column in range(num_columns):
             panel = row[column] if column < len(row) else None
             _paste_panel(sheet, panel, (MARGIN + column * (cell[1] + GAP), y + title_height), cell)
-    _draw_legend(draw, legend, legend_layout, bottom + GAP + 2)
+    if legend:
+        sheet.paste(Image.fromarray(legend_strip), (0, bottom))
     return np.asarray(sheet)
+
+
+def render_legend(legend: Sequence[tuple[str, Colour]], width: int) -> np.ndarray:
+    """Render a legend of (name, colour) as a strip (H, width, 3) uint8 with a gap at its top; (0, width, 3) if empty.
+
+    Entries are set one after the other on as many lines as they need, with the margins of a sheet on both sides.
+    """
+    layout = list(_lay_out_legend(legend, width))
+    height = GAP + (layout[-1][1] + 1) * TEXT_LINE_HEIGHT if layout else 0
+    if not height:
+        return np.zeros((0, width, 3), np.uint8)
+    strip = Image.new("RGB", (width, height), PAPER_COLOUR)
+    _draw_legend(ImageDraw.Draw(strip), legend, layout, GAP + 2)
+    return np.asarray(strip)
+
+
+@functools.cache
+def load_font(size: int) -> Font:
+    """Return Pillow's built-in font at a size in pixels."""
+    return ImageFont.load_default(size=size)
 
 
 def fit_text(text: str, size: int, width: float) -> str:
@@ -66,14 +86,38 @@ def fit_text(text: str, size: int, width: float) -> str:
     The built-in font covers little more than ASCII. Letters lose accents that it lacks; other characters that it
     lacks, and control characters, become escapes (\\u65e5) instead of empty boxes.
     """
-    font = ImageFont.load_default(size=size)
-    drawable = "".join(_replace_missing_glyph(character, font) for character in unicodedata.normalize("NFC", text))
+    font = load_font(size)
+    drawable = _make_drawable(text, font)
     if font.getlength(drawable) <= width:
         return drawable
     start = drawable
     while start and font.getlength(start.rstrip() + ELLIPSIS) > width:
         start = start[:-1]
     return start.rstrip() + ELLIPSIS
+
+
+def wrap_text(text: str, size: int, width: float, max_lines: int) -> list[str]:
+    """Wrap `text` to lines of at most `width` pixels at font size `size`; the last of `max_lines` is cut if needed."""
+    lines: list[str] = []
+    words = text.split()
+    while words and len(lines) < max_lines:
+        taken = 1
+        while taken < len(words) and measure_text(" ".join(words[:taken + 1]), size) <= width:
+            taken += 1
+        if len(lines) == max_lines - 1:
+            taken = len(words)
+        lines.append(fit_text(" ".join(words[:taken]), size, width))
+        words = words[taken:]
+    return lines
+
+
+def measure_text(text: str, size: int) -> float:
+    """Return the width of `text` in pixels, drawn as `fit_text` returns it."""
+    return load_font(size).getlength(_make_drawable(text, load_font(size)))
+
+
+def _make_drawable(text: str, font: Font) -> str:
+    return "".join(_replace_missing_glyph(character, font) for character in unicodedata.normalize("NFC", text))
 
 
 def _replace_missing_glyph(character: str, font: Font) -> str:
@@ -95,11 +139,11 @@ def _draw_text(
     draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, size: int, width: float, colour: Colour
 ) -> None:
     if text:
-        draw.text(position, fit_text(text, size, width), fill=colour, font=ImageFont.load_default(size=size))
+        draw.text(position, fit_text(text, size, width), fill=colour, font=load_font(size))
 
 
 def _draw_column_titles(draw: ImageDraw.ImageDraw, titles: Sequence[str], width: int) -> None:
-    font = ImageFont.load_default(size=TITLE_FONT_SIZE)
+    font = load_font(TITLE_FONT_SIZE)
     for column, title in enumerate(titles):
         fitted = fit_text(title, TITLE_FONT_SIZE, width)
         x = MARGIN + column * (width + GAP) + (width - font.getlength(fitted)) / 2
@@ -125,7 +169,7 @@ def _paste_panel(sheet: Image.Image, panel: Panel, position: tuple[int, int], ce
 
 def _lay_out_legend(legend: Sequence[tuple[str, Colour]], width: int) -> Iterator[tuple[int, int, str]]:
     """Yield (x, line, text) of each entry; an entry that does not fit on a line starts the next one."""
-    font = ImageFont.load_default(size=TEXT_FONT_SIZE)
+    font = load_font(TEXT_FONT_SIZE)
     x, line = MARGIN, 0
     for name, _ in legend:
         text = fit_text(name, TEXT_FONT_SIZE, width - 2 * MARGIN - SWATCH_SIZE - 6)
@@ -142,7 +186,7 @@ def _draw_legend(
     layout: Sequence[tuple[int, int, str]],
     top: int,
 ) -> None:
-    font = ImageFont.load_default(size=TEXT_FONT_SIZE)
+    font = load_font(TEXT_FONT_SIZE)
     for (_, colour), (x, line, text) in zip(legend, layout, strict=True):
         y = top + line * TEXT_LINE_HEIGHT
         fill = tuple(int(value) for value in colour)

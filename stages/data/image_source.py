@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.data.image_size import compute_reduced_size
 from stages.data.images import decode_image
 from stages.data.masks import decode_mask
 from stages.errors import BadData, MissingInput, explain_read_error
@@ -26,11 +27,13 @@ _INDEX_AGAIN = "Run `wsss index` again, or restore the file"
 class ImageSource:
     """Read the images, masks and tags of an index. Errors of a single image are BadData that names its path."""
 
-    def __init__(self, index: Shard, root: str | None = None, *, max_cached_entries: int | None = None) -> None:
-        """Read the images of `index`.
+    def __init__(self, index: Shard, root: str | None = None, *, max_side: int = 0,
+                 max_cached_entries: int | None = None) -> None:
+        """Read the images of `index`, reduced to `max_side` pixels a side if they are larger (0: never).
 
         `root` overrides the folder that the index names. At most `max_cached_entries` entries are cached in memory.
         """
+        self.max_side, self.num_reduced = max_side, 0
         self.index, self._max_cached_entries = index, max_cached_entries or _MAX_CACHED_ENTRIES
         self.root = Path(root) if root else Path(os.path.normpath(index.path.parent / index.attribute("root")))
         self.classes = index.classes
@@ -52,12 +55,16 @@ class ImageSource:
         return entry
 
     def read_size(self, item_id: str) -> tuple[int, int]:
-        """Return (H, W) of an image."""
+        """Return (H, W) of an image, before it is reduced."""
         attrs = self.read_entry(item_id).attrs
         if "height" in attrs:
             return attrs["height"], attrs["width"]
-        height, width = self.read_image(item_id).shape[:2]
+        height, width = self._decode_image(item_id, max_side=0).shape[:2]
         return height, width
+
+    def read_input_size(self, item_id: str) -> tuple[int, int]:
+        """Return (H', W') of an image as `read_image` returns it."""
+        return compute_reduced_size(self.read_size(item_id), self.max_side)
 
     def read_labels(self, item_id: str) -> tuple[int, ...] | None:
         """Return the class ids of the image's tags, or None if they are unknown."""
@@ -65,13 +72,20 @@ class ImageSource:
         return None if labels is None else tuple(labels.tolist())
 
     def read_image(self, item_id: str) -> np.ndarray:
-        """Return an image, (H, W, 3) uint8. Raises BadData if the file is not the one that was indexed."""
+        """Return an image, (H', W', 3) uint8. Raises BadData if the file is not the one that was indexed."""
+        image = self._decode_image(item_id, max_side=self.max_side)
+        attrs = self.read_entry(item_id).attrs
+        self.num_reduced += "height" in attrs and image.shape[:2] != (attrs["height"], attrs["width"])
+        return image
+
+    def _decode_image(self, item_id: str, max_side: int) -> np.ndarray:
         entry = self.read_entry(item_id)
         path = str(entry.attrs["path"])
         data = self._read_bytes(item_id, "image", path)
         if "crc32" in entry.attrs and zlib.crc32(data) != entry.attrs["crc32"]:
             raise BadData("the image has changed since it was indexed", _INDEX_AGAIN, where=path)
-        return decode_image(data, where=path, max_pixels=self.index.max_pixels, apply_exif=self._apply_exif)
+        return decode_image(data, where=path, max_pixels=self.index.max_pixels, apply_exif=self._apply_exif,
+                            max_side=max_side)
 
     def has_mask(self, item_id: str) -> bool:
         """Return whether the index has a ground-truth mask of this image."""
@@ -113,10 +127,10 @@ class ImageSource:
                                where=str(self.root)) from None
 
 
-def open_image_sources(index: Run, root: str | None) -> list[ImageSource]:
+def open_image_sources(index: Run, root: str | None, *, max_side: int = 0) -> list[ImageSource]:
     """Open an image source for each part of an index; together they cache as many entries as one source would."""
     num_entries = max(1, _MAX_CACHED_ENTRIES // len(index.shards))
-    return [ImageSource(shard, root, max_cached_entries=num_entries) for shard in index.shards]
+    return [ImageSource(shard, root, max_side=max_side, max_cached_entries=num_entries) for shard in index.shards]
 
 
 def find_image_root(index: Run) -> Path:

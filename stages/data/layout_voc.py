@@ -60,6 +60,7 @@ def list_voc(
     labels: Path | None = None,
     captions: Path | None = None,
     class_names: Path | None = None,
+    classes: tuple[str, ...] | None = None,
     labels_from_masks: bool = False,
 ) -> Listing:
     """List the images of a VOC folder: those of `split` or `list_file`, else all of JPEGImages.
@@ -67,8 +68,8 @@ def list_voc(
     Tags come from the `labels` table if given, else from Annotations/*.xml (the union of the object names, including
     difficult ones, as in all published VOC labels), else they are unknown. The mask of an image comes from `masks`,
     else from its row in the list, else from SegmentationClass, else from `sbd`: the release of SBD, whose images also
-    define the split train_aug if VOC has no list of that name. Classes come from `class_names`, else from
-    root/classes.txt, else they are VOC's twenty.
+    define the split train_aug if VOC has no list of that name. Classes come from the file `class_names`,
+    else they are `classes` (position 0: the background), else those of root/classes.txt, else VOC's twenty.
     Raises MissingInput for a missing folder, list or table and if no image exists, BadData for tags that are not
     classes, malformed XML and malformed lists.
     """
@@ -76,7 +77,7 @@ def list_voc(
     _check_layout(root)
     sbd_masks = find_sbd_masks(sbd) if sbd else None
     entries, notes = _list_entries(root, split, list_file, sbd_masks)
-    classes = _read_classes(root, class_names)
+    classes = _read_classes(root, class_names) if class_names or classes is None else classes
     base = find_common_root(root, *([require_folder(masks)] if masks else []), *([sbd_masks] if sbd_masks else []))
     labels_by_id, label_notes = _read_labels(root, labels, classes, [entry.id for entry in entries])
     notes += label_notes

@@ -12,7 +12,7 @@ from stages.data.images import (
     SIXTEEN_BIT_MODES,
     load_pixels,
     open_image,
-    read_header,
+    read_open_header,
     restore_stored_axes,
     stored_size,
 )
@@ -24,6 +24,7 @@ LOSSLESS_FORMATS = ("PNG", "BMP", "GIF", "TIFF", "PPM")
 MAX_8_BIT_CLASS_ID = 254
 IGNORE_8_BIT = 255
 IGNORE_16_BIT = 65535
+_BAND_PIXELS = 1 << 20  # of an RGB mask, converted at once
 _SAVE_IDS_REMEDY = "Save the class ids as a palette or grey PNG"
 
 
@@ -63,12 +64,12 @@ def decode_mask(
         ids = decode_matlab_mask(data, where=where, max_pixels=max_pixels)
         _check_size((ids.shape[0], ids.shape[1]), size, where)
         return _convert_ids(ids, num_classes, where)
-    orientation = read_header(data, where=where, max_pixels=max_pixels).orientation
     with open_image(data, where=where, max_pixels=max_pixels) as image:
         if image.format not in LOSSLESS_FORMATS:
             raise BadData(f"the mask is saved as {image.format}, which changes class ids", "Save it as PNG",
                           where=where)
         _check_size(stored_size(image), size, where)
+        orientation = read_open_header(image).orientation
         ids = restore_stored_axes(_read_ids(load_pixels(image, where), data, where), image, orientation)
     if label_map:
         ids = apply_label_map(ids, label_map, where)
@@ -105,7 +106,8 @@ def _read_ids(image: Image.Image, data: bytes, where: str) -> np.ndarray:
     if image.mode in ("P", "1", "I", *SIXTEEN_BIT_MODES):
         return np.asarray(image)
     if image.mode == "L":
-        return np.asarray(image) // _compute_grey_step(image, data)
+        step = _compute_grey_step(image, data)
+        return np.asarray(image) if step == 1 else np.asarray(image) // step
     if image.mode in ("LA", "PA"):
         return np.asarray(image)[:, :, 0]
     if image.mode in ("RGB", "RGBA"):
@@ -121,23 +123,33 @@ def _compute_grey_step(image: Image.Image, data: bytes) -> int:
 
 
 def _convert_colours(colours: np.ndarray, where: str) -> np.ndarray:
-    """Convert colours (H, W, 3) of the VOC palette to class ids (H, W)."""
-    weights = np.array([65536, 256, 1], dtype=np.int32)
-    palette = voc_palette().astype(np.int32) @ weights
+    """Convert colours (H, W, 3) of the VOC palette to class ids (H, W) uint8, some rows at a time."""
+    palette = _pack_colours(voc_palette())
     order = np.argsort(palette)
-    packed = colours.astype(np.int32) @ weights
-    positions = np.searchsorted(palette[order], packed).clip(max=255)
-    ids = order[positions]
-    is_wrong = palette[ids] != packed
-    if is_wrong.any():
-        colour = tuple(int(value) for value in colours[is_wrong][0])
-        raise BadData(f"the RGB mask has the colour {colour}, which is not in the VOC palette", _SAVE_IDS_REMEDY,
-                      where=where)
+    ids = np.empty(colours.shape[:2], np.uint8)
+    num_rows = max(1, _BAND_PIXELS // colours.shape[1])
+    for start in range(0, len(colours), num_rows):
+        band = slice(start, start + num_rows)
+        packed = _pack_colours(colours[band])
+        ids[band] = order[np.searchsorted(palette[order], packed).clip(max=255)]
+        is_wrong = palette[ids[band]] != packed
+        if is_wrong.any():
+            colour = tuple(int(value) for value in colours[band][is_wrong][0])
+            raise BadData(f"the RGB mask has the colour {colour}, which is not in the VOC palette", _SAVE_IDS_REMEDY,
+                          where=where)
     return ids
+
+
+def _pack_colours(colours: np.ndarray) -> np.ndarray:
+    """Return colours (..., 3) uint8 as one number each, (...) int32."""
+    return colours.astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)
 
 
 def _convert_ids(ids: np.ndarray, num_classes: int, where: str) -> np.ndarray:
     """Check that ids are classes or ignored, and convert them to the type and ignore index of `num_classes`."""
+    # In 8 bits 255 + 1 is 0, so two passes decide about most masks.
+    if ids.dtype == np.uint8 and num_classes <= MAX_8_BIT_CLASS_ID and (ids + np.uint8(1)).max() <= num_classes + 1:
+        return np.array(ids)
     ignored = ids == IGNORE_8_BIT if ids.dtype == np.uint8 else ids == IGNORE_16_BIT
     if num_classes < IGNORE_8_BIT:
         ignored |= ids == IGNORE_8_BIT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.kernels.background import Background, cams_to_mask, scores_to_mask
+from stages.kernels.background import Background, find_best_class, mark_background
 from stages.kernels.mean_iou import PixelCounts, confusion_matrix, count_pixels, iou_per_class, mean_iou
 from stages.kernels.threshold_sweep import ThresholdSweep, power_to_threshold
 
@@ -23,10 +23,11 @@ class ConfusionMatrix:
         self.num_decided = 0
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """Add one image; both masks are (H, W) class ids."""
-        self.matrix += confusion_matrix(truth, prediction, self.num_classes, ignore=self.ignore_index,
-                                        ignored_prediction=self.ignored_prediction)
-        self.num_decided += int(((truth != self.ignore_index) & (prediction != self.ignore_index)).sum())
+        """Add one image, or some of its rows; both masks are (H, W) class ids."""
+        matrix = confusion_matrix(truth, prediction, self.num_classes, ignore=self.ignore_index,
+                                  ignored_prediction=self.ignored_prediction)
+        self.matrix += matrix
+        self.num_decided += int(matrix[:, :self.num_classes].sum())
 
     def count_pixels(self) -> PixelCounts:
         """Return the pixel counts per class."""
@@ -44,12 +45,8 @@ class BackgroundSweep:
         self.sweep = ThresholdSweep(num_classes, thresholds, ignore=ignore_index)
 
     def add(self, truth: np.ndarray, rows: np.ndarray, class_ids: np.ndarray) -> None:
-        """Add one image: truth (H, W), rows (K, H, W) in [0, 1] for class_ids (K,)."""
-        if not len(rows):
-            self.sweep.update(np.zeros(truth.shape, np.int64), np.zeros(truth.shape, np.float32), truth)
-            return
-        winner = class_ids.astype(np.int64)[rows.argmax(axis=0)]
-        self.sweep.update(winner, rows.max(axis=0), truth)
+        """Add one image, or some of its rows: truth (H, W), rows (K, H, W) in [0, 1] for class_ids (K,)."""
+        self.sweep.update(*find_best_class(rows, class_ids, truth.dtype.type), truth)
 
     def select_best(self, rule: str) -> tuple[float, PixelCounts]:
         """Return the value with the highest mIoU under `rule`, and its pixel counts.
@@ -63,10 +60,14 @@ class BackgroundSweep:
 
 def build_prediction(rows: np.ndarray, class_ids: np.ndarray, background: Background | None,
                      ignore_index: int) -> np.ndarray:
-    """Return the mask (H, W) of CAMs: their rows compete with each other, and with a background if there is one."""
-    if background is None:
-        return scores_to_mask(rows, class_ids)
-    return cams_to_mask(rows, class_ids, background, ignore_index)
+    """Return the mask (H, W) of CAMs: their rows compete with each other, and with a background if there is one.
+
+    It is uint8 if the ignore index is 255, else uint16.
+    """
+    mask, best = find_best_class(rows, class_ids, np.uint8 if ignore_index == 255 else np.uint16)
+    if background is not None and len(rows):
+        mark_background(mask, best, background, ignore_index)
+    return mask
 
 
 def summarise_iou(counts: PixelCounts, classes: tuple[str, ...],

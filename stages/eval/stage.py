@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from stages.errors import BadData, MissingInput, Stopped, UsageError
 from stages.eval.config import EvalConfig
 from stages.eval.score import BackgroundSweep, ConfusionMatrix, build_prediction, summarise_iou
 from stages.flow.background import resolve_background
-from stages.flow.device import use_threads
+from stages.flow.device import reuse_freed_memory
 from stages.flow.execution import Inputs, Report, Stop
-from stages.flow.item_arrays import extract_mask, includes_background, resize_to_image
+from stages.flow.item_arrays import extract_mask, includes_background, read_image_size, resize_to_image_in_bands
 from stages.flow.parts import find_index
 from stages.kernels.background import Background
 from stages.shards import Run, Shard, check_same_classes
@@ -27,14 +28,14 @@ _SWEEPS = {"sweep": False, "sweep-power": True}
 def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) -> dict[str, Any]:
     """Return the result that `wsss eval --json` prints.
 
-    Raises UsageError, MissingInput (a missing part of the run, no ground truth), BadData. Memory: one image at a time,
-    and counts of the size of classes x thresholds.
+    Raises UsageError, MissingInput (a missing part of the run, no ground truth), BadData. Memory: the stored CAMs and
+    the masks of one image at a time, and counts of the size of classes x thresholds.
     """
-    use_threads(1)  # CAMs are small: on all cores the same work took twice the processor time
+    reuse_freed_memory()
     run = Run(inputs.paths, ("cams", "masks"))
     indexes = _open_indexes(run, inputs)
     scorer = _Scorer(run, config, indexes[0])
-    report.start_progress("eval", sum(len(shard.ids) for shard in indexes))
+    report.start_progress("", sum(len(shard.ids) for shard in indexes))
     num_with_truth = num_missing = 0
     for source in (ImageSource(shard, inputs.root) for shard in indexes):
         for item_id in source.index.ids:
@@ -110,24 +111,25 @@ class _Scorer:
         if not has_prediction and self.config.skip_missing:
             return False
         truth = source.read_mask(item_id)
-        if self.run.kind == "masks":
-            prediction = np.zeros_like(truth)
-            if has_prediction:
-                prediction = extract_mask(self.run.item(item_id), self.num_classes)
-            self._check_size(prediction.shape, truth.shape, item_id)
-            self.confusion.add(truth, prediction)
-            return has_prediction
-        rows, ids = np.zeros((0, *truth.shape), np.float32), np.zeros(0, np.uint16)
-        if has_prediction:
-            rows, ids = resize_to_image(self.run.item(item_id), self.num_classes)
-            self._check_size(rows.shape[1:], truth.shape, item_id)
-        if self.sweep:
-            self.sweep.add(truth, rows, ids)
-        elif has_prediction or self.background:
-            self.confusion.add(truth, build_prediction(rows, ids, self.background, self.ignore_index))
+        if not has_prediction:
+            self._add_bands(truth, [(slice(None), np.zeros((0, *truth.shape), np.float32), np.zeros(0, np.uint16))])
+        elif self.run.kind == "masks":
+            mask = extract_mask(self.run.item(item_id, exclude=("confidence",)), self.num_classes)
+            self._check_size(mask.shape, truth.shape, item_id)
+            self.confusion.add(truth, mask)
         else:
-            self.confusion.add(truth, np.zeros_like(truth))
+            item = self.run.item(item_id)
+            self._check_size(read_image_size(item), truth.shape, item_id)
+            self._add_bands(truth, resize_to_image_in_bands(item, self.num_classes))
         return has_prediction
+
+    def _add_bands(self, truth: np.ndarray, bands: Iterable[tuple[slice, np.ndarray, np.ndarray]]) -> None:
+        """Add an image from its upsampled CAMs: (slice of the rows, rows of the CAMs, class ids) of each band."""
+        for band, rows, ids in bands:
+            if self.sweep:
+                self.sweep.add(truth[band], rows, ids)
+            else:
+                self.confusion.add(truth[band], build_prediction(rows, ids, self.background, self.ignore_index))
 
     def _check_size(self, predicted: tuple[int, ...], expected: tuple[int, ...], item_id: str) -> None:
         if tuple(predicted) != tuple(expected):

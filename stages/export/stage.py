@@ -78,7 +78,7 @@ def _check_submission(run: Run, inputs: Inputs, stop: Stop, report: Report) -> N
         raise BadData(f"{len(missing)} of {total} images have no mask (the first is {missing[0]}), but a submission "
                       "needs a mask of every image", "See `wsss info MASKS` for the reasons, and make these masks",
                       where=str(run.first.path))
-    report.start_progress("check", sum(len(source.index.ids) for source in sources))
+    report.start_progress("checking masks", sum(len(source.index.ids) for source in sources))
     for source in sources:
         for item_id in source.index.ids:
             if stop.requested:
@@ -101,7 +101,7 @@ def _check_mask(run: Run, source: ImageSource, item_id: str) -> None:
 def _write_masks(run: Run, paths: dict[str, Path], output: Output, stop: Stop, report: Report, *,
                  palette: bool) -> Summary:
     summary = Summary()
-    report.start_progress("export", len(paths))
+    report.start_progress("", len(paths))
     for item_id, data in _encode_masks(run, palette=palette):
         if stop.requested:
             raise Stopped("stopped by a signal", "Run the same command again")
@@ -121,7 +121,7 @@ def _write_masks(run: Run, paths: dict[str, Path], output: Output, stop: Stop, r
             report.print_path(path)
         report.advance()
     num_failed = sum(len(shard.errors) for shard in run.shards)
-    return Summary(summary.num_written, summary.num_up_to_date, len(paths), num_failed)
+    return Summary(summary.num_written, summary.num_up_to_date, len(paths), num_failed, written_noun="file")
 
 
 def _has_contents(path: Path, data: bytes) -> bool:

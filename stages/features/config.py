@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.settings import setting
+from stages.settings import max_side_setting, setting
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class FeaturesConfig:
                                       "that of the network.", lengths=(0, 3))
     std: tuple[float, ...] = setting((), "Standard deviation of each colour channel; empty: that of the "
                                      "network.", lengths=(0, 3))
-    batch_size: int = setting(8, "Number of images of equal size in a batch.", low=1)
+    max_side: int = max_side_setting()
+    batch_size: int = setting(8, "Number of images of equal size in a batch; fewer if they are larger than 640 x 480 "
+                              "pixels.", low=1)
     shard_size: int = setting(4096, "Number of images in a shard.", low=1)
     precision: str = setting("fp32", "Floating-point precision of the network.", choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")

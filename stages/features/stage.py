@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,12 +15,12 @@ from stages.errors import BadData
 from stages.features.config import FeaturesConfig
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.flow.image_inputs import index_image_files, select_image_files
+from stages.flow.image_inputs import index_image_files, select_inputs
 from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import MapWork
 from stages.flow.parts import Part
 from stages.nets.feature_extractor import load_feature_extractor
-from stages.nets.net_files import read_net
+from stages.nets.net_description import read_verified_description
 from stages.nets.precision import DTYPES
 from stages.nets.weights import compute_weights_digest
 from stages.settings import to_json_dict
@@ -32,20 +33,21 @@ def run(config: FeaturesConfig, inputs: Inputs, output: Output, *, stop: Stop, r
     Raises UsageError, MissingInput, BadData, Unavailable.
     """
     net, weights = inputs.require("net"), inputs.named.get("weights")
+    inputs, output, files = select_inputs(inputs, output, "features", "features", report)
     is_net_file = weights is None and net.endswith(".safetensors")
-    digests = {"net": read_net(net)[1]["sha256"]} if is_net_file else {"net": net, **compute_weights_digest(weights)}
+    digests = ({"net": read_verified_description(net)["sha256"]} if is_net_file
+               else {"net": net, **compute_weights_digest(weights)})
     settings = replace(config, device=resolve_device(config.device))
-    paths, files = select_image_files(inputs.paths)
     if files:
-        index = index_image_files(files, ("background",), output, with_overlays=False)
+        index = index_image_files(files, ("background",), output, stop, report, with_pictures=False)
         if index is None:
-            report.info(f"Would compute features of {len(files)} image files.")
+            report.info(f"Would compute features of {len(files)} image file{'s' * (len(files) > 1)}.")
             return Summary()
-        paths = [str(index)]
+        inputs = replace(inputs, paths=[str(index)])
     work = MapWork("features", "", "features", ("index",), "stages.features.stage:FeaturesWorker", config,
                    to_json_dict(settings), named={"net": net, "weights": weights}, digests=digests, root=inputs.root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
-    return run_map_stage(work, replace(inputs, paths=paths), output, stop=stop, report=report)
+    return run_map_stage(work, inputs, output, stop=stop, report=report)
 
 
 class FeaturesWorker:
@@ -61,7 +63,7 @@ class FeaturesWorker:
 
     def open(self, part: Part, source: Shard, index: Shard) -> _FeaturesPart:
         """Open a part."""
-        return _FeaturesPart(self, ImageSource(index, self.work.root))
+        return _FeaturesPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _FeaturesPart:
@@ -75,7 +77,11 @@ class _FeaturesPart:
         """Return the size at which the image is computed: images of equal size are batched together."""
         if self.config.size:
             return self.config.size, self.config.size
-        return round_size_to_patches(self.images.read_size(item_id), 1.0, self.worker.cell)
+        return round_size_to_patches(self.images.read_input_size(item_id), 1.0, self.worker.cell)
+
+    def count_pixels(self, item_id: str) -> int:
+        """Return the number of pixels at which the image is computed."""
+        return self.config.size ** 2 or math.prod(self.images.read_input_size(item_id))
 
     def load(self, item_id: str) -> np.ndarray:
         """Return the resized, normalised view of the image."""

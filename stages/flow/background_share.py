@@ -55,7 +55,8 @@ class PixelCountingReport:
 
     def __init__(self, report: Report, index: str | None) -> None:
         self._report, self._index, self.counts = report, index, PixelCounts()
-        self.start_progress, self.advance = report.start_progress, report.advance
+        self.start_phase, self.start_progress = report.start_phase, report.start_progress
+        self.set_total, self.advance = report.set_total, report.advance
         self.info, self.debug = report.info, report.debug
 
     def print_path(self, path: Path) -> None:

@@ -79,8 +79,8 @@ def compute_targets(work: TargetWork, output: Output, *, jobs: int, stop: Stop, 
     journal = Journal(path, work.request, discard=output.force)
     try:
         missing = [position for position in range(len(work.ids)) if position not in journal.items]
-        report.start_progress("labels", len(work.ids))
-        report.advance(len(journal.items))
+        report.start_progress("computing labels", len(work.ids))
+        report.advance(len(journal.items), resumed=True)
         for chunk_items in _compute_missing(work, missing, jobs, stop):
             journal.append(chunk_items)
             report.advance(len(chunk_items))

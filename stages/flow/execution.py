@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os.path import realpath
 from pathlib import Path
 from typing import Protocol
 
 from stages.errors import CannotCreate, UsageError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the output is written, how existing outputs are treated, and how the work is distributed."""
+    """Where the output is written, how existing outputs are treated, and how the work is distributed.
+
+    `is_left_out` tells that the user gave no output, and the command chooses one.
+    """
 
     path: Path
     force: bool = False
@@ -48,6 +53,7 @@ class Output:
     allow_errors: str = "0"
     log: Path | None = None
     keep_going: bool = False
+    is_left_out: bool = False
 
     def __post_init__(self) -> None:
         """Raise UsageError if `allow_errors` is neither a count nor a percentage."""
@@ -83,10 +89,11 @@ class Output:
 
 
 def check_picture_path(path: str | Path, option: str = "-o") -> None:
-    """Raise UsageError if the path of a picture to be written does not end in .png."""
-    if Path(path).suffix.lower() != ".png":
-        raise UsageError(f"{option} {path} does not end in .png, the only format for pictures",
-                         f"Use {option} FILE.png")
+    """Raise UsageError if the path of a picture to be written does not end in one of PICTURE_SUFFIXES."""
+    if Path(path).suffix.lower() not in PICTURE_SUFFIXES:
+        *first, last = PICTURE_SUFFIXES
+        raise UsageError(f"{option} {path} does not end in {', '.join(first)} or {last}, the formats for pictures",
+                         f"Use for example {option} FILE.png")
 
 
 def check_table_path(path: str | Path) -> None:
@@ -98,12 +105,18 @@ def check_table_path(path: str | Path) -> None:
 
 @dataclass
 class Summary:
-    """Counts of what a command did: shards written and up to date, images, failed images."""
+    """Counts of what a command did: shards written and up to date, images, failed images, images reduced in size.
+
+    `work` says what was done instead of images, such as "8 epochs"; `written_noun` what was written instead of shards.
+    """
 
     num_written: int = 0
     num_up_to_date: int = 0
     num_images: int = 0
     num_failed: int = 0
+    num_reduced: int = 0
+    work: str = ""
+    written_noun: str = "shard"
 
     def add(self, other: Summary) -> None:
         """Add the counts of another summary."""
@@ -111,6 +124,7 @@ class Summary:
         self.num_up_to_date += other.num_up_to_date
         self.num_images += other.num_images
         self.num_failed += other.num_failed
+        self.num_reduced += other.num_reduced
 
     def has_more_errors_than(self, allowed: str) -> bool:
         """Return whether more images failed than `allowed` (a count, or a percentage such as 1%)."""
@@ -126,11 +140,17 @@ class Summary:
 class Report(Protocol):
     """Receives the progress of a stage; the command line shows it, tests collect it."""
 
-    def start_progress(self, label: str, total: int | None) -> None:
-        """Start a progress count of `total` steps (None if unknown) under a label."""
+    def start_phase(self, label: str) -> None:
+        """Show what the stage is doing now, such as "loading weights"; "" if the progress count says it all."""
 
-    def advance(self, count: int = 1) -> None:
-        """Advance the progress count."""
+    def start_progress(self, label: str, total: int | None, *, unit: str = "images") -> None:
+        """Start a progress count of `total` units (None if unknown); `label` is the phase, "" for the main work."""
+
+    def set_total(self, total: int, expected: int | None = None) -> None:
+        """Set the total known so far; `expected` is an estimate of the final total, None if this one is final."""
+
+    def advance(self, count: int = 1, *, resumed: bool = False) -> None:
+        """Advance the progress count; `resumed` units were finished by an earlier run and do not count for the rate."""
 
     def info(self, text: str) -> None:
         """Show one line to the user."""
@@ -145,10 +165,16 @@ class Report(Protocol):
 class SilentReport:
     """A report that ignores everything."""
 
-    def start_progress(self, label: str, total: int | None) -> None:
+    def start_phase(self, label: str) -> None:
+        """Ignore the phase."""
+
+    def start_progress(self, label: str, total: int | None, *, unit: str = "images") -> None:
         """Ignore the start."""
 
-    def advance(self, count: int = 1) -> None:
+    def set_total(self, total: int, expected: int | None = None) -> None:
+        """Ignore the total."""
+
+    def advance(self, count: int = 1, *, resumed: bool = False) -> None:
         """Ignore the count."""
 
     def info(self, text: str) -> None:
@@ -166,8 +192,10 @@ class Stop:
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self) -> None:
+    def __init__(self, before_exit: Callable[[], None] = lambda: None) -> None:
+        """`before_exit` is called before a second Ctrl-C ends the process."""
         self.requested = False
+        self._before_exit = before_exit
 
     def install_handlers(self) -> None:
         """Handle the signals from now on. The handler only sets a flag: it interrupts no call of h5py or torch."""
@@ -177,6 +205,7 @@ class Stop:
     def _handle(self, number: int, _frame: object) -> None:
         if self.requested and number == signal.SIGINT:
             import os
+            self._before_exit()
             os._exit(130)
         self.requested = True
 

@@ -1,71 +1,76 @@
-"""Handles image files given as inputs: indexes them, and writes an overlay next to each result."""
+"""Handles image files given as inputs: chooses the output folder, and indexes the files there."""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from stages.data.draw import colour_cams, overlay_mask
-from stages.data.image_source import ImageSource
-from stages.data.images import decode_image, encode_png
-from stages.errors import BadData, CannotCreate, MissingInput, UsageError
-from stages.flow.execution import Output, Report
-from stages.flow.item_arrays import resize_to_image
-from stages.flow.parts import find_index
-from stages.flow.path_stream import peek_first_path
-from stages.shards import Item, Run, Shard, ShardContents, provenance_entry, validate_item_id, write_shard
-from stages.shards.disk import make_folder, replace_file
+from stages.data.image_source import read_image_bytes
+from stages.data.images import read_header
+from stages.errors import BadData, CannotCreate, Stopped, UsageError
+from stages.flow.execution import Inputs, Output, Report, Stop
+from stages.flow.image_files import choose_image_ids, select_image_files
+from stages.shards import Item, Shard, ShardContents, parse_shard_name, provenance_entry, write_shard
+from stages.shards.disk import make_folder
 from stages.shards.writer import encode_shard
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 INDEX_FILE_NAME = "images.h5"
+# The photographs that cameras turned upright by a note in the file (EXIF) are turned, as with `index --apply-exif`.
+_INDEX_SETTINGS = {"supervision": "none", "apply_exif": True}
 
 
-def select_image_files(paths: Iterable[str]) -> tuple[Iterable[str], list[Path]]:
-    """Return (paths, []) if the inputs are shards, ([], files) if they are image files.
+def select_inputs(inputs: Inputs, output: Output, command: str, default_folder: str,
+                  report: Report) -> tuple[Inputs, Output, list[Path]]:
+    """Return the inputs, the output and the image files, of which there are none if the inputs are shards.
 
-    The first path decides. Raises UsageError for a mixture.
+    With image files the output may be left out and is then `default_folder`, and `--root` has no meaning. Raises
+    UsageError if the output was left out with shards, and what `select_image_files` raises.
     """
-    first, all_paths = peek_first_path(paths)
-    if first is None or Path(first).suffix.lower() not in _IMAGE_SUFFIXES:
-        return all_paths, []
-    files = [Path(path) for path in all_paths]
-    others = [file for file in files if file.suffix.lower() not in _IMAGE_SUFFIXES]
-    if others:
-        raise UsageError(f"{others[0]} is not an image file, but other inputs are",
-                         f"Give either shards or image files ({', '.join(sorted(_IMAGE_SUFFIXES))})")
-    return [], files
+    folder = Path(default_folder) if output.is_left_out else output.path
+    paths, files = select_image_files(inputs.paths, report, output=folder)
+    if not files:
+        if output.is_left_out:
+            raise UsageError("missing option '-o' / '--output'", f"See `wsss {command} --help`")
+        return replace(inputs, paths=paths), output, []
+    if output.is_left_out:
+        _check_default_folder(folder, output)
+        report.info(f"Writing to the folder {folder}. Use --output to choose another.")
+    return replace(inputs, paths=[], root=None), replace(output, path=folder), files
 
 
-def index_image_files(files: list[Path], classes: tuple[str, ...], output: Output, *,
-                      with_overlays: bool = True) -> Path | None:
-    """Write an index of image files to the output folder, and return its path. Ids are the names without suffix.
+def _check_default_folder(folder: Path, output: Output) -> None:
+    """Raise CannotCreate for a folder of the default name that was not made by this command."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_FILE_NAME).exists() and not output.force:
+        raise CannotCreate("already exists and holds other files", f"Name an output folder: {_suggest_output(folder)}",
+                           where=str(folder))
 
-    `with_overlays` announces that `write_overlays` will write a picture for each image to that folder. Returns None in
-    a dry run without an existing index. Raises MissingInput, BadData for two files of one name, UsageError for an
-    output that is no folder or would replace the images, CannotCreate if the folder holds an index of other images.
+
+def _suggest_output(folder: Path) -> str:
+    """Return an option for a folder that does not exist: `--output cams-2`."""
+    number = next(number for number in range(2, 1 << 20) if not Path(f"{folder}-{number}").exists())
+    return f"--output {folder}-{number}"
+
+
+def index_image_files(files: list[Path], classes: tuple[str, ...], output: Output, stop: Stop, report: Report, *,
+                      with_pictures: bool = True) -> Path | None:
+    """Write an index of image files to the output folder, and return its path.
+
+    Only the headers of the files are decoded. `with_pictures` announces that a picture `<id>.png` of each image will be
+    written to that folder. Returns None in a dry run without an existing index. Raises BadData for two files of one
+    id, UsageError for an output that is no folder or would replace the images, CannotCreate if the folder belongs to
+    other images, Stopped.
     """
     if output.is_file:
         raise UsageError(f"-o {output.path} is a file, but image files need a folder for their index and results",
                          "Give a folder as --output")
-    root = Path(os.path.commonpath([os.path.abspath(file.parent) for file in files]))
-    items: dict[str, Item] = {}
-    for file in files:
-        if not file.is_file():
-            raise MissingInput("does not exist", "Check the path of the image file", where=str(file))
-        name = validate_item_id(file.stem, where=str(file))
-        if name in items:
-            raise BadData(f"another image file has the same id {name}", "Index the folder with `wsss index folder`",
-                          where=str(file))
-        items[name] = _build_index_item(name, file, os.path.relpath(os.path.abspath(file), root))
-    entry = provenance_entry("index", "files", {"supervision": "none"}, {})
-    contents = ShardContents("index", classes, list(items.values()), provenance=[entry],
-                             root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))})
+    item_ids = choose_image_ids(files)
     path = output.path / INDEX_FILE_NAME
-    if with_overlays:
-        _check_overlays(items, files, path, output)
+    if with_pictures:
+        _check_pictures(item_ids, files, path, output)
+    contents = _build_index(files, item_ids, classes, output, stop, report)
     _check_existing_index(path, contents, output)
     if output.dry_run:
         return path if path.exists() and not output.force else None
@@ -74,46 +79,85 @@ def index_image_files(files: list[Path], classes: tuple[str, ...], output: Outpu
     return path
 
 
-def _check_overlays(item_ids: Iterable[str], files: list[Path], index: Path, output: Output) -> None:
-    """Raise an error if an overlay would replace an input image, or a picture that is older than the index."""
+def _build_index(files: Sequence[Path], item_ids: Sequence[str], classes: tuple[str, ...], output: Output,
+                 stop: Stop, report: Report) -> ShardContents:
+    """Build the index of image files, and report how many are rotated."""
+    # Links to folders are resolved: the images must be below the root without them.
+    real_files = [Path(os.path.realpath(file.parent)) / file.name for file in files]
+    root = Path(os.path.commonpath([file.parent for file in real_files]))
+    report.start_progress("reading headers", len(files))
+    items, num_rotated = [], 0
+    for item_id, file in zip(item_ids, real_files, strict=True):
+        item, is_rotated = _build_index_item(item_id, root, file.relative_to(root).as_posix())
+        items.append(item)
+        num_rotated += is_rotated
+        report.advance()
+        if stop.requested:
+            raise Stopped("stopped by a signal", "Run the same command again")
+    if num_rotated:
+        subject = "the photograph as its" if len(files) == 1 else f"{num_rotated} of {len(files)} photographs as their"
+        report.info(f"Rotated {subject} EXIF orientation says.")
+    return ShardContents("index", classes, items, provenance=[provenance_entry("index", "files", _INDEX_SETTINGS, {})],
+                         root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))})
+
+
+def _build_index_item(item_id: str, root: Path, path: str) -> tuple[Item, bool]:
+    """Return the item of an image and whether its EXIF orientation rotates or mirrors it; a failed item if damaged."""
+    try:
+        data = read_image_bytes(root, path)
+        header = read_header(data, where=path)
+    except BadData as error:
+        return Item(item_id, error=str(error)), False
+    size = (header.height, header.width)
+    height, width = size[::-1] if header.orientation >= 5 else size  # 5 to 8 swap rows and columns
+    return Item(item_id, {}, {"path": path, "height": height, "width": width, "bytes": len(data),
+                              "crc32": zlib.crc32(data)}), header.orientation != 1
+
+
+def _check_pictures(item_ids: Iterable[str], files: list[Path], index: Path, output: Output) -> None:
+    """Raise an error if a picture would replace an input image, or a picture that is older than the index."""
     input_files = {file.resolve() for file in files}
     for item_id in item_ids:
-        overlay = output.path / f"{item_id}.png"
-        if overlay.resolve() in input_files:
-            raise UsageError(f"{overlay} is an input image that its overlay would replace", "Choose another --output")
-        if overlay.exists() and not index.exists() and not output.force:
+        picture = output.path / f"{item_id}.png"
+        if picture.resolve() in input_files:
+            raise UsageError(f"{picture} is an input image that its overlay would replace", "Choose another --output")
+        if picture.exists() and not index.exists() and not output.force:
             raise CannotCreate("already exists, and an overlay would replace it",
-                               "Choose another --output, or use --force", where=str(overlay))
+                               "Choose another --output, or use --force", where=str(picture))
 
 
 def _check_existing_index(path: Path, contents: ShardContents, output: Output) -> None:
-    """Raise CannotCreate if there is an index of other images, to which the results in the folder belong."""
-    if path.exists() and not output.force and Shard(path).digest != encode_shard(contents)[1]:
-        raise CannotCreate("is an index of other images", "Choose another --output, or use --force to replace it",
-                           where=str(path))
+    """Raise CannotCreate if the folder holds results of other images: their index, or shards without one."""
+    if output.force:
+        return
+    if path.exists():
+        existing = Shard(path)
+        if existing.digest != encode_shard(contents)[1]:
+            raise CannotCreate(_describe_other_index(existing, contents),
+                               f"Write to another folder, for example {_suggest_output(output.path)}, or use --force "
+                               "to replace the results", where=str(path))
+        return
+    files = output.path.iterdir() if output.path.is_dir() else ()
+    shards = sorted(file.name for file in files if parse_shard_name(file))
+    if shards:
+        raise CannotCreate(f"holds another run ({shards[0]})", "Write to another folder, for example "
+                           f"{_suggest_output(output.path)}, or use --force to replace that run",
+                           where=str(output.path))
 
 
-def _build_index_item(name: str, file: Path, path: str) -> Item:
-    data = file.read_bytes()
-    try:
-        height, width = decode_image(data, where=path).shape[:2]
-    except BadData as error:
-        return Item(name, error=str(error))
-    return Item(name, {}, {"path": path, "height": height, "width": width, "bytes": len(data),
-                           "crc32": zlib.crc32(data)})
+def _describe_other_index(existing: Shard, contents: ShardContents) -> str:
+    """Return how an index differs from the one that would be written."""
+    if existing.kind != "index" or existing.classes != contents.classes:
+        return "is an index of other classes"
+    ids, existing_ids = [item.id for item in contents.items], existing.ids
+    added = sorted(set(ids) - set(existing_ids))
+    missing = sorted(set(existing_ids) - set(ids))
+    changes = [f"{word} {_list_ids(names)}" for word, names in (("without", added), ("with", missing)) if names]
+    if changes:
+        return f"is an index of other images, {' and '.join(changes)}"
+    return "is an index of other images: some of them have moved or changed since"
 
 
-def write_overlays(output: Output, kind: str, report: Report) -> None:
-    """Write OUT/<id>.png for every item of the run of `kind` at `output`: the image overlaid with its mask or CAMs."""
-    run = Run([output.path], kind, require_all=False)
-    images = ImageSource(Run([find_index(run.first, None)]).first)
-    for item_id in run.ids:
-        if item_id in run:
-            path = output.path / f"{item_id}.png"
-            image, item = images.read_image(item_id), run.item(item_id)
-            if kind == "masks":
-                overlay = overlay_mask(image, item.datasets["mask"])
-            else:
-                overlay = colour_cams(*resize_to_image(item), image=image)
-            replace_file(path, encode_png(overlay))
-            report.info(str(path))
+def _list_ids(item_ids: Sequence[str]) -> str:
+    more = f" and {len(item_ids) - 3} more" if len(item_ids) > 3 else ""
+    return ", ".join(item_ids[:3]) + more

@@ -7,22 +7,25 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from stages.errors import BadData, CannotCreate, Stopped, UsageError, WsssError
+from stages.flow.batches import build_batches, compute_batch, submit_loads
 from stages.flow.execution import Output, Summary
 from stages.flow.existing_output import find_finished_shard
-from stages.flow.finite import check_finite
 from stages.flow.map_work import COMPANION_PREFIX, MapWork, PartWork, Worker
 from stages.flow.parts import Part, list_sibling_shards
 from stages.shards import (
     KINDS,
     Item,
+    ItemStore,
     Journal,
+    OrderedItems,
     Shard,
     ShardContents,
     describe_provenance_differences,
@@ -96,7 +99,7 @@ def _remove_leftover_journal(part: Part, request: dict[str, Any], shard: Shard) 
 
 
 def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
-              should_stop: Callable[[], bool], advance: Callable[[int], None]) -> Summary:
+              should_stop: Callable[[], bool], advance: Callable[..., None]) -> Summary:
     """Make the shard of one part and return its summary.
 
     Raises Stopped (finished work is kept) after a request to stop or when another process holds the part, BadData at
@@ -109,35 +112,36 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     try:
         part_work = worker.open(part, source, index)
         ids = part.ids(source)
-        items = {**_load_items_to_retain(work, part, output), **_select_journal_items(work, journal, output)}
-        advance(len(items))
-        batches = _build_batches(ids, source, part_work, work.batch_size)
+        items = _load_items_to_retain(work, part, output)
+        items.copy_from(journal.items, _select_journal_positions(work, journal, output))
+        advance(len(items), resumed=True)
+        batches = build_batches(ids, source, part_work, work.batch_size)
         incomplete = [batch for batch in batches if any(position not in items for position in batch)]
-        items.update(_compute_batches(incomplete, ids, source, part_work, journal, output, should_stop, advance,
-                                      num_readers=work.num_readers))
-        ordered_items = [items[position] for position in range(len(ids))]
-        digest = _write_shards(work, part, part_work, source, index, ordered_items)
+        _compute_batches(incomplete, ids, source, part_work, journal, items, output, should_stop, advance,
+                         num_readers=work.num_readers)
+        digest = _write_shards(work, part, part_work, source, index, items)
         journal.close(remove=True)
     except BaseException:
         journal.close(remove=not journal.items)
         raise
-    num_failed = sum(item.error is not None for item in ordered_items)
-    write_log(output, {"path": part.path.name, "digest": digest, "items": len(ordered_items), "errors": num_failed,
+    num_failed = sum(item.error is not None for item in items.values())
+    num_reduced = part_work.images.num_reduced if part_work.images is not None else 0
+    write_log(output, {"path": part.path.name, "digest": digest, "items": len(items), "errors": num_failed,
                        "seconds": round(time.time() - started, 3)})
-    return Summary(num_written=1, num_images=len(ordered_items), num_failed=num_failed)
+    return Summary(num_written=1, num_images=len(items), num_failed=num_failed, num_reduced=num_reduced)
 
 
 def _write_shards(work: MapWork, part: Part, part_work: PartWork, source: Shard, index: Shard,
-                  items: list[Item]) -> str:
+                  items: ItemStore) -> str:
     """Write the shard of a part, after that of its companion run, and return its digest."""
     companion_part = work.companion_part(part)
     if companion_part is not None:
         make_folder(companion_part[1].path.parent)
-        companion_items = [_select_datasets(item, companion=True) for item in items]
+        companion_items = OrderedItems(items, partial(_select_datasets, companion=True))
         write_shard(companion_part[1].path,
                     _build_contents(*companion_part, part_work, source, index, companion_items))
-    items = [_select_datasets(item, companion=False) for item in items]
-    return write_shard(part.path, _build_contents(work, part, part_work, source, index, items))
+    main_items = OrderedItems(items, partial(_select_datasets, companion=False))
+    return write_shard(part.path, _build_contents(work, part, part_work, source, index, main_items))
 
 
 def _select_datasets(item: Item, *, companion: bool) -> Item:
@@ -149,132 +153,69 @@ def _select_datasets(item: Item, *, companion: bool) -> Item:
     return replace(item, datasets=datasets)
 
 
-def _load_items_to_retain(work: MapWork, part: Part, output: Output) -> dict[int, Item]:
+def _load_items_to_retain(work: MapWork, part: Part, output: Output) -> ItemStore:
     """Return, under --retry, the items of the finished shard that did not fail, with their companion datasets."""
     companion_part = work.companion_part(part)
     has_shards = part.path.exists() and (companion_part is None or companion_part[1].path.exists())
+    items = ItemStore()
     if output.force or not (output.retry and has_shards):
-        return {}
-    items = {position: item for position, item in enumerate(_read_items(Shard(part.path))) if item.error is None}
+        return items
+    for position, item in enumerate(_read_items(Shard(part.path))):
+        if item.error is None:
+            items.add(position, item)
     if companion_part is not None:
         for position, companion_item in enumerate(Shard(companion_part[1].path).items()):
             if position in items:
                 datasets = {COMPANION_PREFIX + name: array for name, array in companion_item.datasets.items()}
-                items[position] = replace(items[position], datasets={**items[position].datasets, **datasets})
+                item = items[position]
+                items.add(position, replace(item, datasets={**item.datasets, **datasets}))
     return items
 
 
-def _select_journal_items(work: MapWork, journal: Journal, output: Output) -> dict[int, Item]:
-    """Return the items of the journal that need not be computed again.
+def _select_journal_positions(work: MapWork, journal: Journal, output: Output) -> list[int]:
+    """Return the positions of the items of the journal that need not be computed again.
 
     Failed items are computed again under --retry and --strict, and items without companion datasets if there is a
     companion run.
     """
     should_retry = output.retry or output.strict
-    return {position: item for position, item in journal.items.items()
-            if (not should_retry if item.error is not None else work.companion is None or _has_companion_data(item))}
+    return [position for position, item in journal.items.items()
+            if (not should_retry if item.error is not None else work.companion is None or _has_companion_data(item))]
 
 
 def _has_companion_data(item: Item) -> bool:
     return any(name.startswith(COMPANION_PREFIX) for name in item.datasets)
 
 
-def _build_batches(ids: Sequence[str], source: Shard, part_work: PartWork, batch_size: int) -> list[list[int]]:
-    """Divide the positions into batches of equal keys, which depend only on the shard and `batch_size`."""
-    groups: dict[Any, list[int]] = {}
-    for position, item_id in enumerate(ids):
-        groups.setdefault(_compute_batch_key(item_id, source, part_work, batch_size), []).append(position)
-    return sorted(group[start:start + batch_size] for group in groups.values()
-                  for start in range(0, len(group), batch_size))
-
-
-def _compute_batch_key(item_id: str, source: Shard, part_work: PartWork, batch_size: int) -> Any:
-    try:
-        if item_id in source.errors:
-            return "failed"
-        return ("valid", part_work.batch_key(item_id) if batch_size > 1 else None)
-    except BadData:
-        return "failed"  # loading the item reports the reason
-
-
 def _compute_batches(batches: list[list[int]], ids: Sequence[str], source: Shard, part_work: PartWork,
-                     journal: Journal, output: Output, should_stop: Callable[[], bool],
-                     advance: Callable[[int], None], *, num_readers: int) -> dict[int, Item]:
-    """Compute the items of `batches` by position, append each batch to the journal, and load the next ones ahead."""
-    items: dict[int, Item] = {}
+                     journal: Journal, items: ItemStore, output: Output, should_stop: Callable[[], bool],
+                     advance: Callable[..., None], *, num_readers: int) -> None:
+    """Compute `batches` into `items`, append each batch to the journal, and load the next ones ahead."""
     last_sync = time.monotonic()
     batch_size = max(map(len, batches), default=1)
     num_ahead = -(-num_readers // batch_size)  # gives each reader an image, and keeps few images in memory
     reader = ThreadPoolExecutor(num_readers)
     try:
-        ahead = deque(_submit_loads(batch, ids, source, part_work, reader) for batch in batches[:num_ahead])
+        ahead = deque(submit_loads(batch, ids, source, part_work, reader) for batch in batches[:num_ahead])
         for index, batch in enumerate(batches):
             if should_stop():
                 journal.sync()
                 raise Stopped(f"stopped after {len(journal.items)} of {len(ids)} images",
                               "Run the same command again to resume", where=str(journal.path))
             loaded = [(item_id, future.result()) for item_id, future in ahead.popleft()]
-            ahead.extend(_submit_loads(next_batch, ids, source, part_work, reader)
+            ahead.extend(submit_loads(next_batch, ids, source, part_work, reader)
                          for next_batch in batches[index + num_ahead:index + num_ahead + 1])
-            batch_items = dict(zip(batch, _compute_batch(loaded, part_work), strict=True))
+            batch_items = dict(zip(batch, compute_batch(loaded, part_work), strict=True))
             if output.strict:
                 _raise_first_failure(batch_items.values())
             journal.append(batch_items.items())
-            items.update(batch_items)
+            items.copy_from(journal.items, batch)
             advance(len(batch))
             if time.monotonic() - last_sync > _SYNC_SECONDS:
                 journal.sync()
                 last_sync = time.monotonic()
     finally:
         reader.shutdown(cancel_futures=True)
-    return items
-
-
-def _submit_loads(batch: list[int], ids: Sequence[str], source: Shard, part_work: PartWork,
-                  reader: ThreadPoolExecutor) -> list[tuple[str, Future]]:
-    return [(ids[position], reader.submit(_load_item, ids[position], source, part_work)) for position in batch]
-
-
-def _load_item(item_id: str, source: Shard, part_work: PartWork) -> Any:
-    """Return the loaded inputs of an item, or a failed Item: later stages skip an image that cannot be read."""
-    if item_id in source.errors:
-        return Item(item_id, error=source.errors[item_id])
-    try:
-        return part_work.load(item_id)
-    except BadData as error:
-        return Item(item_id, error=str(error))
-
-
-def _compute_batch(loaded: list[tuple[str, Any]], part_work: PartWork) -> list[Item]:
-    """Return the items of a batch, including those that failed while they were loaded or computed."""
-    valid = [(item_id, value) for item_id, value in loaded if not _is_failed_item(value)]
-    try:
-        computed = iter(part_work.compute(valid) if valid else [])
-    except BadData:
-        computed = iter([_compute_alone(item_id, value, part_work) for item_id, value in valid])
-    return [value if _is_failed_item(value) else _reject_not_finite(next(computed)) for _, value in loaded]
-
-
-def _reject_not_finite(item: Item) -> Item:
-    """Return the item, or a failed item if one of its datasets contains values that are not finite."""
-    try:
-        for name, array in item.datasets.items():
-            check_finite(array, name.removeprefix(COMPANION_PREFIX), item.id)
-    except BadData as error:
-        return Item(item.id, error=str(error))
-    return item
-
-
-def _compute_alone(item_id: str, value: Any, part_work: PartWork) -> Item:
-    """Compute one item of a batch that failed, to find the bad one; a rerun gives the same result."""
-    try:
-        return part_work.compute([(item_id, value)])[0]
-    except BadData as error:
-        return Item(item_id, error=str(error))
-
-
-def _is_failed_item(value: Any) -> bool:
-    return isinstance(value, Item) and value.error is not None
 
 
 def _raise_first_failure(items: Iterable[Item]) -> None:
@@ -283,7 +224,7 @@ def _raise_first_failure(items: Iterable[Item]) -> None:
             raise BadData(item.error, "Repair or replace the image, or omit --strict", where=item.id)
 
 
-def _stack_rows(kind: str, items: list[Item]) -> dict[str, np.ndarray]:
+def _stack_rows(kind: str, items: Sequence[Item]) -> dict[str, np.ndarray]:
     """Return the root datasets of a kind without items: one row per image, zeros for a failed image."""
     if KINDS[kind].item:
         return {}
@@ -296,18 +237,18 @@ def _stack_rows(kind: str, items: list[Item]) -> dict[str, np.ndarray]:
     return stacked
 
 
-def _read_items(shard: Shard) -> list[Item]:
+def _read_items(shard: Shard) -> Iterable[Item]:
     """Return the items of a finished shard; one per row for a kind without items."""
     kind = KINDS[shard.kind]
     if kind.item:
-        return list(shard.items())
+        return shard.items()
     arrays = {array.name: shard.read_root(array.name) for array in kind.root}
     return [Item(item_id, {name: rows[row] for name, rows in arrays.items()}, error=shard.errors.get(item_id))
             for row, item_id in enumerate(shard.ids)]
 
 
 def _build_contents(work: MapWork, part: Part, part_work: PartWork, source: Shard, index: Shard,
-                    items: list[Item]) -> ShardContents:
+                    items: Sequence[Item]) -> ShardContents:
     folder = os.path.abspath(part.path.parent)
     return ShardContents(
         kind=work.kind, classes=part_work.classes, items=items, part=part.number, parts=part.parts,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Any
 
 from stages.errors import MissingInput, OutOfMemory, Stopped
-from stages.flow.device import count_cores, use_threads
+from stages.flow.device import count_cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import check_output_run, make_part, reuse_existing_part
 from stages.flow.map_work import MapWork, Worker
@@ -36,12 +36,22 @@ def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, 
     unfinished = _skip_finished_parts(plan, work, output, report, summary)
     jobs = output.jobs or (1 if work.config_dict.get("device") == "cuda" else max(1, count_cores() // work.threads))
     jobs = min(jobs, _MAX_DEFAULT_JOBS) if not output.jobs else jobs
-    first = list(islice(_wait_for_parts(unfinished, stop), 1))
+    first = list(islice(_wait_for_parts(unfinished, plan, stop, report), 1))
     second = list(islice(unfinished, 1)) if jobs > 1 and first else []
+    if first:
+        report.start_progress("", None)
+        report.set_total(*plan.count_images())
+        report.advance(summary.num_images, resumed=True)
     if second:
-        _run_in_processes(work, chain(first, second, unfinished), output, jobs, summary, stop, report)
+        _run_in_processes(work, chain(first, second, unfinished), plan, output, jobs, summary, stop, report)
     elif first:
-        _run_in_this_process(work, chain(first, unfinished), output, summary, stop, report)
+        parts = chain(first, _wait_for_parts(unfinished, plan, stop, report))
+        _run_in_this_process(work, parts, output, summary, stop, report)
+    report.start_phase("finishing")
+    if summary.num_reduced:
+        subject = "1 image is" if summary.num_reduced == 1 else f"{summary.num_reduced} images are"
+        report.info(f"{subject} larger than --max-side and computed at {work.config.max_side} pixels on the longer "
+                    "side.")
     missing = plan.describe_missing()
     if missing:
         raise MissingInput(f"the input lacks part {missing}",
@@ -49,12 +59,14 @@ def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, 
     return summary
 
 
-def _wait_for_parts(parts: Iterator[Part | None], stop: Stop) -> Iterator[Part]:
+def _wait_for_parts(parts: Iterator[Part | None], plan: Plan, stop: Stop, report: Report) -> Iterator[Part]:
     """Yield the parts, waiting for those that have not arrived. Raises Stopped."""
     for part in parts:
         if stop.requested:
-            raise Stopped("stopped by a signal", "Run the same command again to resume")
-        if part is not None:
+            raise _build_stopped_error()
+        if part is None:
+            report.start_phase(plan.describe_waiting())
+        else:
             yield part
 
 
@@ -69,9 +81,11 @@ def _skip_finished_parts(plan: Plan, work: MapWork, output: Output, report: Repo
         if part is None:
             yield None
             continue
+        report.set_total(*plan.count_images())
         part_summary = reuse_existing_part(work, part, output)
         if part_summary:
             summary.add(part_summary)
+            report.advance(part_summary.num_images, resumed=True)
             report.info(f"{part.path} is up to date")
             report.print_path(part.path)
             continue
@@ -82,19 +96,35 @@ def _skip_finished_parts(plan: Plan, work: MapWork, output: Output, report: Repo
             report.info(f"Would make {part.path} ({part.stop - part.start} images)")
         else:
             yield part
+    report.set_total(*plan.count_images())
 
 
-def _run_in_this_process(work: MapWork, parts: Iterator[Part | None], output: Output, summary: Summary, stop: Stop,
+def _run_in_this_process(work: MapWork, parts: Iterator[Part], output: Output, summary: Summary, stop: Stop,
                          report: Report) -> None:
     worker: Worker | None = None
-    for part in _wait_for_parts(parts, stop):
-        report.start_progress(f"{work.stage} {part.number + 1}/{part.parts}", part.stop - part.start)
+    for part in parts:
+        if stop.requested:
+            raise _build_stopped_error()
         if worker is None:
-            use_threads(work.threads)
+            report.start_phase("loading weights" if work.digests else "preparing")
             worker = work.build_worker()
+        report.start_phase("")
         part_summary = make_part(work, worker, part, output, should_stop=lambda: stop.requested,
-                                 advance=report.advance)
+                                 advance=_advance_until_writing(part, report))
         _report_finished_part(part_summary, part, summary, report)
+
+
+def _advance_until_writing(part: Part, report: Report) -> Callable[..., None]:
+    """Return a function that advances the progress, and that starts the next phase after the last image of a part."""
+    num_left = part.stop - part.start
+
+    def advance(count: int, *, resumed: bool = False) -> None:
+        nonlocal num_left
+        report.advance(count, resumed=resumed)
+        num_left -= count
+        if num_left == 0:
+            report.start_phase(f"writing {part.path.name}")
+    return advance
 
 
 def _report_finished_part(part_summary: Summary, part: Part, summary: Summary, report: Report) -> None:
@@ -106,24 +136,29 @@ def _report_finished_part(part_summary: Summary, part: Part, summary: Summary, r
     report.print_path(part.path)
 
 
-def _run_in_processes(work: MapWork, parts: Iterator[Part | None], output: Output, jobs: int, summary: Summary,
-                      stop: Stop, report: Report) -> None:
+def _run_in_processes(work: MapWork, parts: Iterator[Part | None], plan: Plan, output: Output, jobs: int,
+                      summary: Summary, stop: Stop, report: Report) -> None:
     context = multiprocessing.get_context("spawn")
     stop_event, progress = context.Event(), context.Queue()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_init_worker_process,
                                initargs=(work, stop_event, progress, os.getpid()))
     running: dict[Future, Part] = {}
-    report.start_progress(work.stage, None)
+    phase = f"starting {jobs} processes"
     try:
         has_more_parts = True
         while has_more_parts or running:
             while has_more_parts and len(running) < jobs and not stop.requested:
                 part = next(parts, _END_OF_PARTS)
                 if part is None:
+                    if not running:
+                        report.start_phase(plan.describe_waiting())
                     break
                 if part is _END_OF_PARTS:
                     has_more_parts = False
                 else:
+                    if not running:
+                        report.start_phase(phase)
+                        phase = ""
                     running[pool.submit(_make_part_in_worker, part, output)] = part
             if stop.requested:
                 stop_event.set()
@@ -133,21 +168,34 @@ def _run_in_processes(work: MapWork, parts: Iterator[Part | None], output: Outpu
             for future in finished:
                 _report_finished_part(future.result(), running.pop(future), summary, report)
         if stop.requested:
-            raise Stopped("stopped by a signal", "Run the same command again to resume")
+            raise _build_stopped_error()
     except BrokenProcessPool:
         kill_workers()
         raise OutOfMemory("a worker process was killed, probably by the system because memory ran out",
-                          "Run the same command again with a smaller -j; finished work is kept") from None
+                          "Run the same command again with a smaller -j; finished work is kept"
+                          f"{_suggest_smaller_images(work)}") from None
     finally:
         stop_event.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _suggest_smaller_images(work: MapWork) -> str:
+    if not hasattr(work.config, "max_side"):
+        return ""
+    return f". A --max-side below {work.config.max_side or 2048} needs less memory too, but starts over"
+
+
+def _build_stopped_error() -> Stopped:
+    return Stopped("stopped by a signal", "Run the same command again to resume")
 
 
 def _report_progress(progress: Any, report: Report) -> None:
     """Report the counts of images that the workers have put into the queue."""
     try:
         while True:
-            report.advance(progress.get_nowait())
+            count, resumed = progress.get_nowait()
+            report.start_phase("")
+            report.advance(count, resumed=resumed)
     except queue.Empty:
         return
 
@@ -168,6 +216,9 @@ def _init_worker_process(work: MapWork, stop_event: Any, progress: Any, parent: 
 def _make_part_in_worker(part: Part, output: Output) -> Summary:
     global _worker
     if _worker is None:
-        use_threads(_work.threads)
         _worker = _work.build_worker()
-    return make_part(_work, _worker, part, output, should_stop=_stop_event.is_set, advance=_progress.put)
+    return make_part(_work, _worker, part, output, should_stop=_stop_event.is_set, advance=_send_progress)
+
+
+def _send_progress(count: int, *, resumed: bool = False) -> None:
+    _progress.put((count, resumed))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.data.image_source import ImageSource
 from stages.errors import UsageError
-from stages.flow.device import count_cores
+from stages.flow.device import count_cores, reuse_freed_memory, use_threads
 from stages.flow.parts import Part
 from stages.shards import Item, Shard, extract_request, provenance_entry
 
@@ -33,7 +34,7 @@ class MapWork:
 
     `worker` is `module:function`; the function takes this object and returns a Worker, once per process. `digests` of
     the named inputs (the sha256 of a network, ...) enter the provenance; `shared`, further data for the workers, does
-    not.
+    not. A worker that needs no torch starts 2 s faster without it.
     """
 
     stage: str
@@ -49,6 +50,7 @@ class MapWork:
     shard_size: int = 256
     batch_size: int = 1
     threads: int = 1
+    needs_torch: bool = True
     companion: Companion | None = None
     shared: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,7 +90,11 @@ class MapWork:
         return replace(self, config_dict=self.companion.config_dict, companion=None), replace(part, path=path)
 
     def build_worker(self) -> Worker:
-        """Build the worker in this process."""
+        """Build the worker in this process, and set up the threads and the memory of the process."""
+        if self.needs_torch:
+            use_threads(self.threads)
+        else:
+            reuse_freed_memory()
         module, _, function = self.worker.partition(":")
         return getattr(importlib.import_module(module), function)(self)
 
@@ -104,8 +110,15 @@ class PartWork(Protocol):
     def root_attrs(self) -> Mapping[str, Any]:
         """The root attributes that the kind of the output shard requires."""
 
+    @property
+    def images(self) -> ImageSource | None:
+        """The images that the part computes on, or None if it only reads maps."""
+
     def batch_key(self, item_id: str) -> Any:
         """Return a key that is equal for all items of a batch, such as the image size."""
+
+    def count_pixels(self, item_id: str) -> int:
+        """Return the number of pixels on which an item is computed; their sum limits a batch."""
 
     def load(self, item_id: str) -> Any:
         """Load the inputs of an item; BadData marks it as failed. Called in a reader thread."""

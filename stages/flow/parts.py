@@ -48,6 +48,9 @@ class Plan:
         self._part_numbers: set[int] = set()
         self._num_parts = 0
         self._first: Shard | None = None
+        self._sizes: list[int] = []  # of the parts of this task that have arrived
+        self._num_all_images: int | None = None  # of this task, if that is known before all parts have arrived
+        self._has_ended = False
 
     def __iter__(self) -> Iterator[Part | None]:
         """Yield the parts of this task as their sources arrive, and None whenever none has arrived.
@@ -71,10 +74,32 @@ class Plan:
                                       where=str(source.path))
                     self._part_numbers.add(part.number)
                     if self._output.is_assigned(part.number):
+                        self._sizes.append(part.stop - part.start)
                         yield part
                 source.close()
+        self._has_ended = True
         if self._first is None and not has_other_tasks:
             raise MissingInput("no input was given", "Give shards, or their paths on standard input")
+
+    def count_images(self) -> tuple[int, int | None]:
+        """Return the number of images of this task known so far, and an estimate of all if more parts may arrive.
+
+        All parts but the last have the same size, unless they were made by other means.
+        """
+        num_known = sum(self._sizes)
+        first, step = self._output.task or (0, 1)
+        num_parts = len(range(first, self._num_parts, step))
+        if self._has_ended or len(self._sizes) == num_parts:
+            return num_known, None
+        if self._num_all_images is not None:
+            return self._num_all_images, None
+        return num_known, num_known * num_parts // len(self._sizes) if self._sizes else num_known
+
+    def describe_waiting(self) -> str:
+        """Return what the plan waits for while no path arrives."""
+        if self._sizes and self.count_images() == (sum(self._sizes), None):
+            return "waiting for the end of the input"
+        return f"waiting for {' or '.join(self._input_kinds)}"
 
     def _belongs_to_other_task(self, file: Path) -> bool:
         """Return whether the name shows that another task makes this part, so that a task need not open all shards."""
@@ -97,12 +122,22 @@ class Plan:
             self._num_parts = max(1, -(-len(source.ids) // size))
             spans = [(part * size, min(len(source.ids), (part + 1) * size)) for part in range(self._num_parts)]
             numbered_spans = list(enumerate(spans))
+            self._num_all_images = sum(stop - start for part, (start, stop) in numbered_spans
+                                       if self._output.is_assigned(part))
         else:
             self._num_parts = source.parts
+            self._num_all_images = self._num_all_images or self._count_indexed_images(index_path)
             numbered_spans = [(source.part, (0, len(source.ids)))]
         for number, (start, stop) in numbered_spans:
             path = self._build_output_path(number, len(source.ids))
             yield Part(source.path, number, self._num_parts, start, stop, path, index_path)
+
+    def _count_indexed_images(self, index_path: Path) -> int | None:
+        """Return the number of images of a run of which the first part arrives; None if only all parts tell it."""
+        if self._output.task is not None or self._sizes:
+            return None
+        index = Shard(index_path, "index")
+        return index.num_images if index.parts == 1 else None
 
     def _build_output_path(self, number: int, num_images: int) -> Path:
         if not self._output.is_file:

@@ -7,26 +7,37 @@ import select
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
+from stages.flow.execution import Report, SilentReport
+
 _POLL_SECONDS = 0.2
 
 
 class LivePaths:
     """The paths that arrive on a descriptor, one per line, or separated by NUL."""
 
-    def __init__(self, descriptor: int = 0, *, null: bool = False) -> None:
+    def __init__(self, descriptor: int = 0, *, null: bool = False, report: Report | None = None) -> None:
+        """`report` shows that a reader waits, unless it polls and shows that itself."""
+        self._report = report or SilentReport()
         self._descriptor, self._separator = descriptor, b"\0" if null else b"\n"
         self._peeked: list[str] = []
         self._paths = self._read_paths()
 
     def __iter__(self) -> Iterator[str]:
         """Yield the paths until the end of the stream."""
-        return (path for path in self.poll() if path is not None)
+        return self._wait(self.poll())
 
     def peek(self) -> str | None:
         """Return the first path without consuming it; None if the stream is empty."""
         if not self._peeked:
-            self._peeked = list(islice((path for path in self._paths if path is not None), 1))
+            self._peeked = list(islice(self._wait(self._paths), 1))
         return self._peeked[0] if self._peeked else None
+
+    def _wait(self, paths: Iterator[str | None]) -> Iterator[str]:
+        """Yield the paths without the pauses between them, which are reported."""
+        for path in paths:
+            self._report.start_phase("waiting for input" if path is None else "reading the input")
+            if path is not None:
+                yield path
 
     def poll(self) -> Iterator[str | None]:
         """Yield the paths, and None whenever none has arrived for 0.2 s."""

@@ -14,7 +14,7 @@ class IndexConfig:
     pack: bool = setting(False, "Store the encoded images and masks in the index, so that it needs no other files.")
     tags_only: bool = setting(False, "Index the tags only and open no image.")
     apply_exif: bool = setting(False, "Apply the EXIF orientation of images; masks must fit the rotated image.")
-    max_pixels: int = setting(50_000_000, "Reject images with more pixels than this.", low=1)
+    max_pixels: int = setting(200_000_000, "Reject images with more pixels than this.", low=1)
     shard_size: int = setting(0, "Number of images per shard; 0 writes all images to one file.", low=0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages.data.image_source import find_image_root, read_image_bytes
-from stages.data.images import decode_image_with_header
+from stages.data.images import check_image
 from stages.data.masks import decode_mask
 from stages.data.records import ImageRecord, Listing, describe_count
 from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
@@ -23,6 +24,7 @@ from stages.flow.make_part import write_log
 from stages.flow.parts import list_sibling_shards, shard_output_path
 from stages.index.config import IndexConfig, SplitConfig
 from stages.index.layouts import MULTI_PATH_LAYOUTS, read_listing
+from stages.nets.net_description import read_verified_description
 from stages.settings import to_json_dict
 from stages.shards import (
     Item,
@@ -70,7 +72,9 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
     _check_num_paths(layout, len(inputs.paths))
     if output.is_file:
         output.check_not_folder()
-    listing = read_listing(layout, [Path(path) for path in inputs.paths], config, inputs.named)
+    classes, digests = _read_net_classes(inputs.named)
+    report.start_phase("reading the lists")
+    listing = read_listing(layout, [Path(path) for path in inputs.paths], config, inputs.named, classes)
     for note in listing.notes:
         report.info(note)
     if not listing.records:
@@ -84,13 +88,31 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
     items = _create_items(_ItemTask(listing, config), output, stop, report)
     label_map = {"label_map": listing.label_map} if listing.label_map else {}
     settings = {**to_json_dict(config), "supervision": listing.supervision, **label_map}
-    entry = provenance_entry("index", layout, settings, {})
+    entry = provenance_entry("index", layout, settings, digests)
     summary = _write_shards(_IndexContents(listing.classes, listing.root, [entry], items), config.shard_size, output,
                             report)
     rejected = [item for item in items if item.error is not None]
     if rejected:
         report.info(f"{len(rejected)} of {len(items)} images were rejected, the first: {rejected[0].error}")
     return summary
+
+
+def _read_net_classes(named: Mapping[str, str | None]) -> tuple[tuple[str, ...] | None, dict[str, str]]:
+    """Return (the classes of the network `--classes-of`, its sha256 for the provenance), or (None, {}) without one.
+
+    Raises UsageError together with `--class-names`, BadData if the network has no classes.
+    """
+    net = named.get("classes_of")
+    if net is None:
+        return None, {}
+    if named.get("class_names"):
+        raise UsageError("--class-names and --classes-of both name the classes", "Use one of them")
+    description = read_verified_description(net)
+    classes = tuple(description["classes"])
+    if len(classes) < 2:
+        raise BadData(f"the network was trained for {description['task']} and has no classes",
+                      "Use a network trained by `wsss train-cls` or `wsss train-seg`", where=net)
+    return classes, {"classes_of": description["sha256"]}
 
 
 def _check_num_paths(layout: str, num_paths: int) -> None:
@@ -111,6 +133,7 @@ def run_split(config: SplitConfig, inputs: Inputs, output: Output, *, stop: Stop
         raise UsageError("exactly one of --single and --multi is needed", "Give either --single or --multi")
     if output.is_file:
         output.check_not_folder()
+    report.start_phase("reading the index")
     index = Run(inputs.paths, "index")
     domain = _select_domain(index, config, stop, report)
     entry = provenance_entry("index", "split", to_json_dict(config), {"index": index.digest})
@@ -125,7 +148,7 @@ def _select_domain(index: Run, config: SplitConfig, stop: Stop, report: Report) 
     Raises BadData if there are none.
     """
     groups: dict[str, list[tuple[Shard, str]]] = {"single": [], "multi": [], "none": [], "unknown": []}
-    report.start_progress("images", sum(len(shard.ids) for shard in index.shards))
+    report.start_progress("", sum(len(shard.ids) for shard in index.shards))
     for shard in index.shards:
         for item_id, labels in shard.iterate_datasets("labels"):
             if stop.requested:
@@ -152,7 +175,7 @@ def _find_domain(labels: np.ndarray | None) -> str:
 
 
 def _create_items(task: _ItemTask, output: Output, stop: Stop, report: Report) -> list[Item]:
-    report.start_progress("index", len(task.listing.records))
+    report.start_progress("", len(task.listing.records))
     items, note_counts = [], Counter[str]()
     with ThreadPoolExecutor(min(8, count_cores())) as pool:
         # With --tags-only no file is read, so threads would not help.
@@ -169,6 +192,7 @@ def _create_items(task: _ItemTask, output: Output, stop: Stop, report: Report) -
             if stop.requested:
                 pool.shutdown(cancel_futures=True)
                 raise Stopped("stopped by a signal", "Run the same command again")
+    report.start_phase("writing")
     for note, count in sorted(note_counts.items()):
         for line in describe_count(count, len(items), note):
             report.info(line)
@@ -201,15 +225,15 @@ def _create_item(record: ImageRecord, task: _ItemTask) -> tuple[Item, tuple[str,
 
 def _add_image(record: ImageRecord, task: _ItemTask, attrs: dict[str, Any],
                datasets: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """Decode an image and its mask, add their properties to `attrs` and `datasets`, and return notes for the user.
+    """Check an image and its mask, add their properties to `attrs` and `datasets`, and return notes for the user.
 
     Raises BadData if the image or its mask is rejected.
     """
     config, listing = task.config, task.listing
     data = read_image_bytes(listing.root, record.path, record.byte_range)
-    image, header = decode_image_with_header(data, where=record.path, max_pixels=config.max_pixels,
-                                             apply_exif=config.apply_exif)
-    height, width = image.shape[:2]
+    header = check_image(data, where=record.path, max_pixels=config.max_pixels)
+    is_turned = config.apply_exif and header.orientation >= 5
+    height, width = (header.width, header.height) if is_turned else (header.height, header.width)
     attrs.update(height=height, width=width, bytes=len(data), crc32=zlib.crc32(data))
     if config.pack:
         datasets["image"] = np.frombuffer(data, dtype=np.uint8)

@@ -8,7 +8,7 @@ from typing import Any
 from stages.errors import Stopped
 from stages.flow.cluster_table import cluster_table
 from stages.flow.execution import Stop
-from stages.nets.net_files import read_net
+from stages.nets.net_description import read_verified_description
 from stages.shards import Shard, find_shard_files
 
 
@@ -41,5 +41,4 @@ def _describe_shard(path: Path, stop: Stop) -> dict[str, Any]:
 
 
 def _describe_net(path: Path) -> dict[str, Any]:
-    _, description = read_net(path)
-    return {"path": str(path), **description}
+    return {"path": str(path), **read_verified_description(path)}

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 MEAN_IOU_RULES = ("either", "truth", "all")
+_BAND_PIXELS = 1 << 19  # counted at once, so that an image of any size needs no more than some megabytes
 
 
 class PixelCounts(NamedTuple):
@@ -44,11 +45,35 @@ def confusion_matrix(
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
     if ignored_prediction not in ("miss", "skip"):
         raise ValueError(f"ignored_prediction {ignored_prediction!r} is not miss or skip")
-    counted = truth != ignore
+    is_8_bit = truth.dtype == prediction.dtype == np.uint8 and num_classes <= ignore == 255
+    count_band = _count_8_bit_pairs if is_8_bit else _count_pairs
+    truth, prediction = truth.reshape(-1), prediction.reshape(-1)
+    matrix = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
+    for start in range(0, len(truth), _BAND_PIXELS):
+        band = slice(start, start + _BAND_PIXELS)
+        matrix += count_band(truth[band], prediction[band], num_classes, ignore)
     if ignored_prediction == "skip":
-        counted &= prediction != ignore
-    rows = truth[counted].astype(np.int64)
-    columns = prediction[counted].astype(np.int64)
+        matrix[:, num_classes] = 0
+    return matrix
+
+
+def _count_8_bit_pairs(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
+    """Return the confusion matrix (n, n + 1) of pixels of 8 bits, from a table of all pairs of values."""
+    pairs = truth.astype(np.uint16)
+    pairs <<= 8
+    pairs |= prediction
+    table = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
+    table = np.delete(table, ignore, axis=0)
+    _check_ids("truth", np.flatnonzero(table.any(axis=1)), num_classes)
+    predicted = np.flatnonzero(table.any(axis=0))
+    _check_ids("prediction", predicted[predicted != ignore], num_classes)
+    return table[:num_classes, [*range(num_classes), ignore]]
+
+
+def _count_pairs(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
+    """Return the confusion matrix (n, n + 1) of pixels of any integer type."""
+    counted = truth != ignore
+    rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
     _check_ids("truth", rows, num_classes)
     _check_ids("prediction", columns[columns != ignore], num_classes)
     columns[columns == ignore] = num_classes

@@ -1,16 +1,25 @@
-"""Separable bilinear resampling by two small matrices, so that only the requested pixels are computed."""
+"""Separable bilinear resampling: of tensors by two small matrices, of NumPy arrays by `interpolation` without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-Maps = TypeVar("Maps", np.ndarray, Tensor)
+from stages.kernels.interpolation import (
+    Taps,
+    convert_to_float32,
+    find_taps,
+    interpolate,
+    interpolate_in_bands,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Maps = TypeVar("Maps", np.ndarray, "Tensor")
 
 
 @lru_cache(maxsize=16)
@@ -22,6 +31,7 @@ def build_interpolation_matrix(out: int, size: int, *, scale: float, offset: flo
     n >= out rows with align_corners False. The images of a data set share few sizes, so the latest matrices are
     cached: callers must not modify them. Raises ValueError for an empty line.
     """
+    import torch  # here, because stages without a network start 2 s faster without it
     if size < 1 or out < 0:
         raise ValueError(f"can't interpolate {out} positions from {size} samples")
     with torch.inference_mode(False):  # the cached matrix may be used later with gradients
@@ -40,7 +50,7 @@ def build_interpolation_matrix(out: int, size: int, *, scale: float, offset: flo
 def resample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Resample maps (K, h, w) to (H, W) by matrices (H, h) and (W, w): rows @ maps @ columns^T."""
     rows, columns = rows.to(maps.device), columns.to(maps.device)
-    maps = maps.to(torch.float32)
+    maps = maps.float()
     # Widths first: for maps of a quarter of the image that takes 23 instead of 28 million products per class.
     return rows @ (maps @ columns.T)
 
@@ -49,33 +59,33 @@ def upsample(maps: Maps, covers: tuple[int, int], size: tuple[int, int]) -> Maps
     """Resize `maps` (K, h, w) bilinearly to `covers` and crop them to `size` = (H, W). Return float32 (K, H, W).
 
     `covers` are the image pixels that the maps span; align_corners is False. Pixels beyond `covers` repeat the
-    last row or column. Takes and returns a NumPy array or a tensor.
-    """
-    array = torch.from_numpy(np.ascontiguousarray(maps)) if isinstance(maps, np.ndarray) else maps
-    height, width = array.shape[-2:]
-    rows = build_interpolation_matrix(int(size[0]), height, scale=height / int(covers[0]))
-    columns = build_interpolation_matrix(int(size[1]), width, scale=width / int(covers[1]))
-    result = resample(array, rows, columns)
-    return result.numpy() if isinstance(maps, np.ndarray) else result
-
-
-def upsample_in_bands(maps: np.ndarray, size: tuple[int, int], band: int = 64) -> Iterator[tuple[slice, np.ndarray]]:
-    """Upsample maps (K, h, w) to `size`, `band` rows at a time. Yield (slice of the rows, float32 (K, rows, W)).
-
-    The maps of many classes at the size of a large image don't fit into memory at once.
+    last row or column. Takes and returns a NumPy array or a tensor, whose values may differ in the last bit.
     """
     height, width = maps.shape[-2:]
-    rows = build_interpolation_matrix(size[0], height, scale=height / size[0])
-    columns = build_interpolation_matrix(size[1], width, scale=width / size[1])
-    for start in range(0, size[0], band):
-        band_rows = slice(start, min(start + band, size[0]))
-        if (height, width) == tuple(size):
-            yield band_rows, maps[:, band_rows].astype(np.float32)
-            continue
-        source_rows = torch.nonzero(rows[band_rows].any(dim=0)).ravel()
-        source = slice(int(source_rows[0]), int(source_rows[-1]) + 1)
-        part = torch.from_numpy(np.ascontiguousarray(maps[:, source]))
-        yield band_rows, resample(part, rows[band_rows, source], columns).numpy()
+    if isinstance(maps, np.ndarray):
+        return interpolate(maps, *_find_pixel_taps((height, width), covers, size))
+    rows = build_interpolation_matrix(int(size[0]), height, scale=height / int(covers[0]))
+    columns = build_interpolation_matrix(int(size[1]), width, scale=width / int(covers[1]))
+    return resample(maps, rows, columns)
+
+
+def upsample_in_bands(maps: np.ndarray, covers: tuple[int, int], size: tuple[int, int], *, band: int = 0,
+                      convert: Callable[[np.ndarray], np.ndarray] = convert_to_float32,
+                      ) -> Iterator[tuple[slice, np.ndarray]]:
+    """Upsample an array (K, h, w) as `upsample` does, a band of rows at a time, with the same values.
+
+    Yield (slice of the rows, float32 (K, rows, W)). The maps of many classes at the size of a large image don't fit
+    into memory at once. `convert` and `band` are explained at `interpolate_in_bands`.
+    """
+    rows, columns = _find_pixel_taps(maps.shape[-2:], covers, size)
+    yield from interpolate_in_bands(maps, rows, columns, band=band, convert=convert)
+
+
+def _find_pixel_taps(grid: tuple[int, ...], covers: tuple[int, int], size: tuple[int, int]) -> tuple[Taps, Taps]:
+    """Return what the pixels of an image of `size` read along the height and the width of a map."""
+    rows, columns = (find_taps(int(out), length, scale=length / int(covered))
+                     for out, length, covered in zip(size, grid, covers, strict=True))
+    return rows, columns
 
 
 def average_cells(maps: np.ndarray, cell: int) -> np.ndarray:

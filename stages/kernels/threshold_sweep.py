@@ -8,6 +8,12 @@ import numpy as np
 
 from stages.kernels.mean_iou import PixelCounts, iou_per_class, mean_iou
 
+_BAND_PIXELS = 1 << 16  # counted at once; at least as many as the histogram has bins
+# What a pixel counts for, besides as predicted: combinations of these, of which _IGNORED ones count for nothing.
+_CORRECT, _TRUE_BACKGROUND, _IGNORED = 1, 2, 4
+_NUM_RELATIONS = 8
+_MAX_CELLS = 1 << 14
+
 
 def power_to_threshold(power: float) -> float:
     """Return the constant threshold t that equals the background score (1 - max)^power: t = (1 - t)^power.
@@ -42,6 +48,7 @@ class ThresholdSweep:
         self.thresholds = np.asarray(thresholds, dtype=np.float32)
         self.ignore = ignore
         self._order = np.argsort(self.thresholds, kind="stable")
+        self._bin_finder = _BinFinder(self.thresholds[self._order])
         bins = (num_classes + 1, len(self.thresholds) + 1)
         # A pixel in bin j is foreground at the j lowest thresholds and background at the others.
         self._predicted = np.zeros(bins, dtype=np.int64)
@@ -56,26 +63,43 @@ class ThresholdSweep:
         """
         if not winner.shape == score.shape == truth.shape:
             raise ValueError(f"shapes {winner.shape}, {score.shape}, {truth.shape} differ")
-        counted = truth != self.ignore
-        winner, truth = winner[counted].astype(np.int64), truth[counted].astype(np.int64)
-        score = score[counted].astype(np.float32)
-        if np.isnan(score).any():
-            raise ValueError("a score is NaN")
-        for name, ids in (("winner", winner), ("truth", truth)):
-            if ids.size and not 0 <= ids.min() <= ids.max() <= self.num_classes:
-                raise ValueError(f"the {name} has the values {ids.min()}..{ids.max()}, but classes are "
-                                 f"0..{self.num_classes}")
-        bin_index = np.searchsorted(self.thresholds[self._order], score, side="left")
-        bin_index[winner == 0] = 0
-        self._predicted += self._build_histogram(winner, bin_index)
-        is_correct = winner == truth
-        self._correct += self._build_histogram(winner[is_correct], bin_index[is_correct])
-        self._true_background += np.bincount(bin_index[truth == 0], minlength=len(self.thresholds) + 1)
-        self._truth += np.bincount(truth, minlength=self.num_classes + 1)
+        band = max(_BAND_PIXELS, self._predicted.size)
+        winner, score, truth = winner.reshape(-1), score.reshape(-1), truth.reshape(-1)
+        for start in range(0, len(truth), band):
+            part = slice(start, start + band)
+            self._add_band(winner[part], score[part].astype(np.float32, copy=False), truth[part])
 
-    def _build_histogram(self, ids: np.ndarray, bin_index: np.ndarray) -> np.ndarray:
+    def _add_band(self, winner: np.ndarray, score: np.ndarray, truth: np.ndarray) -> None:
+        if np.isnan(score.max()):
+            raise ValueError("a score is NaN")
+        num_pixels_by_id = np.bincount(truth, minlength=max(self.num_classes, self.ignore) + 1)
+        num_pixels_by_id[self.ignore] = 0
+        self._check_ids("truth", np.flatnonzero(num_pixels_by_id))
+        self._check_ids("winner", winner)
+        self._truth += num_pixels_by_id[:self.num_classes + 1]
+        relations = (winner == truth) * np.uint8(_CORRECT)
+        relations += (truth == 0) * np.uint8(_TRUE_BACKGROUND)
+        relations += (truth == self.ignore) * np.uint8(_IGNORED)
         num_ids, num_bins = self._predicted.shape
-        return np.bincount(ids * num_bins + bin_index, minlength=num_ids * num_bins).reshape(num_ids, num_bins)
+        codes = winner.astype(np.int32)
+        codes *= num_bins
+        codes += self._bin_finder.find_bins(score) * (winner != 0)
+        codes *= _NUM_RELATIONS
+        codes += relations
+        self._add_histogram(np.bincount(codes, minlength=num_ids * num_bins * _NUM_RELATIONS).reshape(
+            num_ids, num_bins, _NUM_RELATIONS))
+
+    def _add_histogram(self, histogram: np.ndarray) -> None:
+        """Add the pixel counts (C + 1, T + 1, relation) of a band."""
+        histogram = histogram[:, :, :_IGNORED]
+        self._predicted += histogram.sum(axis=2)
+        self._correct += histogram[:, :, _CORRECT] + histogram[:, :, _CORRECT | _TRUE_BACKGROUND]
+        self._true_background += histogram[:, :, _TRUE_BACKGROUND:].sum(axis=(0, 2))
+
+    def _check_ids(self, name: str, ids: np.ndarray) -> None:
+        if ids.size and not 0 <= ids.min() <= ids.max() <= self.num_classes:
+            raise ValueError(f"the {name} has the values {ids.min()}..{ids.max()}, but classes are "
+                             f"0..{self.num_classes}")
 
     def count_pixels(self, index: int) -> PixelCounts:
         """Return the pixel counts (C + 1,) at `thresholds[index]`; class 0 is the background."""
@@ -104,3 +128,33 @@ class ThresholdSweep:
         for name in ("_predicted", "_correct", "_true_background", "_truth"):
             setattr(total, name, getattr(self, name) + getattr(other, name))
         return total
+
+
+class _BinFinder:
+    """Counts the thresholds below a score, as `np.searchsorted` does, with a table instead of a binary search.
+
+    The scores from 0 to 1 are divided into cells that hold at most one threshold each: the cell of a score says how
+    many thresholds are below the cell, and one comparison decides about the threshold in it.
+    """
+
+    def __init__(self, thresholds: np.ndarray) -> None:
+        """Build the table for ascending float32 `thresholds`; without one if two of them are too close."""
+        self.thresholds = thresholds
+        # A power of two, so that the product with a float32 score is exact.
+        self.num_cells = 256
+        while self.num_cells <= _MAX_CELLS and not self._separates_thresholds():
+            self.num_cells *= 2
+        edges = np.arange(self.num_cells + 1, dtype=np.float32) / np.float32(self.num_cells)
+        self._num_below = np.searchsorted(thresholds, edges, side="left").astype(np.int32)
+        self._next_threshold = np.append(thresholds, np.float32(np.inf))[self._num_below]
+
+    def _separates_thresholds(self) -> bool:
+        return bool((np.diff(np.floor(self.thresholds * np.float32(self.num_cells))) > 0).all())
+
+    def find_bins(self, scores: np.ndarray) -> np.ndarray:
+        """Return for each float32 score (P,) how many thresholds are less than it."""
+        if self.num_cells > _MAX_CELLS or scores.min() < 0 or scores.max() > 1:
+            return np.searchsorted(self.thresholds, scores, side="left").astype(np.int32)
+        cells = (scores * np.float32(self.num_cells)).astype(np.intp)
+        # The cells are in range; without `clip`, take would check that in a further pass.
+        return self._num_below.take(cells, mode="clip") + (scores > self._next_threshold.take(cells, mode="clip"))

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages.kernels.attention import compute_attention_weights
+
 POOLINGS = ("average", "class")
 
 
@@ -88,8 +90,7 @@ def run_last_block(weights: LastBlockWeights, tokens: Tensor, pooling: str = "av
     pooled_tokens = slice(1, None) if pooling == "average" else slice(0, 1)
     normed = F.layer_norm(tokens, tokens.shape[-1:], *weights.first_norm)
     query, key, value = _split_qkv(F.linear(normed, *weights.qkv), weights.num_heads)
-    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-    attention = torch.softmax(scores, dim=-1)
+    attention = compute_attention_weights(query * query.shape[-1] ** -0.5, key)
     context = torch.matmul(attention[:, :, pooled_tokens], value)
     hidden = tokens[:, pooled_tokens] + F.linear(_join_heads(context), *weights.out_proj)
     second_standardised = _standardise(hidden, weights.second_norm.eps)

@@ -65,6 +65,8 @@ def run(config: MergeConfig, inputs: Inputs, output: Output, *, stop: Stop, repo
             continue
         if shard_summary:
             report.info(f"{merged.path} is up to date")
+        else:
+            report.start_phase(f"writing {merged.path.name}")
         summary.add(shard_summary or _write_merged_shard(merged, input_run, entry, inputs.index, output))
         report.print_path(merged.path)
     return summary

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import isqrt
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import BadData, UsageError
+from stages.nets.attention_record import AttentionRecord, attend_by_heads, can_attend_by_heads
 from stages.nets.backbone import check_stride
 from stages.nets.position_embedding import resize_position_grid
 from stages.nets.precision import promote_to_fp32
@@ -154,30 +156,33 @@ class ClassTokenBackbone(TimmBackbone):
         return torch.cat([classes, resized], dim=1)
 
     @contextmanager
-    def record_attention(self, layers: int | None = None, *, heads: bool = False) -> Iterator[list[Tensor]]:
-        """Record attention maps: within the context, every forward pass appends those of the last `layers` layers.
+    def record_attention(self, layers: int | None = None, *, heads: bool = False) -> Iterator[AttentionRecord]:
+        """Record attention maps: within the context, one forward pass adds those of the last `layers` layers.
 
         They come in the order of the layers; None means all layers. Each map is (B, T, T), the mean over the heads, or
         (B, heads, T, T) with `heads`. Maps are in float32 or wider, and their rows sum to 1.
         """
-        attention_maps: list[Tensor] = []
-
-        def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            attention = promote_to_fp32(inputs[0])
-            attention_maps.append(attention if heads else attention.mean(1))
-
         blocks = list(self.model.blocks)
         modules = [block.attn for block in (blocks if layers is None else blocks[len(blocks) - layers:])]
+        record = AttentionRecord(len(modules))
+
+        def add_map(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            attention = promote_to_fp32(inputs[0])
+            record.add(attention if heads else attention.mean(1))
+
         fused_flags = [module.fused_attn for module in modules]
         # Fused attention never exposes its softmax; unfused attention passes it through its dropout.
-        handles = [module.attn_drop.register_forward_pre_hook(record) for module in modules]
+        handles = [module.attn_drop.register_forward_pre_hook(add_map) for module in modules]
         for module in modules:
             module.fused_attn = False
+            if not heads and can_attend_by_heads(module):
+                module.forward = partial(attend_by_heads, module, record.add)
         try:
-            yield attention_maps
+            yield record
         finally:
             for module, is_fused, handle in zip(modules, fused_flags, handles, strict=True):
                 module.fused_attn = is_fused
+                module.__dict__.pop("forward", None)
                 handle.remove()
 
     @property

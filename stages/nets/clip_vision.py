@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.kernels.attention import attend
 from stages.kernels.vit_last_block import LastBlockWeights, LayerNormParameters, compute_channel_weights, run_last_block
 from stages.nets.packed_linear import build_frozen_linear
 from stages.nets.position_embedding import resize_position_grid
@@ -243,9 +244,8 @@ def _run_block(layer: _Block, tokens: Tensor, dtype: torch.dtype, *,
     # In half precision on a CPU, fused attention takes 25 ms per block at 769 tokens, plain attention 16 ms.
     if needs_attention or (tokens.device.type == "cpu" and is_half):
         query = query if is_half else query * query.shape[-1] ** -0.5
-        weights = torch.matmul(query, key.transpose(-1, -2)).softmax(dim=-1)
-        context = torch.matmul(weights, value)
-        attention = weights.sum(1)[:, 1:, 1:].to(tokens.dtype).div_(num_heads) if needs_attention else None
+        context, weight_sums = attend(query, key, value)
+        attention = weight_sums[:, 1:, 1:].to(tokens.dtype).div_(num_heads) if needs_attention else None
     else:
         context = F.scaled_dot_product_attention(query, key, value, scale=1.0 if is_half else None)
     tokens += block.ls_1(layer.output(context.transpose(1, 2).flatten(2)))

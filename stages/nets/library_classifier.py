@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.errors import UsageError
+from stages.errors import BadData, UsageError
 from stages.nets.backbone import IMAGENET_MEAN, IMAGENET_STD
 from stages.nets.registry import resolve_backbone_name
 from stages.nets.timm_backbone import ANY_SIZE_OPTIONS
+from stages.nets.torchvision_import import import_torchvision_models
 from stages.nets.weights import import_weights, read_state_dict
 
 _MAX_PREFIX_TOKENS = 17  # a class token and 16 registers
@@ -32,11 +33,27 @@ def load_library_classifier(name: str, weights: str,
         net = create_timm_model(short_name, num_classes)
         mean, std = tuple(net.pretrained_cfg["mean"]), tuple(net.pretrained_cfg["std"])
     else:
-        from torchvision import models
+        models = import_torchvision_models()
 
         net = models.get_model(short_name, weights=None, num_classes=num_classes)
     import_weights(net, read_state_dict(weights), head_keys=(), where=weights)
     return net.eval(), mean, std
+
+
+def read_imagenet_classes(name: str, weights: str) -> tuple[str, ...]:
+    """Return the names of ImageNet's 1000 classes in the order of the outputs, if the weights are a network for these.
+
+    Raises UsageError if they are not, and the errors of `load_library_classifier` for an unknown network.
+    """
+    models = import_torchvision_models()
+
+    classes = tuple(models.get_weight("ResNet50_Weights.IMAGENET1K_V1").meta["categories"])
+    try:
+        load_library_classifier(name, weights, len(classes))
+    except BadData as error:
+        raise UsageError(f"image files have no classes, and {weights} is not a network of ImageNet's {len(classes)} "
+                         f"classes ({error.message})", "Name its classes with --names FILE, one per line") from error
+    return classes
 
 
 def create_timm_model(name: str, num_classes: int) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from stages.errors import BadData
@@ -91,7 +90,7 @@ class MCTformer(nn.Module):
         with self.backbone.record_attention(layers) as attention:
             outputs, patch_maps = self._forward_heads(images)
         grid = self.backbone.compute_patch_grid(images)
-        return AttentionOutputs(self._combine_logits(outputs), patch_maps, torch.stack(attention), grid)
+        return AttentionOutputs(self._combine_logits(outputs), patch_maps, attention.stack(), grid)
 
     def maps(self, images: Tensor, *, kind: str = "fused", layers: int = 3, refine: bool = False,
              detach_patch: bool = False) -> Tensor:
@@ -120,7 +119,7 @@ class MCTformer(nn.Module):
         """Return the attention of every layer and head, (L, B, heads, T, T), the C class tokens first."""
         with self.backbone.record_attention(heads=True) as attention:
             self.backbone.forward_tokens(images)
-        return torch.stack(attention)
+        return attention.stack()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters outside the backbone."""

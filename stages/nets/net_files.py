@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,21 +18,29 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from stages.errors import BadData, MissingInput, UsageError
+from stages.errors import BadData, UsageError
 from stages.nets.affinity import AffinityNet
 from stages.nets.class_token_backbone import ClassTokenBackbone
 from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
 from stages.nets.irn import IRNet
 from stages.nets.mctformer import MCTFORMER_HEADS, MCTformer, check_no_final_norm
+from stages.nets.net_description import (
+    FORMAT,
+    FORMAT_VERSION,
+    METADATA_KEY,
+    NOT_FINITE_NET_REMEDY,
+    build_damaged_error,
+    build_unreadable_error,
+    check_exists,
+    format_canonical_json,
+    parse_description,
+)
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 from stages.nets.text_grounded import TEXT_SEGMENTATION_TASK, build_text_grounded_net
 from stages.nets.weight_checks import check_weights_finite
 
 AFFINITY_NETS = {net.head: net for net in (AffinityNet, IRNet)}
-FORMAT = "wsss-net"
-FORMAT_VERSION = "1.0"
-METADATA_KEY = "wsss"
 VERSION_REMEDY = "Use the version of wsss that wrote the file"
 
 
@@ -56,12 +63,8 @@ def serialise_net(tensors: Mapping[str, Tensor], description: Mapping[str, Any])
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = {key: value for key, value in description.items() if key != "digest"}
     content |= {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": hash_tensors(copies)}
-    content["digest"] = hashlib.sha256(_format_canonical_json(content).encode()).hexdigest()
-    return save(copies, metadata={METADATA_KEY: _format_canonical_json(content)})
-
-
-def _format_canonical_json(description: Mapping[str, Any]) -> str:
-    return json.dumps(description, sort_keys=True, separators=(",", ":"))
+    content["digest"] = hashlib.sha256(format_canonical_json(content).encode()).hexdigest()
+    return save(copies, metadata={METADATA_KEY: format_canonical_json(content)})
 
 
 def is_net_file(path: str | PathLike[str]) -> bool:
@@ -79,45 +82,18 @@ def read_net(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
     Raises MissingInput; BadData when the file is not a network of wsss, has a newer format version, is truncated or
     damaged, or has weights that are not finite.
     """
-    if not Path(path).is_file():
-        raise MissingInput("the file does not exist", "Use a network written by `wsss train-cls`, `wsss train-aff`, "
-                           "`wsss train-seg` or `wsss train-text`", where=str(path))
+    check_exists(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:
-        raise BadData(f"the file is not a network file of wsss, or is truncated ({error})",
-                      "Copy the file again or train the network again", where=str(path)) from error
-    description = _parse_description(text, str(path))
+        raise build_unreadable_error(error, path) from error
+    description = parse_description(text, str(path))
     if hash_tensors(tensors) != description["sha256"]:
-        raise BadData("the file is damaged: its tensors do not match their sha256", "Copy the file again",
-                      where=str(path))
-    check_weights_finite(tensors, str(path), "Train the network again")
+        raise build_damaged_error(path)
+    check_weights_finite(tensors, str(path), NOT_FINITE_NET_REMEDY)
     return tensors, description
-
-
-def _parse_description(text: str | None, where: str) -> dict[str, Any]:
-    """Parse and verify the description of a network file; `text` is None when the file has none. Raises BadData."""
-    if text is None:
-        raise BadData("the file holds weights only, not a network of wsss: it has no description",
-                      "Use it as --weights of a training such as `wsss train-cls`", where=where)
-    try:
-        description = json.loads(text)
-        version = str(description["format_version"])
-        content = {key: value for key, value in description.items() if key != "digest"}
-        digest = hashlib.sha256(_format_canonical_json(content).encode()).hexdigest()
-        has_valid_digest = digest == description["digest"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadData("the file is damaged: its description cannot be read", "Copy the file again",
-                      where=where) from error
-    if description.get("format") == FORMAT and version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise BadData(f"the file has format version {version} but this wsss reads version {FORMAT_VERSION}",
-                      "Install a newer wsss", where=where)
-    if not has_valid_digest or _format_canonical_json(description) != text or description.get("format") != FORMAT:
-        raise BadData("the file is damaged: its description does not match its digest", "Copy the file again",
-                      where=where)
-    return description
 
 
 def describe_architecture(net: nn.Module) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, hub
 
 from stages.errors import Unavailable, UsageError
 from stages.nets.registry import resolve_backbone_name
+from stages.nets.torchvision_import import import_torchvision_models
 from stages.nets.weight_checks import check_weights_finite
 
 # Networks of ours whose initial weights come from another library.
@@ -43,7 +44,7 @@ def fetch_weights(name: str, tag: str) -> dict[str, Tensor]:
 
 
 def _fetch_from_torchvision(name: str, tag: str) -> dict[str, Tensor]:
-    from torchvision import models
+    models = import_torchvision_models()
 
     weights_by_tag = models.get_model_weights(name).__members__
     if tag not in weights_by_tag:

@@ -7,6 +7,7 @@ import importlib
 
 from stages.errors import UsageError
 from stages.nets.backbone import Backbone
+from stages.nets.torchvision_import import import_torchvision_models
 
 # Name, module and class; a module is imported only when its network is built.
 WSSS_BACKBONES = {
@@ -65,7 +66,7 @@ def _list_names(source: str) -> list[str]:
     if source == "wsss":
         return list(WSSS_BACKBONES)
     if source == "torchvision":
-        from torchvision import models
+        models = import_torchvision_models()
 
         return models.list_models(module=models)
     import timm

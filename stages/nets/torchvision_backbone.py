@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch.nn.functional import relu
 
 from stages.errors import UsageError
 from stages.nets.backbone import PROBE_SIZE, Backbone, estimate_stride, measure_first_cell_centre
+from stages.nets.torchvision_import import import_torchvision_models
 
 RESNET_STEM = ("conv1", "bn1", "relu", "maxpool")
 RESNET_LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -27,7 +30,7 @@ class TorchvisionBackbone(Backbone):
 
     def __init__(self, name: str, *, stride: int | None = None, **options: Any) -> None:
         super().__init__()
-        from torchvision import models
+        models = import_torchvision_models()
 
         self.name = f"torchvision:{name}"
         model = models.get_model(name, weights=None, **options)
@@ -59,15 +62,21 @@ class TorchvisionBackbone(Backbone):
                 "ResNet", "Use the timm version of the network: --net timm:NAME"
             )
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the final feature map (B, D, h, w) of images (B, 3, H, W), without storing those of other blocks."""
+        (maps,) = deque(self._iterate_blocks(images), maxlen=1)
+        return maps
+
     def _forward_blocks(self, images: Tensor) -> list[Tensor]:
-        maps, block_maps = images, []
+        return list(self._iterate_blocks(images))
+
+    def _iterate_blocks(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the map of each block."""
+        maps = images
         for block in self.blocks:
             for path in self.block_prefixes[block]:
                 maps = self.get_submodule(path)(maps)
-            block_maps.append(maps)
-        if self.ends_with_relu:
-            block_maps[-1] = relu(block_maps[-1])
-        return block_maps
+            yield relu(maps) if self.ends_with_relu and block == self.blocks[-1] else maps
 
     @torch.no_grad()
     def _measure(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from stages.errors import BadData
+from stages.nets.nonfinite import build_nonfinite_error, may_hold_infinity
 
 NOT_FINITE_REMEDY = "Use a checkpoint from before the training diverged, or copy the file again"
 
@@ -20,13 +20,8 @@ def check_weights_finite(tensors: Mapping[str, Tensor], where: str, remedy: str 
     """
     counts = {name: count for name, tensor in tensors.items() if (count := count_nonfinite(name, tensor))}
     if counts:
-        name, count = next(iter(counts.items()))
-        num_others = len(counts) - 1
-        others = f", and {num_others} more tensors hold such values" if num_others > 1 else (
-            ", and 1 more tensor holds such values" if num_others else "")
-        verb = "is" if count == 1 else "are"
-        raise BadData(f"{count} of the {tensors[name].numel()} values of {name} {verb} not finite (NaN or "
-                      f"infinite){others}", remedy, where=where)
+        raise build_nonfinite_error({name: (count, tensors[name].shape) for name, count in counts.items()}, where,
+                                    remedy)
 
 
 def count_nonfinite(name: str, tensor: Tensor) -> int:
@@ -43,6 +38,6 @@ def count_nonfinite(name: str, tensor: Tensor) -> int:
     is_valid = torch.isfinite(values)
     if bool(is_valid.all()):
         return 0
-    if "mask" in name.rpartition(".")[2]:
+    if may_hold_infinity(name):
         is_valid |= torch.isneginf(values)
     return int(is_valid.numel() - is_valid.sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.settings import setting
+from stages.settings import max_side_setting, setting
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class PromptsConfig:
     images: str = setting("all", "Images to use: all with at least one tag, or only those with several tags.",
                           choices=("all", "multi-label"), source="CLIP-ES eq. 5: all, k >= 1")
     limit: int = setting(0, "Maximum number of images, taken evenly from the index; 0: all.", low=0)
+    max_side: int = max_side_setting()
     precision: str = setting("fp32", "Floating-point precision of all blocks but the last, which is always fp32.",
                              choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")

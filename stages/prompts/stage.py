@@ -38,6 +38,7 @@ def rank_templates(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report:
     images = _select_images(run, inputs, config, report)
     use_threads(config.threads or count_cores())
     device = torch.device(config.device if ":" in config.device else resolve_device(config.device))
+    report.start_phase("loading weights")
     clip = load_clip(source, device=device, dtype=DTYPES[config.precision])
     report.info(f"Comparing {len(templates)} templates on {len(images)} images of {len(words.classes)} classes.")
     class_vectors = torch.cat([encode_classes(clip.text, words.classes, (template,), "sentence")
@@ -47,7 +48,7 @@ def rank_templates(config: PromptsConfig, inputs: Inputs, *, stop: Stop, report:
         background_vectors = torch.stack([encode_words(clip.text, words.background, (template,))
                                           for template in templates])
     sharpness, num_failed = Sharpness(len(templates)), 0
-    report.start_progress("prompts", len(images))
+    report.start_progress("", len(images))
     for embedding, labels in _embed_images(images, clip, config, device, stop, report):
         if embedding is None:
             num_failed += 1
@@ -76,7 +77,7 @@ def _select_images(run: Run, inputs: Inputs, config: PromptsConfig, report: Repo
     min_tags = 2 if config.images == "multi-label" else 1
     selected, num_untagged = [], 0
     for shard in run.shards:
-        source = ImageSource(shard, inputs.root)
+        source = ImageSource(shard, inputs.root, max_side=config.max_side)
         for item_id in shard.ids:
             if item_id in shard.errors:
                 continue

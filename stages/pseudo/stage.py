@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from stages.errors import BadData, UsageError
 from stages.flow.background import resolve_background
 from stages.flow.background_share import PixelCountingReport
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
-from stages.flow.item_arrays import includes_background, resize_to_image
+from stages.flow.item_arrays import includes_background, read_image_size, resize_to_image_in_bands
 from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import MapWork
 from stages.flow.parts import Part
 from stages.kernels.background import Background
 from stages.pseudo.config import DEFAULT_BACKGROUND, PseudoConfig
-from stages.pseudo.masks import build_pseudo_mask
+from stages.pseudo.masks import build_pseudo_mask, select_mask_type
 from stages.settings import to_json_dict
 from stages.shards import Item, Shard
 
@@ -27,7 +29,7 @@ def run(config: PseudoConfig, inputs: Inputs, output: Output, *, stop: Stop, rep
     _, recorded = resolve_background(config.background or DEFAULT_BACKGROUND)
     settings = {**to_json_dict(config), "background": recorded if config.background else "default"}
     work = MapWork("pseudo", "", "masks", ("cams",), "stages.pseudo.stage:PseudoWorker", config, settings,
-                   threads=config.threads)
+                   threads=config.threads, needs_torch=False)
     counting = PixelCountingReport(report, inputs.index)
     summary = run_map_stage(work, inputs, output, stop=stop, report=counting)
     warning = "" if output.dry_run else counting.counts.build_warning(
@@ -59,10 +61,14 @@ class _PseudoPart:
 
     def __init__(self, source: Shard, background: Background | None, min_confidence: float) -> None:
         self.source, self.background, self.min_confidence = source, background, min_confidence
-        self.classes, self.root_attrs = source.classes, {}
+        self.classes, self.root_attrs, self.images = source.classes, {}, None
 
     def batch_key(self, item_id: str) -> None:
         """Return None: images of any size can be batched together."""
+
+    def count_pixels(self, item_id: str) -> int:
+        """Return 0: images are processed one by one."""
+        return 0
 
     def load(self, item_id: str) -> Item:
         """Load the item with its CAMs."""
@@ -73,11 +79,13 @@ class _PseudoPart:
         return [self._build_item(item) for _, item in loaded]
 
     def _build_item(self, item: Item) -> Item:
-        cams, class_ids = resize_to_image(item, len(self.classes) - 1)
-        if not len(cams) and self.background is None:
+        if not len(item.datasets["cam"]) and self.background is None:
             raise BadData("the image has no CAM to choose from", where=item.id)
-        mask, confidence = build_pseudo_mask(cams, class_ids, self.background, num_classes=len(self.classes) - 1,
-                                             min_confidence=self.min_confidence)
+        num_classes, size = len(self.classes) - 1, read_image_size(item)
+        mask, confidence = np.empty(size, select_mask_type(num_classes)), np.empty(size, np.uint8)
+        for band, cams, class_ids in resize_to_image_in_bands(item, num_classes):
+            mask[band], confidence[band] = build_pseudo_mask(cams, class_ids, self.background, num_classes=num_classes,
+                                                             min_confidence=self.min_confidence)
         if not self.classes[0]:
             # A data set without a background class: pixels without a class are unknown, not background.
             mask[mask == 0] = 255 if mask.dtype.itemsize == 1 else 65535

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.settings import setting
+from stages.settings import max_side_setting, setting
 
 DEFAULT_BACKGROUNDS = {"irn": "constant:0.3", "psa": "power:4", "clip-es": "power:1", "deeplab": "constant:0.3",
                        "mctformer": "constant:0.3"}
@@ -36,6 +36,7 @@ class CrfConfig:
                                              "more closely. By default the preset's.", low=0)
     as_released: bool = setting(False, "Give the CRF the image as in CLIP-ES's released code: BGR minus a mean, with "
                                 "negative values wrapped to bright ones.")
+    max_side: int = max_side_setting(note="The widths of the kernels are in pixels of the reduced image.")
     threads: int = setting(1, "Number of CPU threads per worker process.", low=1)
 
 
@@ -50,6 +51,7 @@ class IrnConfig:
     radius: int = setting(5, "Largest distance of one step (exclusive), whatever the network was trained with.", low=2,
                           high=64, unit="cells", source="IRN")
     flip: bool = setting(True, "Average the boundaries with those of the mirrored image.", source="IRN")
+    max_side: int = max_side_setting()
     batch_size: int = setting(1, "Number of images of equal size per batch of the network.", low=1)
     precision: str = setting("fp32", "Floating-point format of the network.", choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "Device to run on: auto, cpu, cuda or cuda:N.")
@@ -67,6 +69,7 @@ class PsaConfig:
                           "affinity.", low=0.01, high=1000, source="PSA")
     steps: int = setting(256, "Number of steps of the random walk. More steps spread the CAMs further.", low=0,
                          high=100000, source="PSA: 2^8; MCTformer: 2^6")
+    max_side: int = max_side_setting()
     batch_size: int = setting(1, "Number of images of equal padded size per batch of the network.", low=1)
     precision: str = setting("fp32", "Floating-point format of the network.", choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "Device to run on: auto, cpu, cuda or cuda:N.")
@@ -90,5 +93,6 @@ class PamrConfig:
                                source="Araslanov and Roth; TCL: 4")
     background: str = setting("none", "Background score that is refined together with the classes: constant:V or "
                               "power:A. With none only the classes are refined, and a background can be chosen later.")
+    max_side: int = max_side_setting(note="Distances are in cells of the reduced image.")
     device: str = setting("auto", "Device to run on: auto, cpu, cuda or cuda:N.")
     threads: int = setting(1, "Number of CPU threads per worker process.", low=1)

@@ -15,7 +15,7 @@ from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import MapWork
 from stages.flow.packages import require_pydensecrf
 from stages.kernels.cell_pairs import compute_smallest_map_size
-from stages.nets.net_files import read_net
+from stages.nets.net_description import read_verified_description
 from stages.refine.config import DEFAULT_BACKGROUNDS, CrfConfig, IrnConfig, PamrConfig, PsaConfig
 from stages.settings import to_json_dict
 from stages.shards import Shard
@@ -54,7 +54,7 @@ def run_irn(config: IrnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
 def _run_walk(method: str, config: IrnConfig | PsaConfig, recorded: dict[str, object], inputs: Inputs, output: Output,
               stop: Stop, report: Report) -> Summary:
     net = inputs.require("net")
-    _, description = read_net(net)
+    description = read_verified_description(net)
     task, head = description["task"], description["architecture"]["head"]
     if (task, head) != ("affinity", method):
         purpose = f"{head} affinities" if task == "affinity" else task
@@ -74,7 +74,8 @@ class _SmallImageReport:
 
     def __init__(self, report: Report, net: Mapping[str, Any]) -> None:
         self.report, self.stride, self.radius = report, int(net["stride"]), int(net["architecture"]["radius"])
-        self.start_progress, self.advance = report.start_progress, report.advance
+        self.start_phase, self.start_progress = report.start_phase, report.start_progress
+        self.set_total, self.advance = report.set_total, report.advance
         self.info, self.debug = report.info, report.debug
 
     def print_path(self, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import torch
 
 from stages.data.augment import normalise
+from stages.data.image_size import scale_covers
 from stages.data.image_source import ImageSource
 from stages.errors import BadData, UsageError
 from stages.flow.background import resolve_background
 from stages.flow.finite import check_finite
-from stages.flow.item_arrays import includes_background, resample_to_cells, resize_to_image
+from stages.flow.item_arrays import includes_background, resample_to_cells, resize_to_input
 from stages.flow.map_work import MapWork
 from stages.flow.parts import Part
 from stages.kernels.background import Background, add_background_scores
@@ -39,14 +41,22 @@ class _RefinePart:
     def batch_key(self, item_id: str) -> Any:
         """Return None: images of any size can be batched together."""
 
+    def count_pixels(self, item_id: str) -> int:
+        """Return the number of pixels at which the image is computed."""
+        return math.prod(self.images.read_input_size(item_id))
+
     def load(self, item_id: str) -> tuple[Item, np.ndarray]:
         """Load the item with its CAMs and its image. Raises BadData if their sizes differ."""
         item, image = self.source.item(item_id), self.images.read_image(item_id)
-        size = (item.attrs["height"], item.attrs["width"])
-        if image.shape[:2] != size:
-            raise BadData(f"the image is {image.shape[1]} x {image.shape[0]} pixels but its CAMs are for {size[1]} x "
+        size, image_size = (item.attrs["height"], item.attrs["width"]), self.images.read_size(item_id)
+        if image_size != size:
+            raise BadData(f"the image is {image_size[1]} x {image_size[0]} pixels but its CAMs are for {size[1]} x "
                           f"{size[0]}", "Re-run `wsss cams` on the current images", where=item_id)
         return item, image
+
+    def read_maps(self, item: Item, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the CAMs (L, H', W') float32 in [0, 1] at the size of the loaded image, and their class ids (L,)."""
+        return resize_to_input(item, (image.shape[0], image.shape[1]), len(self.classes) - 1)
 
 
 def _check_no_background(source: Shard) -> None:
@@ -68,7 +78,8 @@ class CrfWorker:
         if self.config.background:
             _check_no_background(source)
         has_direct_scores = includes_background(source) or not source.classes[0]
-        return _CrfPart(source, ImageSource(index, self.work.root), None if has_direct_scores else self.background,
+        images = ImageSource(index, self.work.root, max_side=self.config.max_side)
+        return _CrfPart(source, images, None if has_direct_scores else self.background,
                         self.config)
 
 
@@ -84,11 +95,12 @@ class _CrfPart(_RefinePart):
         return [self._build_item(item, image) for _, (item, image) in loaded]
 
     def _build_item(self, item: Item, image: np.ndarray) -> Item:
-        scores, class_ids = resize_to_image(item, len(self.classes) - 1)
+        scores, class_ids = self.read_maps(item, image)
         if not len(scores) and self.background is None:
             raise BadData("the image has no CAM to choose from", where=item.id)
         posteriors, ids = refine_with_crf(image, scores, class_ids, self.background, self.config)
-        attrs = {"height": image.shape[0], "width": image.shape[1], "covers": np.array(image.shape[:2])}
+        height, width = item.attrs["height"], item.attrs["width"]
+        attrs = {"height": height, "width": width, "covers": np.array((height, width))}
         return Item(item.id, {"class_ids": ids, "cam": posteriors}, attrs)
 
 
@@ -119,7 +131,7 @@ class PsaWorker(_WalkWorker):
 
     def open(self, part: Part, source: Shard, index: Shard) -> _PsaPart:
         """Open a part."""
-        return _PsaPart(self, source, ImageSource(index, self.work.root))
+        return _PsaPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class IrnWorker(_WalkWorker):
@@ -130,7 +142,7 @@ class IrnWorker(_WalkWorker):
         if includes_background(source):
             raise BadData("the CAMs include a background, which IRN's random walk does not support",
                           "Pass a run of `wsss cams` that was not refined with a background", where=str(source.path))
-        return _IrnPart(self, source, ImageSource(index, self.work.root))
+        return _IrnPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _WalkPart(_RefinePart):
@@ -146,8 +158,10 @@ class _WalkPart(_RefinePart):
 
     def build_item(self, item: Item, class_ids: np.ndarray, cam: np.ndarray) -> Item:
         """Build the item of refined CAMs (L, h, w) on the network's grid."""
-        attrs = {**{name: item.attrs[name] for name in ("height", "width")},
-                 "covers": np.array(cam.shape[1:]) * self.worker.net.stride}
+        height, width = item.attrs["height"], item.attrs["width"]
+        covers = scale_covers((cam.shape[1] * self.worker.net.stride, cam.shape[2] * self.worker.net.stride),
+                              self.images.read_input_size(item.id), (height, width))
+        attrs = {"height": height, "width": width, "covers": np.array(covers)}
         return Item(item.id, {"class_ids": class_ids, "cam": cam.astype(np.float16)}, attrs)
 
 
@@ -162,18 +176,18 @@ class _PsaPart(_WalkPart):
 
     def batch_key(self, item_id: str) -> tuple[int, int]:
         """Return the padded size in cells: images of equal padded size can be batched together."""
-        return count_cells(self.images.read_size(item_id), self.worker.net.stride)
+        return count_cells(self.images.read_input_size(item_id), self.worker.net.stride)
 
     def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
         """Compute the refined CAMs of a batch of images with equal keys, one item per image."""
         cell = self.worker.net.stride
         views = [pad_to_cells(self.normalise_image(image), cell) for _, (_, image) in loaded]
         features = self.worker.run_network(self.worker.net, views)
-        return [self._build_item(item, image_features)
-                for (_, (item, _)), image_features in zip(loaded, features, strict=True)]
+        return [self._build_item(item, image, image_features)
+                for (_, (item, image)), image_features in zip(loaded, features, strict=True)]
 
-    def _build_item(self, item: Item, features: torch.Tensor) -> Item:
-        scores, class_ids = resize_to_image(item, len(self.classes) - 1)
+    def _build_item(self, item: Item, image: np.ndarray, features: torch.Tensor) -> Item:
+        scores, class_ids = self.read_maps(item, image)
         if self.background is not None:
             class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
         net, config = self.worker.net, self.config
@@ -190,7 +204,7 @@ class _IrnPart(_WalkPart):
 
     def batch_key(self, item_id: str) -> tuple[int, int]:
         """Return the image size: without padding, the mirrored image has the same cells as the image."""
-        return self.images.read_size(item_id)
+        return self.images.read_input_size(item_id)
 
     def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
         """Compute the refined CAMs of a batch of images with equal keys, one item per image."""
@@ -205,7 +219,8 @@ class _IrnPart(_WalkPart):
         return irn.compute_boundary(logits, mirrored)
 
     def _build_item(self, item: Item, boundary: torch.Tensor) -> Item:
-        scores, class_ids = resample_to_cells(item, self.worker.net.stride, len(self.classes) - 1)
+        scores, class_ids = resample_to_cells(item, self.worker.net.stride, len(self.classes) - 1,
+                                              self.images.read_input_size(item.id))
         config = self.config
         cam = irn.walk_maps(boundary, scores, radius=config.radius, beta=config.beta, steps=config.steps)
         return self.build_item(item, class_ids, cam)
@@ -224,7 +239,7 @@ class PamrWorker:
         """Open a part. Raises UsageError if `--background` is set but the CAMs already include a background."""
         if self.background:
             _check_no_background(source)
-        return _PamrPart(self, source, ImageSource(index, self.work.root))
+        return _PamrPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _PamrPart(_RefinePart):
@@ -242,12 +257,14 @@ class _PamrPart(_RefinePart):
         return [self._build_item(item, image) for _, (item, image) in loaded]
 
     def _build_item(self, item: Item, image: np.ndarray) -> Item:
-        scores, class_ids = resize_to_image(item, len(self.classes) - 1)
+        scores, class_ids = self.read_maps(item, image)
         if self.background is not None:
             scores = add_background_scores(scores, self.background)
             class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
         image_tensor = torch.from_numpy(image).to(self.worker.device)
         cam, covers = refine_with_pamr(image_tensor, torch.from_numpy(scores), self.config)
         check_finite(cam, "refined CAMs", item.id)  # NaN would be lost in 8-bit maps
-        attrs = {"height": image.shape[0], "width": image.shape[1], "covers": np.array(covers)}
+        size = (item.attrs["height"], item.attrs["width"])
+        covers = scale_covers(covers, (image.shape[0], image.shape[1]), size)
+        attrs = {"height": size[0], "width": size[1], "covers": np.array(covers)}
         return Item(item.id, {"class_ids": class_ids, "cam": encode_maps(cam, self.config.grid_stride)}, attrs)

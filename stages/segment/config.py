@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from stages.errors import UsageError
-from stages.settings import setting
+from stages.settings import max_side_setting, setting
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,11 @@ class NetConfig:
                           choices=("mean", "max"))
     grid_stride: int = setting(4, "Stride of the fused scores; a larger stride is faster and coarser.", low=1, high=64,
                                unit="pixels")
+    max_side: int = max_side_setting(note="The widths of the kernels of --crf are in pixels of the reduced image.")
     crf: str = setting("", "Refine the masks by a dense CRF with the kernels of this preset; empty: no CRF.",
                        choices=("", "irn", "psa", "clip-es", "deeplab", "mctformer"))
-    batch_size: int = setting(4, "Number of images of equal size in a batch.", low=1)
+    batch_size: int = setting(4, "Number of images of equal size in a batch; fewer if they are larger than 640 x 480 "
+                              "pixels.", low=1)
     shard_size: int = setting(256, "Number of images in a shard.", low=1)
     precision: str = setting("fp32", "Floating-point precision of the network.", choices=("fp32", "bf16", "fp16"))
     device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
@@ -81,6 +83,8 @@ class WordsConfig:
                                      source="sclip: 336, Cityscapes 560, COCO-Stuff 448; tcl: 448")
     long_side: int = setting(2048, "Maximum long side: an image that would be longer is resized to this instead.",
                              low=16, high=65536, unit="pixels", source="MMSegmentation")
+    # Cityscapes' images have 2048 pixels, and the published evaluations resize them in one step.
+    max_side: int = max_side_setting(2048)
     smooth: bool = setting(False, "Use antialiasing when the image shrinks to less than half its size; useful for "
                            "large photographs.", source="MMSegmentation and the papers: no")
     window: int | None = setting(None, "Side of the square windows that CLIP sees.", low=16, high=8192, unit="pixels",

@@ -48,16 +48,21 @@ def build_mask(scores: np.ndarray, size: tuple[int, int], *, image: np.ndarray |
     """Return (mask (H, W), confidence (H, W) uint8 with 255 = 1.0) of scores (C+1, h, w) in [0, 1].
 
     The scores are upsampled bilinearly to `size`. With `crf`, the name of a preset, they are refined by a dense CRF on
-    `image` (H, W, 3), over the classes that score 0.05 or more at some pixel.
+    `image` (H', W', 3), which may be reduced, over the classes that score 0.05 or more at some pixel.
     """
-    if crf:
-        rows = upsample(scores.astype(np.float32), size, size)
-        ids = np.flatnonzero(rows.max(axis=(1, 2)) >= _MIN_SCORE_FOR_CRF)
-        rows = dense_crf(image, unary_from_scores(rows[ids]), CRF_PRESETS[crf])
-        class_ids, max_scores = ids[rows.argmax(axis=0)], rows.max(axis=0)
-    else:
-        class_ids, max_scores = np.empty(size, np.int64), np.empty(size, np.float32)
-        for band, rows in upsample_in_bands(scores, size):
-            class_ids[band], max_scores[band] = rows.argmax(axis=0), rows.max(axis=0)
-    mask = class_ids.astype(np.uint8 if len(scores) <= 255 else np.uint16)
-    return mask, np.round(max_scores * 255).clip(0, 255).astype(np.uint8)
+    ids, dtype = np.arange(len(scores)), np.uint8 if len(scores) <= 255 else np.uint16
+    if crf and image is not None:
+        scores, ids = _refine_scores(scores, image, crf)
+    mask, confidence = np.empty(size, dtype), np.empty(size, np.uint8)
+    for band, rows in upsample_in_bands(scores, size, size):
+        mask[band] = ids[rows.argmax(axis=0)]
+        confidence[band] = np.round(rows.max(axis=0) * 255).clip(0, 255)
+    return mask, confidence
+
+
+def _refine_scores(scores: np.ndarray, image: np.ndarray, crf: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the CRF posteriors (L, H', W') of the classes that can win a pixel, and the ids (L,) of these classes."""
+    size = (image.shape[0], image.shape[1])
+    rows = upsample(scores.astype(np.float32), size, size)
+    ids = np.flatnonzero(rows.max(axis=(1, 2)) >= _MIN_SCORE_FOR_CRF)
+    return dense_crf(image, unary_from_scores(rows[ids]), CRF_PRESETS[crf]), ids

@@ -18,13 +18,14 @@ from stages.data.words_option import find_non_latin_words, parse_words_option
 from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, SilentReport, Stop, Summary
-from stages.flow.image_inputs import index_image_files, select_image_files, write_overlays
+from stages.flow.image_inputs import index_image_files, select_inputs
+from stages.flow.image_pictures import write_pictures
 from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import MapWork
 from stages.flow.packages import require_pydensecrf
 from stages.flow.path_stream import peek_first_path
 from stages.nets.clip import ClipSource, find_clip, find_fragmented_words
-from stages.nets.net_files import read_net
+from stages.nets.net_description import read_verified_description
 from stages.nets.prompt_encoding import load_templates
 from stages.nets.proxy import resolve_proxy_source
 from stages.nets.text_grounded import TEXT_SEGMENTATION_TASK as GROUNDED
@@ -42,6 +43,8 @@ from stages.segment.config import (
 from stages.settings import to_json_dict
 from stages.shards import Shard, find_shard_files
 
+_DEFAULT_FOLDER = "masks"  # of image files
+
 
 def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the masks predicted by a network of `train-seg`, and with `--scores` its scores as a `cams` run."""
@@ -50,7 +53,8 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     if config.crf:
         require_pydensecrf()
     net = inputs.require("net")
-    _, description = read_net(net)
+    inputs, output, files = select_inputs(inputs, output, "segment net", _DEFAULT_FOLDER, report)
+    description = read_verified_description(net)
     if description["task"] == GROUNDED:
         raise BadData(f"the network was trained for {GROUNDED}, not for segmentation",
                       f"Run `wsss segment {description['architecture']['head']}` instead", where=net)
@@ -58,14 +62,13 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
         raise BadData(f"the network was trained for {description['task']}, not for segmentation",
                       "Pass a network of `wsss train-seg` with --net", where=net)
     settings = replace(config, device=resolve_device(config.device))
-    paths, files = select_image_files(inputs.paths)
     trained_on = description["provenance"][-1]["inputs"].get("index", "")
     work = MapWork("segment", "net", "masks", ("index",), "stages.segment.workers:NetWorker", config,
                    to_json_dict(settings), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on},
                    root=inputs.root, shard_size=config.shard_size, batch_size=config.batch_size,
                    threads=config.threads)
-    return _run_work(work, replace(inputs, paths=paths), files, tuple(description["classes"]), output, stop, report)
+    return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
 
 
 def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *, stop: Stop,
@@ -75,11 +78,11 @@ def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *,
     Raises UsageError, MissingInput, BadData, Unavailable.
     """
     requested, config = config, _resolve_config(config)
+    inputs, output, files = select_inputs(inputs, output, f"segment {method}", _DEFAULT_FOLDER, report)
     clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
     proxy = resolve_proxy_source(inputs.named.get("proxy"), inputs.named.get("proxy_weights")) if isinstance(
         config, ProxyclipConfig) else None
-    paths, files = select_image_files(inputs.paths)
-    words, paths = _load_words(config, inputs.named.get("words"), paths, has_files=bool(files))
+    words, paths = _load_words(config, inputs.named.get("words"), inputs.paths, has_files=bool(files))
     config = _apply_short_side(config, requested, words)
     for message in (*clip.notes, *words.notes, *_describe_doubtful_words(words, clip)):
         report.info(message)
@@ -99,10 +102,10 @@ def run_grounded(method: str, config: GroundedConfig, inputs: Inputs, output: Ou
     """
     requested, config = config, _resolve_config(config)
     net = inputs.require("net")
-    _, description = read_net(net)
+    inputs, output, files = select_inputs(inputs, output, f"segment {method}", _DEFAULT_FOLDER, report)
+    description = read_verified_description(net)
     _check_grounded_net(method, description, net)
-    paths, files = select_image_files(inputs.paths)
-    words, paths = _load_words(config, inputs.named.get("words"), paths, has_files=bool(files))
+    words, paths = _load_words(config, inputs.named.get("words"), inputs.paths, has_files=bool(files))
     config = _apply_short_side(config, requested, words)
     clip = ClipSource(description["initial_weights"]["name"], description["architecture"]["clip"], None)
     for message in (*words.notes, *_describe_doubtful_words(words, clip)):
@@ -199,11 +202,11 @@ def _list_words(words: Sequence[str], most: int = 5) -> str:
 
 def _run_work(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[str, ...], output: Output, stop: Stop,
               report: Report) -> Summary:
-    """Run the work on shards; or on image files, for which it also writes an index and an overlay of each mask."""
+    """Run the work on shards; or on image files, for which it also writes an index and a picture of each mask."""
     if files:
-        index = index_image_files(files, classes, output)
+        index = index_image_files(files, classes, output, stop, report)
         if index is None:
-            report.info(f"Would segment {len(files)} image files.")
+            report.info(f"Would segment {len(files)} image file{'s' * (len(files) > 1)}.")
             return Summary()
         inputs = replace(inputs, paths=[str(index)])
     scores = inputs.named.get("scores")
@@ -212,7 +215,7 @@ def _run_work(work: MapWork, inputs: Inputs, files: list[Path], classes: tuple[s
     else:
         summary = run_map_stage(work, inputs, output, stop=stop, report=report)
     if files and not output.dry_run:
-        write_overlays(output, "masks", report)
+        write_pictures(output, "masks", report, stop)
     return summary
 
 
@@ -239,7 +242,8 @@ class _PathCollector(SilentReport):
 
     def __init__(self, report: Report) -> None:
         self.paths: list[Path] = []
-        self.start_progress, self.advance, self.info = report.start_progress, report.advance, report.info
+        self.start_phase, self.start_progress = report.start_phase, report.start_progress
+        self.set_total, self.advance, self.info = report.set_total, report.advance, report.info
 
     def print_path(self, path: Path) -> None:
         """Collect the path of a finished shard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -54,7 +55,8 @@ class StoredScoresWorker:
 
     def open(self, part: Part, source: Shard, index: Shard) -> _StoredScoresPart:
         """Open a part."""
-        return _StoredScoresPart(source, ImageSource(index, self.work.root), source.classes, self.work)
+        images = ImageSource(index, self.work.root, max_side=self.work.config.max_side)
+        return _StoredScoresPart(source, images, source.classes, self.work)
 
 
 class NetWorker:
@@ -69,7 +71,7 @@ class NetWorker:
         """Open a part. Raises BadData if the network was trained for other classes."""
         check_same_classes((str(index.path), index.classes),
                            (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _NetPart(self, source, ImageSource(index, self.work.root))
+        return _NetPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class _StoredScoresPart:
@@ -83,6 +85,10 @@ class _StoredScoresPart:
 
     def batch_key(self, item_id: str) -> Any:
         """Return None: images of any size can be batched together."""
+
+    def count_pixels(self, item_id: str) -> int:
+        """Return the number of pixels at which the image is computed."""
+        return math.prod(self.images.read_input_size(item_id))
 
     def load(self, item_id: str) -> Any:
         """Return the image, or None if there is no CRF, and the scores."""
@@ -117,7 +123,7 @@ class _NetPart(_StoredScoresPart):
 
     def batch_key(self, item_id: str) -> tuple[int, int]:
         """Return the image size: images of equal size are batched together."""
-        return self.images.read_size(item_id)
+        return self.images.read_input_size(item_id)
 
     def load(self, item_id: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the image and its normalised views."""
@@ -128,7 +134,7 @@ class _NetPart(_StoredScoresPart):
     def compute(self, loaded: Sequence[tuple[str, tuple[np.ndarray, list[np.ndarray]]]]) -> list[Item]:
         """Return the masks or scores of a batch."""
         device, config = self.worker.device, self.config
-        height, width = self.images.read_size(loaded[0][0])
+        height, width = self.images.read_input_size(loaded[0][0])
         grid = (-(-height // config.grid_stride), -(-width // config.grid_stride))
         views = [torch.from_numpy(np.stack(views_at_scale)).to(device, memory_format=torch.channels_last)
                  for views_at_scale in zip(*(views for _, (_, views) in loaded), strict=True)]
@@ -194,7 +200,7 @@ class TextWorker:
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Open a part."""
-        return _TextPart(self, source, ImageSource(index, self.work.root))
+        return _TextPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 class GroundedWorker:
@@ -221,7 +227,7 @@ class GroundedWorker:
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Open a part."""
-        return _TextPart(self, source, ImageSource(index, self.work.root))
+        return _TextPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
 def _split_vectors(vectors: Tensor) -> Vectors:

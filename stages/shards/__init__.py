@@ -2,7 +2,7 @@
 
 from stages.shards.check import check_shard
 from stages.shards.history import describe_provenance_differences, merge_provenance
-from stages.shards.items import Item, validate_item_id
+from stages.shards.items import Item, ItemStore, OrderedItems, validate_item_id
 from stages.shards.journal import Journal, unfinished_path
 from stages.shards.reader import Shard
 from stages.shards.repair import SalvageResult, salvage_shard
@@ -28,7 +28,9 @@ from stages.shards.writer import ShardContents, encode_strings, write_shard
 __all__ = [
     "KINDS",
     "Item",
+    "ItemStore",
     "Journal",
+    "OrderedItems",
     "Run",
     "SalvageResult",
     "Shard",

@@ -16,7 +16,7 @@ from typing import Any
 
 from stages.errors import BadData, CannotCreate, explain_write_error
 from stages.shards.disk import lock_file, write_all
-from stages.shards.items import Item, pack_record, unpack_record
+from stages.shards.items import Item, ItemStore, pack_record, unpack_record
 from stages.shards.request import describe_differences
 
 _MAGIC = b"WSJ1"
@@ -52,27 +52,29 @@ def decode_frames(data: bytes) -> tuple[list[bytes], int]:
 
 
 def recover_items(data: bytes, request: dict[str, Any], path: Path, *,
-                  discard: bool = False) -> tuple[dict[int, Item], int]:
+                  discard: bool = False) -> tuple[ItemStore, int]:
     """Return the items in a journal by position, and the number of its valid bytes; 0 if the work starts anew.
 
     Raises CannotCreate when the items were made with different settings (listing them), BadData when the file is not
     a journal of wsss; with `discard` both are dropped and the work starts anew.
     """
     payloads, end = decode_frames(data)
+    items = ItemStore()
     try:
         recorded = json.loads(payloads[0]) if payloads else {}
-        items = dict(unpack_record(payload) for payload in payloads[1:])
+        for payload in payloads[1:]:
+            items.add(*unpack_record(payload), payload)
     except Exception:  # whole frames of another program, for which numpy may raise anything
         if not discard:
             raise BadData("is not a journal of wsss", "Remove it, or choose another --output",
                           where=str(path)) from None
-        return {}, 0
+        return ItemStore(), 0
     changed = describe_differences(recorded, request) if payloads else ""
     if changed and not discard and items:
         raise CannotCreate(f"holds unfinished work with different settings ({changed})",
                            "Use those settings to resume it, --force to discard it, or choose another --output",
                            where=str(path))
-    return ({}, 0) if changed else (items, end)
+    return (ItemStore(), 0) if changed else (items, end)
 
 
 class Journal:
@@ -85,7 +87,7 @@ class Journal:
         and `discard` is off (listing the settings), IoFailed when it cannot be read or written.
         """
         self.path = path
-        self.items: dict[int, Item] = {}
+        self.items = ItemStore()
         self._descriptor = lock_file(path, path)
         try:
             self._recover(request, discard)
@@ -107,13 +109,17 @@ class Journal:
 
     def append(self, items: Iterable[tuple[int, Item]]) -> None:
         """Append a batch of (position, item) pairs in one write. Raises IoFailed; the valid prefix stays."""
-        batch = dict(items)
-        frames = (encode_frame(pack_record(position, item)) for position, item in batch.items())
+        batch = ItemStore()
+        frames = []
+        for position, item in items:
+            record = pack_record(position, item)
+            batch.add(position, item, record)
+            frames.append(encode_frame(record))
         try:
             write_all(self._descriptor, b"".join(frames))
         except OSError as error:
             raise explain_write_error(error, self.path) from None
-        self.items.update(batch)
+        self.items.copy_from(batch, batch)
 
     def sync(self) -> None:
         """Sync the appended items to disk. Raises IoFailed."""

@@ -237,6 +237,12 @@ class Shard:
     def ids(self) -> tuple[str, ...]:
         return self.read_strings("ids")
 
+    @property
+    def num_images(self) -> int:
+        """The number of ids, without reading them."""
+        with translate_read_errors(self.path):
+            return len(self.file["ids"])
+
     @cached_property
     def errors(self) -> dict[str, str]:
         """The failed items and their error messages."""

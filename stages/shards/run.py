@@ -125,12 +125,12 @@ class Run:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.shard_by_id and item_id not in self.shard_by_id[item_id].errors
 
-    def item(self, item_id: str) -> Item:
-        """Return an item by id; raise MissingInput if no shard has it."""
+    def item(self, item_id: str, *, exclude: tuple[str, ...] = ()) -> Item:
+        """Return an item by id, without the datasets in `exclude`; raise MissingInput if no shard has it."""
         if item_id not in self.shard_by_id:
             raise MissingInput(f"the run has no item {item_id}", "List the ids with `wsss info`",
                                where=str(self.first.path))
-        return self.shard_by_id[item_id].item(item_id)
+        return self.shard_by_id[item_id].item(item_id, exclude=exclude)
 
 
 def check_same_classes(*named: tuple[str, tuple[str, ...]]) -> None:

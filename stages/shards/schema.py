@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 FORMAT = "wsss-shard"
 FORMAT_VERSION = "1.0"
-MAX_PIXELS = 50_000_000  # of an image, unless the provenance has a `max_pixels`
+MAX_PIXELS = 200_000_000  # of an image, unless the provenance has a `max_pixels`
 
 
 @dataclass(frozen=True)

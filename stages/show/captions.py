@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from stages.data.augment import normalise
-from stages.data.draw import class_colours, colour_cams
+from stages.data.class_colours import class_colours
+from stages.data.draw import colour_cams
 from stages.data.highlighted_text import HighlightedWord, render_highlighted_text
 from stages.data.inference_views import resize_short_side
 from stages.kernels.sliding_windows import SlidingWindows

@@ -1,67 +1,272 @@
-"""`show`: draws images, CAMs and masks as a contact sheet with one row per image and one column per run."""
+"""`show`: draws photographs with their CAMs and masks, the curves of trainings, and co-occurrence matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
+from stages.data.contact_pages import render_contact_pages
 from stages.data.contact_sheets import render_contact_sheet
-from stages.data.draw import colour_cams, overlay_mask, render_half_blocks
+from stages.data.curve_plots import render_charts
+from stages.data.figures import build_class_legend, render_figure
 from stages.data.image_source import ImageSource
-from stages.data.images import encode_png
-from stages.data.masks import voc_palette
-from stages.data.nouns import NounSelector, build_noun_selector
+from stages.data.terminal_graphics import choose_graphics
+from stages.data.terminal_panels import render_panels_as_text, render_pictures
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.background import resolve_background
-from stages.flow.execution import Inputs, Output, Report, Summary, check_picture_path
-from stages.flow.item_arrays import includes_background, resize_to_image
+from stages.flow.cooc_plot import draw_cooc
+from stages.flow.execution import Inputs, Output, Report, check_picture_path
+from stages.flow.panel_inputs import RunReader
 from stages.flow.parts import find_index
-from stages.kernels.background import cams_to_mask, scores_to_mask
-from stages.nets.net_files import load_net
-from stages.nets.text_grounded import CoDe
-from stages.shards import Run, Shard
-from stages.shards.disk import make_folder, replace_file
-from stages.show.captions import decompose_caption, draw_caption_row, find_noun_positions
+from stages.flow.picture_output import write_pictures
+from stages.flow.training_log import find_training_log, is_training_path, read_training_log
+from stages.shards import Run, Shard, check_same_classes
 from stages.show.config import ShowConfig
+from stages.show.image_selection import (
+    choose_sort_key,
+    compute_values,
+    describe_order,
+    pick_evenly,
+    select_compared_runs,
+    sort_worst_first,
+)
+from stages.show.photographs import GRID_SIDE, Photographs, build_grid_block, build_single_block
+from stages.show.training_charts import build_training_charts
 
-T = TypeVar("T")
+_IMAGE_KINDS = ("index", "cams", "masks")
+_NO_PICTURE_REMEDIES = {
+    "features": "Cluster them and draw the clusters with `wsss cluster finch {path} -o clusters.h5 --sheet "
+                "clusters.png`",
+    "clusters": "Run `wsss cluster` again as for {path}, with --sheet clusters.png",
+}
+
+_MAX_SIDE = 2048  # pixels of a photograph; no picture is larger
 
 
-def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -> str | None:
-    """Write a PNG to `output`, or return a drawing for the terminal as text.
+def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: Output, *, report: Report) -> str | None:
+    """Write pictures to the output and report their paths, or return a drawing for the terminal as text.
 
-    Raises UsageError, MissingInput (an id that the first run does not have), BadData.
+    Raises UsageError, MissingInput (a path, or an id that the first run does not have), BadData.
     """
-    runs, sources, ids = _open_runs(config, paths, inputs, output)
-    column_runs = [run for run in runs if run.kind != "index"]
-    rows = [_draw_row(item_id, sources, column_runs, config) for item_id in ids]
+    _check_output(config, output)
+    training_paths = [path for path in paths if is_training_path(path)]
+    if training_paths:
+        _check_only_trainings(paths, training_paths)
+        charts = build_training_charts(_read_logs(training_paths, report))
+        return _show_pictures(config, output, report, f"the curves of {', '.join(paths)}",
+                              lambda: [render_charts(charts, heading=", ".join(paths))])
+    runs = [_open_run(path, is_alone=len(paths) == 1) for path in paths]
+    if runs[0].kind == "cooc":
+        return _show_pictures(config, output, report, f"the matrix of {paths[0]}", lambda: [draw_cooc(runs[0].first)])
+    photographs = _select_photographs(config, paths, runs, inputs, report)
+    if output.dry_run:
+        report.info(f"Would draw {', '.join(photographs.ids)} {_describe_target(config, output)}.")
+        return None
+    if len(photographs.ids) == 1:
+        return _show_single_photograph(config, photographs, runs, output, report)
+    return _show_photographs(config, photographs, runs, output, report)
+
+
+def _check_output(config: ShowConfig, output: Output) -> None:
+    if output.path == Path() and not config.terminal:
+        raise UsageError("-o is missing", "Give -o FILE.png, or --terminal to draw in the terminal")
+    if output.path != Path():
+        check_picture_path(output.path)
+
+
+def _describe_target(config: ShowConfig, output: Output) -> str:
+    return "in the terminal" if config.terminal else f"to {output.path}"
+
+
+def _check_only_trainings(paths: Sequence[str], training_paths: Sequence[str]) -> None:
+    others = [path for path in paths if path not in training_paths]
+    if others:
+        raise UsageError(f"{training_paths[0]} is a training, whose curves are not drawn next to {others[0]}",
+                         "Draw curves and photographs with two commands")
+
+
+def _read_logs(paths: Sequence[str], report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Return the lines of the last training in each log, by the name of the network or log."""
+    logs = {}
+    for path in paths:
+        log = find_training_log(path)
+        lines, num_trainings = read_training_log(log)
+        if num_trainings > 1:
+            report.info(f"{log} holds {num_trainings} trainings; drawing the last one.")
+        name = log.name.removesuffix(".jsonl").removesuffix(".log")
+        logs[path if name in logs else name] = lines
+    return logs
+
+
+def _open_run(path: str, *, is_alone: bool) -> Run:
+    """Open a run that can be drawn. Raises BadData or UsageError for one that cannot."""
+    run = Run([path], require_all=False)
+    if run.kind in _NO_PICTURE_REMEDIES:
+        raise BadData(f"holds {run.kind}, which are not pictures", _NO_PICTURE_REMEDIES[run.kind].format(path=path),
+                      where=path)
+    if run.kind == "cooc" and not is_alone:
+        raise UsageError(f"{path} holds a co-occurrence matrix, which is drawn alone",
+                         f"Use `wsss show {path} -o cooc.png`")
+    return run if run.kind == "cooc" else Run([path], _IMAGE_KINDS, require_all=False)
+
+
+def _show_pictures(config: ShowConfig, output: Output, report: Report, description: str,
+                   draw: Callable[[], list[np.ndarray]]) -> str | None:
+    """Write pictures, or return them as text for the terminal; in a dry run only say so."""
+    if output.dry_run:
+        report.info(f"Would draw {description} {_describe_target(config, output)}.")
+        return None
     if config.terminal:
-        return render_half_blocks(np.concatenate(_pad_to_same_height(rows[0]), axis=1), config.columns)
-    names = [_get_title(path) for path, run in zip(paths, runs, strict=True) if run.kind != "index"]
-    titles = ["image", *(config.titles or names), *(["truth"] if config.truth else [])]
-    drawing = rows[0][-1] if len(ids) == 1 and len(rows[0]) <= 2 else render_contact_sheet(
-        rows, column_titles=titles, row_titles=list(ids), cell=(config.cell, config.cell),
-        legend=_build_legend(ids, sources, runs[0].classes))
-    make_folder(Path(output).absolute().parent)
-    replace_file(Path(output), encode_png(drawing))
+        return render_pictures(draw(), _choose_graphics(config), config.columns, colour=_has_colour())
+    for path in write_pictures(output.path, draw()):
+        report.print_path(path)
     return None
 
 
+def _choose_graphics(config: ShowConfig) -> str:
+    if config.graphics != "auto":
+        return config.graphics
+    return choose_graphics(os.environ, is_terminal=sys.stdout.isatty())
+
+
+def _has_colour() -> bool:
+    return not os.environ.get("NO_COLOR")
+
+
+def _show_single_photograph(config: ShowConfig, photographs: Photographs, runs: Sequence[Run], output: Output,
+                            report: Report) -> str | None:
+    block, notes = build_single_block(photographs, config.cell)
+    for note in notes:
+        report.info(note)
+    if config.terminal and _choose_graphics(config) == "blocks":
+        lines = [block.title, *(panel.caption for panel in block.panels if panel.caption)]
+        return "\n".join([*lines, render_panels_as_text(block.panels, config.columns, colour=_has_colour())])
+    legend = build_class_legend(block.class_ids, _get_classes(runs))
+    return _show_pictures(config, output, report, "", lambda: render_figure(block.panels, heading=block.title,
+                                                                           legend=legend))
+
+
+def _show_photographs(config: ShowConfig, photographs: Photographs, runs: Sequence[Run], output: Output,
+                      report: Report) -> str | None:
+    report.start_progress("drawing", len(photographs.ids))
+    blocks = []
+    for item_id in photographs.ids:
+        blocks.append(build_grid_block(photographs, item_id, config.cell))
+        report.advance()
+    if config.terminal and _choose_graphics(config) == "blocks":
+        return "\n".join(f"{block.title}\n{render_panels_as_text(block.panels, config.columns, colour=_has_colour())}"
+                         for block in blocks)
+    return _show_pictures(config, output, report, "", lambda: render_contact_pages(blocks, _get_classes(runs)))
+
+
+def _get_classes(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the class names of the runs of CAMs and masks, or of the index if there are none."""
+    return next((run for run in runs if run.kind != "index"), runs[0]).classes
+
+
+def _select_photographs(config: ShowConfig, paths: Sequence[str], runs: Sequence[Run], inputs: Inputs,
+                        report: Report) -> Photographs:
+    """Choose the images and classes to draw. Raises UsageError, MissingInput, BadData."""
+    drawn = [(path, run) for path, run in zip(paths, runs, strict=True) if run.kind != "index"]
+    if config.titles and len(config.titles) != len(drawn):
+        raise UsageError(f"--titles has {len(config.titles)} titles for {len(drawn)} runs of CAMs or masks",
+                         "Give one title per run, separated by commas")
+    if drawn:
+        check_same_classes(*((path, run.classes) for path, run in drawn))
+    background = resolve_background(config.background)[0] if config.background else None
+    readers = tuple(RunReader(run, background) for _, run in drawn)
+    class_ids = _find_class_ids(config.classes, _get_classes(runs))
+    sources = _find_sources(runs[0], inputs)
+    ids = _select_ids(config, runs[0], readers, sources, class_ids, report)
+    has_truth = any(sources[item_id].has_mask(item_id) for item_id in ids)
+    if config.truth and not has_truth:
+        listed = f"{', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}"
+        raise BadData(f"the index has no ground truth of {listed}", "Leave out --truth, or run `wsss index` again with "
+                      "--masks DIR", where=str(sources[ids[0]].index.path))
+    return Photographs(tuple(ids), sources, readers, config.titles or _build_titles([path for path, _ in drawn]),
+                       bool(config.titles), class_ids, background is not None,
+                       config.truth or (not drawn and has_truth))
+
+
+def _build_titles(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of runs; with their folder where two have the same name."""
+    names = [Path(path).stem if Path(path).suffix == ".h5" else Path(path).name for path in paths]
+    return tuple(str(Path(Path(path).absolute().parent.name) / name) if names.count(name) > 1 else name
+                 for path, name in zip(paths, names, strict=True))
+
+
+def _find_class_ids(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
+    """Return the ids of classes. Raises UsageError for a name that is no class, with those most similar to it."""
+    id_by_name = {name: class_id for class_id, name in enumerate(classes) if class_id}
+    for name in names:
+        if name not in id_by_name:
+            matches, some = get_close_matches(name, id_by_name, cutoff=0.5), list(id_by_name)[:5]
+            raise UsageError(f"--classes {name!r} is not a class",
+                             f"Did you mean {' or '.join(map(repr, matches))}?" if matches else
+                             f"Use some of {', '.join(some)}{', ...' if len(id_by_name) > len(some) else ''}")
+    return tuple(id_by_name[name] for name in names)
+
+
+def _find_sources(run: Run, inputs: Inputs) -> dict[str, ImageSource]:
+    """Return the source of each image of a run, by id."""
+    sources: dict[str, ImageSource] = {}
+    for path in sorted({find_index(shard, inputs.index) for shard in run.shards}):
+        source = ImageSource(Shard(path, "index"), inputs.root, max_side=_MAX_SIDE)
+        sources |= dict.fromkeys(source.index.ids, source)
+    return sources
+
+
+def _select_ids(config: ShowConfig, first: Run, readers: Sequence[RunReader], sources: dict[str, ImageSource],
+                class_ids: tuple[int, ...], report: Report) -> list[str]:
+    """Return the ids to draw: those given, evenly spread ones, or the worst."""
+    if config.ids and config.worst:
+        raise UsageError("--ids and --worst both choose the images", "Use one of them")
+    unknown_ids = [item_id for item_id in config.ids if item_id not in sources]
+    if unknown_ids:
+        raise MissingInput(f"there is no image {unknown_ids[0]}", "See `wsss info` for the ids of the images",
+                           where=str(first.first.path))
+    valid_ids = [item_id for item_id in first.ids if item_id in first and item_id not in sources[item_id].index.errors]
+    if not (config.ids or valid_ids):
+        raise BadData("the run has no images, or all of them failed", "See `wsss info` for the reasons",
+                      where=str(first.first.path))
+    candidates = list(dict.fromkeys(config.ids)) or (valid_ids if config.worst else pick_evenly(valid_ids,
+                                                                                              config.count))
+    if not (config.worst or config.sort):
+        return candidates
+    key = config.sort or choose_sort_key(readers, sources, candidates)
+    compared = select_compared_runs(key, readers)
+    report.start_progress("comparing images", len(candidates))
+    values, message = compute_values(key, candidates, compared, sources, class_ids, report.advance)
+    if message:
+        report.info(message)
+    ids = sort_worst_first(values, key)[:config.worst or None]
+    report.info(describe_order(ids, values, key))
+    return ids
+
+
 def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: Output, *,
-                 report: Report) -> Summary:
-    """Write a PNG of how a `train-text code` network decomposes the captions of an index, with one row per image.
+                 report: Report) -> str | None:
+    """Draw how a `train-text code` network decomposes the captions of an index, with one row per image, as `run` does.
 
     Raises UsageError, MissingInput (an id that the index does not have), BadData (another network, no caption with a
     noun).
     """
-    if output.path == Path() or config.terminal or config.truth or config.background or config.titles:
-        raise UsageError("with --net, captions are drawn to -o FILE.png and other options do not apply",
-                         "Give -o FILE.png, and leave out --terminal, --truth, --background and --titles")
-    check_picture_path(output.path)
+    if any((config.truth, config.background, config.titles, config.classes, config.sort, config.worst)):
+        raise UsageError("with --net, captions are drawn, to which other options do not apply",
+                         "Leave out --truth, --background, --titles, --classes, --sort and --worst")
+    _check_output(config, output)
     path = inputs.require("net")
+    # Imported here because they import torch, which takes two seconds.
+    from stages.data.nouns import build_noun_selector
+    from stages.nets.net_files import load_net
+    from stages.nets.text_grounded import CoDe
+    from stages.show.caption_selection import select_captions
     net, description = load_net(path)
     if not isinstance(net, CoDe):
         raise BadData("this is not a network of `train-text code`, so it has no text segmenter",
@@ -73,173 +278,24 @@ def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, outpu
         report.info(note)
     index = Run(paths, "index", require_all=False)
     sources = _find_sources(index, inputs)
-    captions = _select_captions(config, index, sources, selector, training["config"]["n_nouns"])
-    if output.dry_run:
-        report.info(f"Would draw {', '.join(captions)} to {output.path}.")
-        return Summary()
-    rows = [_draw_caption_row(net, sources[item_id].read_image(item_id), caption, nouns, config.cell)
-            for item_id, (caption, nouns) in captions.items()]
+    captions = select_captions(config.ids, config.count, sources, selector, training["config"]["n_nouns"],
+                               str(index.first.path))
+    return _show_pictures(config, output, report, ", ".join(captions),
+                          lambda: [_draw_captions(net, captions, sources, config.cell or GRID_SIDE)])
+
+
+def _draw_captions(net: Any, captions: dict[str, tuple[str, tuple[str, ...]]], sources: dict[str, ImageSource],
+                   side: int) -> np.ndarray:
+    """Draw a contact sheet with one row per caption."""
+    from stages.show.captions import decompose_caption, draw_caption_row, find_noun_positions
+    rows = []
+    for item_id, (caption, nouns) in captions.items():
+        image = sources[item_id].read_image(item_id)
+        decomposition = decompose_caption(net, image, caption, nouns)
+        noun_positions = [find_noun_positions(net.tokenizer, decomposition.words, noun) for noun in nouns]
+        rows.append(draw_caption_row(image, decomposition, nouns, noun_positions, side))
     titles = [f"{item_id}: {', '.join(nouns)}" for item_id, (_, nouns) in captions.items()]
     num_regions = max(map(len, rows)) - 2
     rows = [[*row[:-1], *[None] * (num_regions + 2 - len(row)), row[-1]] for row in rows]
     names = ["image", *(f"region {number}" for number in range(1, num_regions + 1)), "word segments"]
-    sheet = render_contact_sheet(rows, column_titles=names, row_titles=titles, cell=(config.cell, config.cell))
-    make_folder(output.path.absolute().parent)
-    replace_file(output.path, encode_png(sheet))
-    report.print_path(output.path)
-    return Summary()
-
-
-def _select_captions(config: ShowConfig, index: Run, sources: dict[str, ImageSource], selector: NounSelector,
-                     max_nouns: int) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Select per image the caption with the most nouns, and up to `max_nouns` of them in the order of the caption.
-
-    Without --ids, images are chosen by `_find_next_of_spread_positions`. Raises MissingInput for an id without such a
-    caption, BadData if no image has one.
-    """
-    def select_caption(item_id: str) -> tuple[str, tuple[str, ...]] | None:
-        texts = _read_captions(sources.get(item_id), item_id)
-        candidates = [(text, selector.select_nouns(item_id, text)) for text in texts]
-        caption, nouns = max(candidates, key=lambda candidate: min(len(candidate[1]), max_nouns), default=("", ()))
-        return (caption, _sort_by_position(nouns, caption.lower())[:max_nouns]) if nouns else None
-
-    if config.ids:
-        captions = {}
-        for item_id in config.ids:
-            caption = select_caption(item_id)
-            if caption is None:
-                raise MissingInput(f"there is no image {item_id} with a caption that has a noun",
-                                   "See `wsss info` for the ids of the images", where=str(index.first.path))
-            captions[item_id] = caption
-        return captions
-    captions = dict(_find_next_of_spread_positions(list(sources), config.count, select_caption))
-    if not captions:
-        raise BadData("no image has a caption with a noun",
-                      "Index a table with a column `caption`, or give `wsss index coco` a captions file",
-                      where=str(index.first.path))
-    return captions
-
-
-def _read_captions(source: ImageSource | None, item_id: str) -> list[str]:
-    if source is None or item_id in source.index.errors:
-        return []
-    captions = source.index.read_item_dataset(item_id, "captions")
-    return [] if captions is None else [caption.decode().strip() for caption in captions.tolist()]
-
-
-def _find_next_of_spread_positions(ids: list[str], count: int,
-                                   select: Callable[[str], T | None]) -> Iterator[tuple[str, T]]:
-    """Yield (id, select(id)) for the next id from each of `count` evenly spread positions for which it is not None.
-
-    No id is examined twice, since `select` may be slow.
-    """
-    examined = set()
-    for position in _pick_evenly(range(len(ids)), count):
-        if len(examined) == len(ids):
-            return
-        for item_id in (ids[(position + step) % len(ids)] for step in range(len(ids))):
-            if item_id not in examined:
-                examined.add(item_id)
-                selection = select(item_id)
-                if selection is not None:
-                    yield item_id, selection
-                    break
-
-
-def _sort_by_position(nouns: Sequence[str], caption: str) -> tuple[str, ...]:
-    return tuple(sorted(nouns, key=lambda noun: (caption.find(noun), noun)))
-
-
-def _draw_caption_row(net: CoDe, image: np.ndarray, caption: str, nouns: tuple[str, ...],
-                      cell_size: int) -> list[np.ndarray]:
-    decomposition = decompose_caption(net, image, caption, nouns)
-    noun_positions = [find_noun_positions(net.tokenizer, decomposition.words, noun) for noun in nouns]
-    return draw_caption_row(image, decomposition, nouns, noun_positions, cell_size)
-
-
-def describe_plan(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: str) -> str:
-    """Return what `run` would do, as a phrase that follows "would". Raises the same errors as `run`."""
-    _, _, ids = _open_runs(config, paths, inputs, output)
-    return f"draw {', '.join(ids)} {'in the terminal' if config.terminal else f'to {output}'}"
-
-
-def _open_runs(config: ShowConfig, paths: Sequence[str], inputs: Inputs,
-               output: str) -> tuple[list[Run], dict[str, ImageSource], list[str]]:
-    """Return the runs, the sources of their images by id, and the ids to draw."""
-    if not output and not config.terminal:
-        raise UsageError("-o is missing", "Give -o FILE.png, or --terminal to draw in the terminal")
-    if output:
-        check_picture_path(output)
-    runs = [Run([path], ("index", "cams", "masks"), require_all=False) for path in paths]
-    num_columns = sum(run.kind != "index" for run in runs)
-    if config.titles and len(config.titles) != num_columns:
-        raise UsageError(f"--titles has {len(config.titles)} titles for {num_columns} runs of CAMs or masks",
-                         "Give one title per run, separated by commas")
-    sources = _find_sources(runs[0], inputs)
-    return runs, sources, _select_ids(config, runs[0], sources)
-
-
-def _get_title(path: str) -> str:
-    return Path(path).stem if Path(path).suffix == ".h5" else Path(path).name
-
-
-def _find_sources(run: Run, inputs: Inputs) -> dict[str, ImageSource]:
-    sources: dict[str, ImageSource] = {}
-    for path in sorted({find_index(shard, inputs.index) for shard in run.shards}):
-        source = ImageSource(Shard(path, "index"), inputs.root)
-        sources |= dict.fromkeys(source.index.ids, source)
-    return sources
-
-
-def _select_ids(config: ShowConfig, run: Run, sources: dict[str, ImageSource]) -> list[str]:
-    unknown_ids = [item_id for item_id in config.ids if item_id not in sources]
-    if unknown_ids:
-        raise MissingInput(f"there is no image {unknown_ids[0]}", "See `wsss info` for the ids of the images",
-                           where=str(run.first.path))
-    valid_ids = [item_id for item_id in run.ids if item_id in run]
-    if not (config.ids or valid_ids):
-        raise BadData("the run has no images, or all of them failed", "See `wsss info` for the reasons",
-                      where=str(run.first.path))
-    return list(config.ids) or _pick_evenly(valid_ids, config.count)
-
-
-def _pick_evenly(values: Sequence[T], count: int) -> list[T]:
-    """Return `count` evenly spread values, or all if there are fewer."""
-    indices = np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)
-    return [values[index] for index in indices]
-
-
-def _draw_row(item_id: str, sources: dict[str, ImageSource], runs: list[Run], config: ShowConfig) -> list[np.ndarray]:
-    source = sources[item_id]
-    image = source.read_image(item_id)
-    row = [image, *(_draw_item(run, item_id, image, config) for run in runs)]
-    if config.truth:
-        row.append(overlay_mask(image, source.read_mask(item_id)) if source.has_mask(item_id) else image // 4)
-    return row
-
-
-def _draw_item(run: Run, item_id: str, image: np.ndarray, config: ShowConfig) -> np.ndarray:
-    """Draw the CAMs or the mask of an image; an image that the run lacks is only darkened."""
-    if item_id not in run:
-        return image // 4
-    item = run.item(item_id)
-    if run.kind == "masks":
-        return overlay_mask(image, item.datasets["mask"])
-    maps, class_ids = resize_to_image(item, len(run.classes) - 1)
-    if includes_background(run.shard_by_id[item_id]):
-        return overlay_mask(image, scores_to_mask(maps, class_ids))
-    if config.background:
-        background, _ = resolve_background(config.background)
-        return overlay_mask(image, cams_to_mask(maps, class_ids, background, 255))
-    return colour_cams(maps, class_ids, image=image)
-
-
-def _build_legend(ids: Sequence[str], sources: dict[str, ImageSource], classes: tuple[str, ...]) -> list:
-    class_ids = sorted({label for item_id in ids for label in sources[item_id].read_labels(item_id) or ()})
-    palette = voc_palette()
-    return [(classes[class_id], tuple(int(value) for value in palette[class_id % 256])) for class_id in class_ids]
-
-
-def _pad_to_same_height(images: list[np.ndarray]) -> list[np.ndarray]:
-    height = max(image.shape[0] for image in images)
-    return [np.pad(image, ((0, height - image.shape[0]), (0, 0), (0, 0))) for image in images]
+    return render_contact_sheet(rows, column_titles=names, row_titles=titles, cell=(side, side))

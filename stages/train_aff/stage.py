@@ -51,6 +51,7 @@ def _run_method(method: str, config: Any, inputs: Inputs, output: Output, stop: 
     """Compute the labels of all images, or load them from the cache, and train the network on them."""
     require_pydensecrf()
     output.check_not_folder()
+    report.start_phase("reading the index")
     index, cams = Run(inputs.paths, "index"), Run([inputs.require("cams")], "cams")
     check_same_classes((str(index.first.path), index.classes), (str(cams.first.path), cams.classes))
     if includes_background(cams.first):
@@ -72,9 +73,9 @@ def _run_method(method: str, config: Any, inputs: Inputs, output: Output, stop: 
     initial = initialise_net(net, config, weights, report)
     net.mean, net.std = resolve_input_normalisation(net, config, weights)
     view = replace(view, mean=net.mean, std=net.std)
-    labels = _compute_labels(method, METHODS[method].select_label_settings(config, net), index, cams, inputs,
-                             config.threads, output, stop, report)
-    samples = _LabelledSamples(method, index, labels, inputs.root, view, net.stride)
+    labels = _compute_labels(method, METHODS[method].select_label_settings(config, net), config.max_side, index,
+                             cams, inputs, config.threads, output, stop, report)
+    samples = _LabelledSamples(method, index, labels, inputs.root, config.max_side, view, net.stride)
     require_samples(samples.labelled, f"has CAMs in {inputs.require('cams')}", str(index.first.path))
     description = describe_net(net, classes=list(index.classes), initial_weights=initial,
                                supervision=read_supervision(index), provenance=[*cams.first.provenance, entry])
@@ -98,14 +99,14 @@ def _check_crop(config: Any, stride: int) -> None:
                          f"Use --crop-size {smallest} or more, or a smaller --radius")
 
 
-def _compute_labels(method: str, settings: dict[str, Any], index: Run, cams: Run, inputs: Inputs, jobs: int,
-                    output: Output, stop: Stop, report: Report) -> list[Item]:
+def _compute_labels(method: str, settings: dict[str, Any], max_side: int, index: Run, cams: Run, inputs: Inputs,
+                    jobs: int, output: Output, stop: Stop, report: Report) -> list[Item]:
     """Compute the labels of all images of the index that have CAMs."""
     ids = tuple(item_id for shard in index.shards for item_id in shard.ids
                 if item_id in cams and item_id not in shard.errors)
     work = LabelWork(method, tuple(str(shard.path) for shard in index.shards), inputs.require("cams"), inputs.root,
-                     settings)
-    request = extract_request({"stage": "train-aff", "method": method, "config": settings,
+                     max_side, settings)
+    request = extract_request({"stage": "train-aff", "method": method, "config": {**settings, "max_side": max_side},
                                "inputs": {"index": index.digest, "cams": cams.digest}})
     num_without_cams = sum(len(shard.ids) - len(shard.errors) for shard in index.shards) - len(ids)
     if num_without_cams:
@@ -132,7 +133,7 @@ def _build_finaliser(finish_training: Callable | None, samples: _LabelledSamples
             yield image
 
     def finalise_net(net: nn.Module) -> None:
-        report.start_progress("measured images", len(samples.labelled))
+        report.start_progress("measuring images", len(samples.labelled))
         finish_training(net, iterate_until_stopped())
 
     return finalise_net if finish_training else None
@@ -141,9 +142,10 @@ def _build_finaliser(finish_training: Callable | None, samples: _LabelledSamples
 class _LabelledSamples:
     """Draws training samples from the images that have labels."""
 
-    def __init__(self, method: str, index: Run, labels: list[Item], root: str | None, view: SegmentationViewSettings,
-                 cell: int) -> None:
-        sources = {item_id: source for source in open_image_sources(index, root) for item_id in source.index.ids}
+    def __init__(self, method: str, index: Run, labels: list[Item], root: str | None, max_side: int,
+                 view: SegmentationViewSettings, cell: int) -> None:
+        sources = {item_id: source for source in open_image_sources(index, root, max_side=max_side)
+                   for item_id in source.index.ids}
         self.labelled = [(sources[item.id], item) for item in labels if item.error is None]
         self.draw_sample, self.view, self.cell = METHODS[method].draw_sample, view, cell
 

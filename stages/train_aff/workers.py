@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.data.image_source import open_image_sources
 from stages.errors import BadData
-from stages.flow.item_arrays import resize_to_image
+from stages.flow.item_arrays import resize_to_input
 from stages.shards import Item, Run
 from stages.train_aff import irn, psa
 
@@ -27,6 +27,7 @@ class LabelWork:
     index: tuple[str, ...]
     cams: str
     root: str | None
+    max_side: int
     settings: Mapping[str, Any]
 
 
@@ -35,7 +36,8 @@ class LabelBuilder:
 
     def __init__(self, work: LabelWork) -> None:
         self.work, self.cams = work, Run([work.cams], "cams")
-        self.images = {item_id: source for source in open_image_sources(Run(work.index, "index"), work.root)
+        self.images = {item_id: source for source in open_image_sources(
+                           Run(work.index, "index"), work.root, max_side=work.max_side)
                        for item_id in source.index.ids}
 
     def __call__(self, item_id: str) -> Item:
@@ -43,11 +45,12 @@ class LabelBuilder:
         item = self.cams.item(item_id)
         if item.error is not None:
             raise BadData(item.error)
-        image = self.images[item_id].read_image(item_id)
-        maps, _ = resize_to_image(item, len(self.cams.classes) - 1)
-        if image.shape[:2] != maps.shape[1:]:
-            raise BadData(f"the image is {image.shape[1]} x {image.shape[0]} pixels but its CAMs are for "
-                          f"{maps.shape[2]} x {maps.shape[1]}", "Re-run `wsss cams` on the current images")
+        source = self.images[item_id]
+        image, (height, width) = source.read_image(item_id), source.read_size(item_id)
+        if (height, width) != (item.attrs["height"], item.attrs["width"]):
+            raise BadData(f"the image is {width} x {height} pixels but its CAMs are for {item.attrs['width']} x "
+                          f"{item.attrs['height']}", "Re-run `wsss cams` on the current images")
+        maps, _ = resize_to_input(item, (image.shape[0], image.shape[1]), len(self.cams.classes) - 1)
         return compress_label(item_id, METHODS[self.work.method].compute_label(image, maps, self.work.settings))
 
 

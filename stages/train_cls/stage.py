@@ -12,16 +12,15 @@ from torch import nn
 
 from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, ClassificationViewSettings, sample_classification_view
 from stages.data.image_source import open_image_sources
-from stages.data.images import encode_png
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
+from stages.flow.picture_output import write_pictures
 from stages.nets.class_token_backbone import ClassTokenBackbone
 from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
 from stages.nets.mctformer import NO_FINAL_NORM, MCTformer
 from stages.nets.net_files import describe_net
 from stages.nets.registry import build_backbone
 from stages.shards import Run, check_same_classes
-from stages.shards.disk import make_folder, replace_file
 from stages.train_cls.collapse import CollapseMonitor, build_collapse_hint
 from stages.train_cls.subcategory import build_subcategory_labels
 from stages.train_cls.workers import PairedSamples
@@ -49,6 +48,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     Raises UsageError, MissingInput, BadData, and whatever `train` raises.
     """
     output.check_not_folder()
+    report.start_phase("reading the index")
     index = Run(inputs.paths, "index")
     report, requested_device, config = mute_unless_main_process(report), config.device, resolve_settings(config)
     weights = inputs.named.get("weights")
@@ -98,8 +98,7 @@ def preview(config: Any, inputs: Inputs, output: Output, num_pairs: int, *, repo
     if output.dry_run:
         report.info(f"Would draw {output.path}")
         return Summary()
-    make_folder(output.path.absolute().parent)
-    replace_file(output.path, encode_png(sheet))
+    write_pictures(output.path, [sheet])
     report.print_path(output.path)
     return Summary(num_written=1)
 
@@ -184,7 +183,7 @@ class _Samples:
 
     def __init__(self, index: Run, root: str | None, config: Any, mean: tuple, std: tuple,
                  clusters: Run | None) -> None:
-        self.sources = open_image_sources(index, root)
+        self.sources = open_image_sources(index, root, max_side=config.max_side)
         usable = [(source, item_id) for source in self.sources for item_id in source.index.ids
                   if item_id not in source.index.errors]
         self.labelled_images = [(source, item_id) for source, item_id in usable

@@ -9,6 +9,7 @@ import numpy as np
 
 from stages.data.augment import normalise
 from stages.data.copy_paste import PastedPair, PasteSettings, paste_pair
+from stages.data.image_size import reduce_labels
 from stages.data.image_source import ImageSource
 from stages.errors import BadData
 from stages.flow.item_arrays import extract_mask
@@ -107,11 +108,11 @@ class PairedSamples:
         image = tagged.source.read_image(tagged.id)
         mask = (tagged.source.read_mask(tagged.id) if self.masks is None
                 else extract_mask(self.masks.item(tagged.id), len(self.masks.classes) - 1))
-        if image.shape[:2] != mask.shape:
+        size = tagged.source.read_size(tagged.id)
+        if size != mask.shape:
             raise BadData(f"the mask has {mask.shape[0]}x{mask.shape[1]} pixels (height x width), but the image has "
-                          f"{image.shape[0]}x{image.shape[1]}", "Make the masks again from this index",
-                          where=tagged.id)
-        return image, mask
+                          f"{size[0]}x{size[1]}", "Make the masks again from this index", where=tagged.id)
+        return image, reduce_labels(mask, image.shape[:2])
 
     def _has_mask(self, image: _TaggedImage) -> bool:
         return image.source.has_mask(image.id) if self.masks is None else image.id in self.masks

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.data.augment import SegmentationViewSettings, sample_segmentation_view
+from stages.data.image_size import reduce_labels
 from stages.data.image_source import ImageSource, open_image_sources
 from stages.errors import BadData, UsageError
 from stages.flow.background_share import WARNING_SHARE
@@ -37,6 +38,7 @@ from stages.training.loop import TrainingJob, resolve_settings, train, try_skip_
 def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Train a network on `--masks`. Raises UsageError, MissingInput, BadData, and whatever `train` raises."""
     output.check_not_folder()
+    report.start_phase("reading the index")
     index, masks_option = Run(inputs.paths, "index"), inputs.require("masks")
     masks = None if masks_option == "truth" else Run([masks_option], "masks")
     if masks is None and config.loss.endswith("confidence"):
@@ -118,7 +120,7 @@ class _Samples:
         if masks:
             check_same_classes((str(index.first.path), index.classes), (str(masks.first.path), masks.classes))
         self.masks, self.config = masks, config
-        self.sources = open_image_sources(index, root)
+        self.sources = open_image_sources(index, root, max_side=config.max_side)
         usable = [(source, item_id) for source in self.sources for item_id in source.index.ids
                   if item_id not in source.index.errors]
         self.images_with_masks = [(source, item_id) for source, item_id in usable
@@ -136,10 +138,11 @@ class _Samples:
     def draw(self, position: int, generator: np.random.Generator, factor: float | None = None) -> dict[str, Any]:
         """Return one sample: `image` (3, S, S) float32 and `mask` (S, S) int32, resized by `factor` if it is given."""
         source, item_id = self.images_with_masks[position]
-        image, mask = source.read_image(item_id), self._read_mask(source, item_id)
-        if image.shape[:2] != mask.shape:
+        image, mask, size = source.read_image(item_id), self._read_mask(source, item_id), source.read_size(item_id)
+        if size != mask.shape:
             raise BadData(f"the mask has {mask.shape[0]}x{mask.shape[1]} pixels (height x width), but the image has "
-                          f"{image.shape[0]}x{image.shape[1]}", "Make the masks again from this index", where=item_id)
+                          f"{size[0]}x{size[1]}", "Make the masks again from this index", where=item_id)
+        mask = reduce_labels(mask, image.shape[:2])
         view = self.view if factor is None else replace(self.view, scale=(factor, factor))
         image, mask = sample_segmentation_view(image, mask, generator, view)
         return {"image": image, "mask": mask.astype(np.int32)}

@@ -36,6 +36,7 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     raises.
     """
     output.check_not_folder()
+    report.start_phase("reading the index")
     index = Run(inputs.paths, "index")
     report, requested_device, config = mute_unless_main_process(report), config.device, resolve_settings(config)
     source = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
@@ -51,8 +52,9 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
         report.info(note)
     report_rejected_images(index, report)
     torch.manual_seed(config.seed)
+    report.start_phase("loading weights")
     net = _build_net(method, config, source)
-    captions = _read_captions(index, inputs.root, selector, report, stop)
+    captions = _read_captions(index, inputs.root, config.max_side, selector, report, stop)
     encoder = CaptionEncoder(selector, net.tokenizer, net.clip.context_length, config, templates)
     samples = CaptionSamples(captions, encoder, config)
     initial = {"name": source.name, "sha256": source.compute_digests()["clip_weights"]}
@@ -89,7 +91,7 @@ def _build_selector(method: str, config: Any, inputs: Inputs) -> NounSelector | 
     return build_noun_selector(config.nouns, table, picture_words=config.picture_words)
 
 
-def _read_captions(index: Run, root: str | None, selector: NounSelector | None, report: Report,
+def _read_captions(index: Run, root: str | None, max_side: int, selector: NounSelector | None, report: Report,
                    stop: Stop) -> Captions:
     """Return the captions to train on, and report how many are usable. Raises BadData when there are none."""
     def after_image() -> None:
@@ -97,8 +99,8 @@ def _read_captions(index: Run, root: str | None, selector: NounSelector | None, 
         if stop.requested:
             raise Stopped("stopped by a signal while captions were read", "Run the same command again")
 
-    report.start_progress("captions", sum(len(shard.ids) for shard in index.shards))
-    captions = Captions(open_image_sources(index, root), selector, after_image)
+    report.start_progress("reading captions", sum(len(shard.ids) for shard in index.shards))
+    captions = Captions(open_image_sources(index, root, max_side=max_side), selector, after_image)
     where = str(index.first.path)
     if not captions.num_captions:
         raise BadData("no image of the index has a caption",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stages.settings import setting
+from stages.settings import max_side_setting, setting
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class LoopConfig:
     warmup: int = setting(0, "Warm-up: steps over which the learning rate rises to --lr.", low=0)
     average: float = setting(0.0, "Save a running average of the weights, with this decay; 0 saves the last weights.",
                              low=0, high=0.99999)
+    max_side: int = max_side_setting()
     seed: int = setting(0, "Seed of the image order, the augmentation and new layers.", low=0)
     precision: str = setting("auto", "Floating-point format; auto is bf16 (fp16 on older GPUs) on CUDA and fp32 on a "
                              "CPU.", choices=("auto", "fp32", "bf16", "fp16"))

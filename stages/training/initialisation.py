@@ -10,7 +10,8 @@ from torch import nn
 
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Report
-from stages.nets.net_files import is_net_file, read_net
+from stages.nets.net_description import read_verified_description
+from stages.nets.net_files import is_net_file
 from stages.nets.weights import compute_weights_digest, fetch_weights, import_weights, is_weights_path, read_state_dict
 from stages.settings import to_json_dict
 from stages.shards import Run, provenance_entry
@@ -38,10 +39,12 @@ def load_initial_weights(net: nn.Module, config: TrainingConfig, weights: str | 
     if not weights:
         report.info("The network starts from random weights (use --weights FILE|TAG to start from trained ones).")
         return {"name": "random"}
+    report.start_phase("loading weights")
     is_file = is_weights_path(weights)
     state = read_state_dict(weights) if is_file else fetch_weights(config.net, weights)
     import_report = import_weights(net, state, where=weights)
     report.info(f"Loaded the weights {weights}: {import_report}.")
+    report.start_phase("reading the index")
     return {"name": Path(weights).name if is_file else weights,
             "sha256": compute_weights_digest(weights)["weights"] if is_file else ""}
 
@@ -55,7 +58,7 @@ def resolve_input_normalisation(net: nn.Module, config: TrainingConfig,
     """
     mean, std = tuple(net.mean), tuple(net.std)
     if weights and weights.endswith(".safetensors") and is_net_file(weights):
-        _, description = read_net(weights)
+        description = read_verified_description(weights)
         mean, std = tuple(description["mean"]), tuple(description["std"])
     mean, std = config.mean or mean, config.std or std
     if len(mean) != 3 or len(std) != 3:

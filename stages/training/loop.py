@@ -19,7 +19,8 @@ from torch import nn
 from stages.errors import BadData, CannotCreate, Stopped, Unavailable, UsageError
 from stages.flow.device import count_cores, resolve_device, use_threads
 from stages.flow.execution import Output, Report, Stop, Summary
-from stages.nets.net_files import read_net, serialise_net
+from stages.nets.net_description import read_verified_description
+from stages.nets.net_files import serialise_net
 from stages.nets.precision import DTYPES
 from stages.shards import describe_differences, extract_request
 from stages.shards.disk import append_line, replace_file
@@ -106,7 +107,7 @@ def check_existing_net(entry: Mapping[str, Any], output: Output) -> Summary | No
     """
     if output.force or not output.path.exists():
         return None
-    _, description = read_net(output.path)
+    description = read_verified_description(output.path)
     request = extract_request(dict(entry))
     differences = describe_differences(extract_request(description["provenance"][-1]), request)
     if differences:
@@ -185,7 +186,9 @@ class _Training:
         checkpoint = Checkpoint(self.output.path, request, is_main_process=self.world.is_main_process)
         finished = False
         try:
-            self._run_steps(self._restore_checkpoint(checkpoint), checkpoint)
+            first_step = self._restore_checkpoint(checkpoint)
+            self._run_steps(first_step, checkpoint)
+            self.report.start_phase("finishing")
             if self.job.finalise_net:
                 self._save_checkpoint(checkpoint, self.steps)
             if self.job.summarise_counts:
@@ -196,7 +199,19 @@ class _Training:
             finished = True
         finally:
             checkpoint.release(finished=finished)
-        return Summary(num_written=1)
+        return Summary(num_written=1, work=self._describe_work(first_step))
+
+    def _describe_epoch(self, step: int) -> str:
+        """Return the epoch of a step as a phase, "" for a training that is not counted in epochs."""
+        return "" if self.job.steps else f"epoch {step // self.steps_per_epoch + 1} of {self.config.epochs}"
+
+    def _describe_work(self, first_step: int) -> str:
+        """Return what this run has trained, such as `8 epochs`; `epochs 3 to 8` after it was resumed."""
+        unit, first, last = ("step", first_step, self.steps) if self.job.steps else (
+            "epoch", first_step // self.steps_per_epoch, self.config.epochs)
+        if not first:
+            return f"{last} {unit}{'' if last == 1 else 's'}"
+        return f"{unit}s {first + 1} to {last}" if first + 1 < last else f"the last {unit}"
 
     def _restore_checkpoint(self, checkpoint: Checkpoint) -> int:
         """Load the checkpoint where there is one; return the number of steps already done."""
@@ -214,14 +229,15 @@ class _Training:
         return step
 
     def _run_steps(self, first_step: int, checkpoint: Checkpoint) -> None:
-        self.report.start_progress("steps", self.steps)
-        self.report.advance(first_step)
+        self.report.start_progress("", self.steps, unit="steps")
+        self.report.advance(first_step, resumed=True)
         sums: dict[str, float] = {}
         start_time, start_step, step = time.time(), first_step, first_step
         batches = iterate_batches(self.job.draw, self._plan_batches(first_step), self.config.seed, self.output.workers,
                                   self.job.draw_batch_value)
         with contextlib.closing(batches):
             while step < self.steps:
+                self.report.start_phase(self._describe_epoch(step))
                 for name, value in self._run_step(step, batches).items():
                     sums[name] = sums.get(name, 0.0) + value
                 step += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -45,6 +46,11 @@ def run_ok(*args: object, cwd: Path | None = None) -> list[str]:
     done = run(*args, cwd=cwd)
     assert done.code == 0, f"wsss {' '.join(map(str, args))}: {done.code}\n{done.err}"
     return done.out.splitlines()
+
+
+def list_messages(done: Result) -> list[str]:
+    """Return the lines of stderr without progress: neither its start, such as `cams: 12 images`, nor the summary."""
+    return [line for line in done.err.splitlines() if not re.match(r"[a-z-]+: (\d+ images?|up to date)\b", line)]
 
 
 def check_error(done: Result, code: int, *texts: str) -> str:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from cli.runner import SMALL, TRAINING, check_error, run, run_ok
+from cli.runner import SMALL, TRAINING, check_error, list_messages, run, run_ok
 from conftest import ROOT
 from stages.shards import Item, Run, Shard, ShardContents, write_shard
 from waiting import PATIENCE
@@ -148,7 +148,7 @@ def test_one_damaged_item_fails_and_the_others_are_made(bad_shard, tmp_path):
     done = run("pseudo", bad_shard, "-o", tmp_path / "masks")
     assert done.code == 65
     assert "picture_004" in done.err
-    assert len(done.err.splitlines()) == 2
+    assert len(list_messages(done)) == 2
     assert list(Run([tmp_path / "masks"]).first.errors) == ["picture_004"]
 
 

@@ -162,7 +162,7 @@ def test_sizes_and_modes_of_images(clip, tmp_path):
     images = {"dot": draw_noise(16, 16), "long": draw_noise(4000, 300), "grey": photo.convert("L"),
               "pixel": draw_noise(1, 1), "patches_76": draw_noise(64, 304), "palette": photo.convert("P")}
     index = write_index(tmp_path, images, dict.fromkeys(images, "dog"))
-    run_ok("cams", "clip-es", index, *clip, "-o", tmp_path / "out")
+    run_ok("cams", "clip-es", index, *clip, "--max-side", "0", "-o", tmp_path / "out")
     cams = read_cams(tmp_path / "out")
     assert {name: cam.shape for name, cam in cams.items()} == {
         "dot": (1, 1, 1), "long": (1, 250, 19), "grey": (1, 3, 4), "patches_76": (1, 4, 19), "palette": (1, 3, 4),
@@ -180,12 +180,12 @@ def test_too_long_class_name(clip, tmp_path):
 def test_image_files(clip, tmp_path):
     Image.fromarray(draw_noise(40, 60)).save(tmp_path / "photo.png")
     photo = tmp_path / "photo.png"
-    check_error(run("cams", "clip-es", photo, *clip, "-o", tmp_path / "out"), 2, "image files have no tags", "--tags")
-    check_error(run("cams", "clip-es", photo, *clip, "--tags", "all", "-o", tmp_path / "out"), 2, "--names")
+    check_error(run("cams", "clip-es", photo, *clip, "-o", tmp_path / "out"), 2, "image files have no classes",
+                '--words "cat; dog; grass"', "--names voc")
     run_ok("cams", "clip-es", photo, *clip, "--tags", "all", "--names", "voc", "-o", tmp_path / "out")
     assert read_cams(tmp_path / "out")["photo"].shape == (20, 3, 4)
     with Image.open(tmp_path / "out" / "photo.png") as overlay:
-        assert overlay.size == (60, 40)
+        assert overlay.width > 2 * 480 and overlay.height > 480 * 40 / 60
 
 
 def test_offline_without_weights(tiny_index, tmp_path):

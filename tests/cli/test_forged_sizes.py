@@ -32,7 +32,7 @@ def forge_shape(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> No
 
 
 @pytest.mark.parametrize(("name", "shape", "dtype", "message"), [
-    (f"items/{NAME}/cam", (1, 200_000, 200_000), "<f2", "cam has 200000x200000 pixels, over the limit of 50000000"),
+    (f"items/{NAME}/cam", (1, 200_000, 200_000), "<f2", "cam has 200000x200000 pixels, over the limit of 200000000"),
     (f"items/{NAME}/cam", (60_000, 700, 1_000), "<f2", "84000000000 bytes, but the file can hold at most"),
     (f"items/{NAME}/scores", (20_000_000_000,), "<f4", "80000000000 bytes, but the file can hold at most"),
     ("ids", (10_000_000_000,), "S9", "90000000000 bytes, but the file can hold at most")],

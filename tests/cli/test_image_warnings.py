@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.runner import TRAINING, check_error, copy_dataset, index_table, run, run_ok
+from cli.runner import TRAINING, check_error, copy_dataset, index_table, list_messages, run, run_ok
 from cli.test_bad_images import NAME, encode, image_path, mask_path
 from stages.data.image_source import ImageSource
 from stages.errors import BadData
@@ -37,10 +37,11 @@ def set_orientation(path: Path, orientation: int) -> np.ndarray:
 def test_an_exif_orientation_that_fits_the_mask_is_reported(root, tmp_path):
     pixels = set_orientation(image_path(root), 3)
     done = index_table(root, tmp_path / "i.h5")
-    assert (done.code, done.err) == (0, f"1 of 12 images {NOT_APPLIED}.\n")
+    assert (done.code, list_messages(done)) == (0, [f"1 of 12 images {NOT_APPLIED}."])
     np.testing.assert_array_equal(ImageSource(Shard(tmp_path / "i.h5")).read_image(NAME), pixels)
     applied = index_table(root, tmp_path / "j.h5", "--apply-exif")
-    assert (applied.code, applied.err) == (0, "1 of 12 images are rotated according to their EXIF orientation.\n")
+    assert applied.code == 0
+    assert list_messages(applied) == ["1 of 12 images are rotated according to their EXIF orientation."]
     np.testing.assert_array_equal(ImageSource(Shard(tmp_path / "j.h5")).read_image(NAME), pixels[::-1, ::-1])
 
 
@@ -48,7 +49,7 @@ def test_an_exif_orientation_is_reported_without_masks(root, tmp_path):
     set_orientation(image_path(root), 6)
     (root / "SegmentationClass").rename(tmp_path / "masks")
     done = run("index", "folder", root, "-o", tmp_path / "i.h5")
-    assert (done.code, done.err) == (0, f"1 of 12 images {NOT_APPLIED}.\n")
+    assert (done.code, list_messages(done)) == (0, [f"1 of 12 images {NOT_APPLIED}."])
     assert run("index", "folder", root, "-o", tmp_path / "j.h5", "-q").err == ""
 
 
@@ -58,8 +59,8 @@ def test_verbose_names_the_converted_images(root, tmp_path):
         path = image_path(root).with_name(f"picture_00{number}.jpg")
         path.write_bytes(encode(Image.new("CMYK", (64, 48)), "JPEG"))
     messages = ["2 of 12 images have CMYK colours and are converted to RGB.", f"1 of 12 images {NOT_APPLIED}."]
-    assert index_table(root, tmp_path / "i.h5").err.splitlines() == messages
-    assert index_table(root, tmp_path / "j.h5", "-v").err.splitlines() == [
+    assert list_messages(index_table(root, tmp_path / "i.h5")) == messages
+    assert list_messages(index_table(root, tmp_path / "j.h5", "-v")) == [
         f"JPEGImages/{NAME}.jpg is among the images that {NOT_APPLIED}.",
         *(f"JPEGImages/picture_00{number}.jpg is among the images that have CMYK colours and are converted to RGB."
           for number in (3, 5)), *messages]
@@ -69,7 +70,7 @@ def test_the_first_image_of_an_mpo_file_is_used(root, tmp_path):
     first, second = (Image.new("RGB", (64, 48), (value, 0, 0)) for value in (200, 10))
     image_path(root).write_bytes(encode(first, "MPO", save_all=True, append_images=[second]))
     done = index_table(root, tmp_path / "i.h5")
-    assert done.err == "1 of 12 images contain several images, of which the first is used.\n"
+    assert list_messages(done) == ["1 of 12 images contain several images, of which the first is used."]
     assert ImageSource(Shard(tmp_path / "i.h5")).read_image(NAME)[0, 0, 0] > 190
 
 

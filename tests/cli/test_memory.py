@@ -1,4 +1,7 @@
-"""Stages keep neither a run nor a shard in memory: sixteen times as many images need hardly more memory."""
+"""Stages keep neither a run nor a shard in memory, and divide large images into bands.
+
+Sixteen times as many images need hardly more memory, and a photograph of 12 megapixels a few bytes per pixel.
+"""
 
 from __future__ import annotations
 
@@ -78,3 +81,48 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, words: t
         write_run(folder, per_shard)
         peaks[per_shard] = measure_peak_memory(folder, *words)
     assert peaks[MANY] < peaks[FEW] + MAX_DIFFERENCE, peaks
+
+
+LARGE = (3000, 4000)
+NUM_CLASSES = 6
+# Maps of the size of the image took 8 bytes per pixel and class, and decoding a whole JPEG to check it 14 bytes per
+# pixel. Now the bytes per pixel are 8 for pseudo (mask and confidence, and their copies for the journal), 4 for eval
+# and 3 for index, mostly for the mask.
+PSEUDO, EVAL, INDEX = 14, 8, 7
+
+
+def write_large_image(folder: Path, size: tuple[int, int]) -> None:
+    """Write a photograph with its mask and tags, and small CAMs of all classes that cover it."""
+    height, width = size
+    classes = ("background", *(f"class{number}" for number in range(1, NUM_CLASSES + 1)))
+    for name in ("images", "masks", "cams"):
+        (folder / name).mkdir(parents=True)
+    Image.new("RGB", (width, height), (90, 120, 60)).save(folder / "images" / "a.jpg")
+    Image.fromarray(np.full(size, 1, np.uint8)).save(folder / "masks" / "a.png")
+    (folder / "tags.csv").write_text("id,labels\na,class1\n")
+    (folder / "classes.txt").write_text("\n".join(classes) + "\n")
+    index_attrs = {"path": "images/a.jpg", "mask_path": "masks/a.png", "height": height, "width": width}
+    entry = provenance_entry("index", "table", {"supervision": "tags"}, {})
+    digest = write_shard(folder / "index.h5", ShardContents(
+        "index", classes, [Item("a", {"labels": np.array([1], np.uint16)}, index_attrs)], provenance=[entry],
+        root_attrs={"root": "."}))
+    cams = {"class_ids": np.arange(1, NUM_CLASSES + 1, dtype=np.uint16),
+            "cam": np.random.default_rng(0).random((NUM_CLASSES, 30, 40)).astype(np.float16)}
+    write_shard(folder / "cams" / shard_name("cams", 0, 1), ShardContents(
+        "cams", classes, [Item("a", cams, {"height": height, "width": width, "covers": np.array(size)})],
+        provenance=[entry, provenance_entry("cams", "cnn", {}, {})], index_digest=digest, index_path="../index.h5",
+        root_attrs={"background": "none"}))
+
+
+@pytest.mark.parametrize(("words", "bytes_per_pixel"), [
+    (("pseudo", "cams", "-j", "1", "-o", "pseudo", "-q"), PSEUDO), (("eval", "cams", "-q"), EVAL),
+    (("eval", "cams", "--background", "power:2", "-q"), EVAL),
+    (("index", "table", "tags.csv", "--images", "images", "--masks", "masks", "--class-names", "classes.txt", "-q",
+      "-o", "new.h5"), INDEX)], ids=["pseudo", "sweep", "background", "index"])
+def test_memory_of_a_large_photograph(tmp_path: Path, words: tuple[str, ...], bytes_per_pixel: int) -> None:
+    peaks = {}
+    for size in (LARGE, (30, 40)):
+        folder = tmp_path / str(size[0])
+        write_large_image(folder, size)
+        peaks[size] = measure_peak_memory(folder, *words)
+    assert peaks[LARGE] < peaks[30, 40] + bytes_per_pixel * LARGE[0] * LARGE[1], peaks

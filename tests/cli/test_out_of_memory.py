@@ -13,7 +13,9 @@ import torch
 
 from cli.runner import SMALL, check_error, run, run_ok
 from stages.cams import cnn
+from stages.data.image_source import ImageSource
 from stages.errors import explain_memory_error
+from stages.shards import Run
 
 # Larger than the address space of any machine, so that every allocation fails.
 TOO_MUCH = 1 << 62
@@ -38,27 +40,59 @@ def test_memory_errors_name_the_device_and_the_amount() -> None:
     assert explain_memory_error(ValueError("out of memory"), "") is None
 
 
-def test_out_of_memory_loses_only_the_current_batch(tiny_index: Path, tiny_net: Path, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_without_memory_is_computed_image_by_image(tiny_index: Path, tiny_net: Path, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("cams", "cnn", tiny_index, "--net", tiny_net, *SMALL, "--batch-size", "4", "-j", "1", "-o")
-    run_ok(*words, tmp_path / "whole")
+    sizes, compute_class_maps = [], cnn.compute_class_maps
+
+    def run_out_of_memory(net: Any, views: Any, **kwargs: Any) -> Any:
+        views = list(views)
+        sizes.append(len(views[0]))
+        if len(sizes) == 2:
+            torch.empty(TOO_MUCH, dtype=torch.uint8)
+        return compute_class_maps(net, views, **kwargs)
+
+    monkeypatch.setattr(cnn, "compute_class_maps", run_out_of_memory)
+    run_ok(*words, tmp_path / "out")
+    assert sizes == [4, 4, 1, 1, 1, 1, 4]
+    run_ok(*words, tmp_path / "out")
+    assert len(sizes) == 7, "up to date"
+
+
+def test_an_image_without_memory_fails_alone(tiny_index: Path, tiny_net: Path, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("cams", "cnn", tiny_index, "--net", tiny_net, *SMALL, "--max-side", "32", "-j", "1", "-o",
+             tmp_path / "out")
     calls, compute_class_maps = itertools.count(), cnn.compute_class_maps
 
     def run_out_of_memory(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == 1:
+        if next(calls) in (3, 4):
             torch.empty(TOO_MUCH, dtype=torch.uint8)
         return compute_class_maps(*args, **kwargs)
 
     monkeypatch.setattr(cnn, "compute_class_maps", run_out_of_memory)
-    check_error(run(*words, tmp_path / "cut"), 74, "out of memory (",
-                "Run the same command on a machine with more memory",
-                "or with a smaller -j. A smaller --batch-size needs less memory, but starts over")
-    assert len(list((tmp_path / "cut").glob("*.part"))) == 1
-    check_error(run(*words, tmp_path / "cut", "--batch-size", "2"), 73, "batch_size")
-    run_ok(*words, tmp_path / "cut")
-    assert next(calls) == 4, "three batches, and the second once more"
-    [whole], [cut] = ((tmp_path / name).glob("*.h5") for name in ("whole", "cut"))
-    assert cut.read_bytes() == whole.read_bytes()
+    check_error(run(*words, "--batch-size", "1"), 65, "1 of 12 images failed")
+    ((item_id, reason),) = Run([tmp_path / "out"], "cams").first.errors.items()
+    assert reason.startswith(f"{item_id}: out of memory (4611686018427387904 bytes were requested) for an image of 64 "
+                             "x 48 pixels, computed at 32 x 24. Run the same command with --retry and a smaller -j")
+    assert "smaller --max-side" in reason
+    run_ok(*words, "--batch-size", "1", "--retry")
+    assert not Run([tmp_path / "out"], "cams").first.errors
+
+
+def test_loading_an_image_without_memory_fails_alone(tiny_index: Path, tiny_net: Path, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, read_image = itertools.count(), ImageSource.read_image
+
+    def run_out_of_memory(source: ImageSource, item_id: str) -> np.ndarray:
+        if next(calls) == 3:
+            raise MemoryError
+        return read_image(source, item_id)
+
+    monkeypatch.setattr(ImageSource, "read_image", run_out_of_memory)
+    done = run("cams", "cnn", tiny_index, "--net", tiny_net, *SMALL, "-j", "1", "-o", tmp_path / "out")
+    check_error(done, 65, "1 of 12 images failed")
+    assert "out of memory for an image of 64 x 48 pixels" in done.err
 
 
 def test_commands_without_batch_size_suggest_a_larger_machine(tiny_index: Path, tmp_path: Path,

@@ -77,7 +77,7 @@ def test_exits_with_141_and_keeps_its_work_if_the_reader_exits(tiny_index: Path,
     assert process.stdout.readline() == f"cams/cams-00000-of-0000{_PARTS}.h5\n"
     process.stdout.close()
     assert process.wait(60) == 141
-    assert process.stderr.read() == ""
+    assert process.stderr.read() == "cams: 12 images\n"
     # It stopped without a reader, and its finished work is kept.
     assert 1 < len(_list_names(wsss.cwd / "cams")) < _PARTS
     again = wsss(*_cams_command(tiny_index, tiny_net))

@@ -185,13 +185,15 @@ def test_shows_captions_and_their_regions(nets, tmp_path):
     # One row per image: the image, two regions, and words.
     assert single.shape[1] == both.shape[1] == 32 + 4 * 100 + 3 * 8 and both.shape[0] > 1.5 * single.shape[0]
     assert np.ptp(single[60:, -100:].reshape(-1, 3), axis=0).max() > 100
+    assert "\u2580" in run_ok("show", index, "--net", nets["code"], "--ids", "p1", "--terminal")[0]
 
 
 def test_rejects_captions_that_can_not_be_shown(nets, tiny_index, tmp_path):
     index, out = nets["code"].parent / "c.h5", ("-o", tmp_path / "x.png")
     check_error(run("show", index, "--net", nets["tcl"], *out), 65, "not a network of `train-text code`",
                 "tcl.safetensors")
-    check_error(run("show", index, "--net", nets["code"], "--terminal"), 2, "--net", "--terminal")
+    check_error(run("show", index, "--net", nets["code"], "--truth", *out), 2, "--net", "--truth")
+    check_error(run("show", index, "--net", nets["code"]), 2, "-o is missing", "--terminal")
     check_error(run("show", index, "--net", nets["code"], "--ids", "nobody", *out), 66, "no image nobody")
     check_error(run("show", tiny_index, "--net", nets["code"], *out), 65, "no image has a caption")
     assert not (tmp_path / "x.png").exists()

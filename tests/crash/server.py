@@ -39,7 +39,8 @@ def main() -> None:
 
     from wsss_cli.app import app
     # Built once: typer processes 1,500 options, which takes longer than most of these commands.
-    wsss = typer.main.get_command(app)
+    wsss: Any = typer.main.get_command(app)
+    list(wsss.commands.values())  # each is built when it is first used
     warm_up(wsss)
     gc.collect()
     gc.freeze()

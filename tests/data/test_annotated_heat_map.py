@@ -7,7 +7,7 @@ import pytest
 
 from stages.data.annotated_heat_map import GRID_LINE_WIDTH, render_annotated_heat_map
 from stages.data.contact_sheets import MARGIN, PANEL_COLOUR, PAPER_COLOUR
-from stages.data.draw import colour_heat_map
+from stages.data.heat_maps import colour_heat_map
 
 
 def crop_cells(sheet: np.ndarray, count: int, side: int) -> np.ndarray:

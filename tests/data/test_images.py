@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.data.images import apply_orientation, decode_image, encode_png, read_header
+from stages.data.images import apply_orientation, check_image, decode_image, encode_png, read_header
 from stages.errors import BadData
 
 
@@ -67,9 +67,9 @@ def test_decompression_bombs_are_rejected_by_their_header_without_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for reader in (read_header, decode_image):
-            line = get_error(encode_png_header(20_000, 10_000), reader)
-            assert "10000x20000" in line and "--max-pixels" in line
-        assert read_header(encode_png_header(20_000, 10_000), where="a", max_pixels=10**9).width == 20_000
+            line = get_error(encode_png_header(20_001, 10_000), reader)
+            assert "10000x20001" in line and "--max-pixels" in line
+        assert read_header(encode_png_header(20_001, 10_000), where="a", max_pixels=10**9).width == 20_001
     assert Image.MAX_IMAGE_PIXELS is not None
     assert "30x40" in get_error(encode_png(np.zeros((30, 40, 3), np.uint8)), max_pixels=1199)
 
@@ -134,3 +134,53 @@ def test_exif_is_reported_and_applied_only_on_request(file_format, orientation, 
 def test_orientation_six_rotates_clockwise():
     np.testing.assert_array_equal(apply_orientation(np.array([[1, 2], [3, 4]]), 6), [[3, 1], [4, 2]])
     np.testing.assert_array_equal(apply_orientation(np.array([[1, 2], [3, 4]]), 8), [[2, 4], [1, 3]])
+
+
+def compare_check(data: bytes) -> str:
+    """Check that `check_image` and `decode_image` agree about a file; return the reason of a rejection."""
+    outcomes = []
+    for reader in (check_image, decode_image):
+        try:
+            reader(data, where="a.jpg")
+            outcomes.append("")
+        except BadData as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+    return outcomes[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 3}],
+                         ids=["baseline", "progressive", "4:4:4", "restart markers"])
+def test_damaged_jpegs_are_found_at_an_eighth_of_their_size(options):
+    random = np.random.default_rng(3)
+    smooth = np.asarray(Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((160, 120)))
+    data = encode(Image.fromarray(smooth), "JPEG", quality=92, **options)
+    assert compare_check(data) == ""
+    for length in range(2, len(data), 37):
+        assert compare_check(data[:length]), "a truncated file is rejected"
+    reasons = set()
+    for position in range(2, len(data), 11):
+        end = position + int(random.integers(1, 60))
+        reasons.add(compare_check(data[:position] + bytes(end - position) + data[end:]))
+        reasons.add(compare_check(data[:position] + b"\xff\xd9" + data[position:]))
+        reasons.add(compare_check(data[:position] + data[end:]))
+    assert len(reasons) > 2
+
+
+@pytest.mark.parametrize(("mode", "file_format"), [
+    ("1", "PNG"), ("L", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"), ("CMYK", "TIFF"), ("F", "TIFF"),
+    ("I", "TIFF"), ("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "WEBP"), ("RGB", "BMP"), ("P", "GIF")])
+def test_check_accepts_what_is_decoded(mode, file_format):
+    image = Image.new(mode, (21, 13))
+    assert bool(compare_check(encode(image, file_format))) == (mode in ("F", "I"))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_check_returns_the_header_of_the_whole_image(file_format, orientation, photo):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(photo), file_format, exif=exif)
+    header = check_image(data, where="a")
+    assert header == read_header(data, where="a")
+    assert (header.height, header.width, header.orientation) == (30, 40, orientation)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.data import masks
 from stages.data.masks import decode_mask, encode_mask, get_ignore_index, voc_palette
 from stages.errors import BadData
 
@@ -58,6 +59,26 @@ def test_rgb_and_rgba_are_decoded_by_the_palette():
         )
     colours[0, 0] = (1, 2, 3)
     assert "(1, 2, 3)" in get_error(encode(Image.fromarray(colours)))
+
+
+def test_bands_of_an_rgb_mask_are_decoded_alike(monkeypatch):
+    monkeypatch.setattr(masks, "_BAND_PIXELS", 100)
+    ids = np.random.default_rng(2).choice(np.array([0, 3, 20, 255], np.uint8), (31, 40))
+    colours = voc_palette()[ids]
+    np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(colours)), where="m", num_classes=20), ids)
+    colours[-1, -1] = (9, 9, 9)
+    assert "(9, 9, 9)" in get_error(encode(Image.fromarray(colours)))
+
+
+@pytest.mark.parametrize("num_classes", [1, 19, 20, 253, 254, 255, 300])
+def test_ids_up_to_the_last_class_are_accepted(num_classes):
+    last = min(num_classes, 254)
+    ids = np.array([[0, last, 255]], np.uint8)
+    expected = [[0, last, 255 if num_classes <= 254 else 65535]]
+    decoded = decode_mask(encode(Image.fromarray(ids)), where="m", num_classes=num_classes)
+    assert decoded.tolist() == expected and decoded.flags.writeable
+    if num_classes < 254:
+        assert f"id {last + 1}," in get_error(encode(Image.fromarray(ids + np.uint8(1))), num_classes=num_classes)
 
 
 def test_grey_values_are_class_ids():

@@ -353,3 +353,43 @@ def test_several_readers_for_a_gpu_do_not_change_the_shards(runner: StageRunner,
         runner.run("stopped", report=RecordingReport(2))
     runner.run("stopped")
     assert runner.files("one") == runner.files("stopped")
+
+
+def test_the_total_is_known_at_once_for_one_index(tmp_path):
+    runner = StageRunner(tmp_path, tuple("abcdefghij"))
+    runner.run()
+    assert (runner.report.totals, runner.report.num_new, runner.report.num_resumed) == ([(10, None)], 10, 0)
+    assert runner.report.phases == ["preparing", "", "writing masks-00000-of-00003.h5", "",
+                                    "writing masks-00001-of-00003.h5", "", "writing masks-00002-of-00003.h5",
+                                    "finishing"]
+    runner.run(task=(1, 2), output="task")
+    assert runner.report.totals == [(4, None)]
+
+
+def test_the_total_grows_while_parts_arrive(tmp_path):
+    runner = StageRunner(tmp_path, "a")
+    paths = [str(runner.write_index(tmp_path / f"index-0000{part}-of-00003.h5", ids, part=part, parts=3))
+             for part, ids in enumerate(("abcd", "efgh", "i"))]
+    runner.run(paths=paths)
+    assert runner.report.totals == [(4, 12), (8, 12), (9, None)]
+    runner.run(paths=paths, output="task", task=(0, 2))
+    assert runner.report.totals == [(4, 8), (5, None)]
+
+
+def test_finished_images_are_counted_as_resumed(tmp_path):
+    runner = StageRunner(tmp_path, tuple("abcdefghij"))
+    with pytest.raises(Stopped):
+        runner.run(report=RecordingReport(6))
+    runner.run()
+    assert (runner.report.num_resumed, runner.report.num_new) == (6, 4)
+    runner.run()
+    assert (runner.report.num_resumed, runner.report.num_new) == (10, 0)
+
+
+def test_several_processes_report_their_total_and_counts(tmp_path):
+    runner = StageRunner(tmp_path, tuple("abcdefghij"))
+    with pytest.raises(Stopped):
+        runner.run(report=RecordingReport(2))
+    runner.run(jobs=2)
+    assert (runner.report.totals, runner.report.num_resumed, runner.report.num_new) == ([(10, None)], 2, 8)
+    assert [runner.report.phases[0], runner.report.phases[-1]] == ["starting 2 processes", "finishing"]

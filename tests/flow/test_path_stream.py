@@ -12,7 +12,7 @@ import pytest
 
 from flow.workers import RecordingReport, StageRunner
 from stages.errors import MissingInput, Stopped
-from stages.flow.image_inputs import select_image_files
+from stages.flow.image_files import select_image_files
 from stages.flow.path_stream import LivePaths, poll_paths
 from waiting import wait_until
 
@@ -115,3 +115,26 @@ def test_rejects_an_empty_stream(tmp_path: Path, pipe: tuple[int, int]) -> None:
     os.close(pipe[1])
     with pytest.raises(MissingInput, match="no input"):
         StageRunner(tmp_path, ("a",)).run(paths=LivePaths(pipe[0]))
+
+
+def test_a_waiting_reader_and_stage_say_so(tmp_path, pipe):
+    reading, writing = pipe
+    report, runner = RecordingReport(), StageRunner(tmp_path, ("a",))
+    paths = [runner.write_index(tmp_path / f"index-0000{part}-of-00002.h5", name, part=part, parts=2)
+             for part, name in enumerate("ab")]
+
+    def send_paths() -> None:
+        assert wait_until(lambda: report.phases[-1:] == ["waiting for input"])
+        os.write(writing, f"{paths[0]}\n".encode())
+        assert wait_until(lambda: report.phases[-1:] == ["waiting for index"])
+        os.write(writing, f"{paths[1]}\n".encode())
+        assert wait_until(lambda: report.phases[-1:] == ["waiting for the end of the input"])
+        os.close(writing)
+
+    sender = threading.Thread(target=send_paths)
+    sender.start()
+    live = LivePaths(reading, report=report)
+    assert live.peek() == str(paths[0])
+    runner.run(paths=live, report=report)
+    sender.join()
+    assert report.num_new == 2 and report.totals == [(1, 2), (2, None)]

@@ -35,7 +35,7 @@ class Worker:
         """Open a part; with `closed`, raise BadData."""
         if self.work.named.get("closed"):
             raise BadData("the classes differ", where=str(source.path))
-        self.classes, self.root_attrs = source.classes, {}
+        self.classes, self.root_attrs, self.images = source.classes, {}, None
         return self
 
     def batch_key(self, item_id: str) -> str:
@@ -43,6 +43,10 @@ class Worker:
         if item_id.startswith("?"):
             raise BadData("its size is unknown", where=item_id)
         return item_id[0]
+
+    def count_pixels(self, item_id: str) -> int:
+        """Return the number of pixels of an image of COCO, or twice as many if the id starts with `L`."""
+        return 640 * 480 * (2 if item_id.startswith("L") else 1)
 
     def load(self, item_id: str) -> str:
         """Return the id in capitals; raise BadData if it is listed as bad."""
@@ -81,17 +85,31 @@ class RecordingReport(SilentReport):
         self.stop, self.num_left = Stop(), stop_after
         self.lines: list[str] = []
         self.paths: list[str] = []
+        self.phases: list[str] = []
+        self.totals: list[tuple[int, int | None]] = []
+        self.num_resumed = self.num_new = 0
 
-    def advance(self, count: int = 1) -> None:
-        """Count down to the stop; the first count of a part is the number of recovered images."""
-        if self.num_left is not None:
-            self.num_left -= 0 if self.is_part_start else count
-            self.is_part_start = False
+    def start_phase(self, label: str) -> None:
+        """Collect the phase, once if it is repeated."""
+        if self.phases[-1:] != [label]:
+            self.phases.append(label)
+
+    def start_progress(self, label: str, total: int | None, *, unit: str = "images") -> None:
+        """Count from 0."""
+        self.num_resumed = self.num_new = 0
+
+    def set_total(self, total: int, expected: int | None = None) -> None:
+        """Collect the total, once if it is repeated."""
+        if self.totals[-1:] != [(total, expected)]:
+            self.totals.append((total, expected))
+
+    def advance(self, count: int = 1, *, resumed: bool = False) -> None:
+        """Count the images, and down to the stop."""
+        self.num_resumed += count if resumed else 0
+        self.num_new += 0 if resumed else count
+        if self.num_left is not None and not resumed:
+            self.num_left -= count
             self.stop.requested = self.num_left <= 0
-
-    def start_progress(self, label: str, total: int | None) -> None:
-        """Note the start of a part."""
-        self.is_part_start = True
 
     def info(self, text: str) -> None:
         """Collect the line."""

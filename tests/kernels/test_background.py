@@ -10,6 +10,7 @@ from stages.kernels.background import (
     add_background_scores,
     cams_to_mask,
     compute_confidence,
+    find_best_class,
     parse_background,
     scores_to_mask,
 )
@@ -96,3 +97,11 @@ def test_rule_parses_and_formats(text, rule, values):
 def test_invalid_rule_is_quoted_in_the_error(text):
     with pytest.raises(ValueError, match="'"):
         parse_background(text)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
+def test_best_class_is_the_first_of_the_highest_scores(cam, dtype):
+    ids, best = find_best_class(cam, np.array([7, 2, 200], np.uint16), dtype)
+    assert ids.dtype == dtype and best.dtype == np.float32
+    np.testing.assert_array_equal(ids, np.array([7, 2, 200])[cam.argmax(axis=0)])
+    np.testing.assert_array_equal(best, cam.max(axis=0))

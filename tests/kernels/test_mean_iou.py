@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stages.kernels import mean_iou as mean_iou_module
 from stages.kernels.mean_iou import (
     confusion_matrix,
     frequency_weighted_iou,
@@ -69,3 +70,29 @@ def test_invalid_class_ids_raise():
         confusion_matrix(np.array([[0]]), np.array([[4]]), 4)
     with pytest.raises(ValueError, match="shape"):
         confusion_matrix(np.zeros((1, 3)), np.zeros((1, 4)), 4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
+@pytest.mark.parametrize(("num_classes", "ignored_prediction"), [(4, "miss"), (4, "skip"), (255, "miss")])
+def test_every_type_and_band_counts_the_same_pixels(dtype, num_classes, ignored_prediction, monkeypatch):
+    random = np.random.default_rng(8)
+    truth, prediction = (random.choice([0, 1, 3, num_classes - 1, 255], (23, 31)) for _ in range(2))
+    expected = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
+    for true_id, predicted_id in zip(truth.ravel(), prediction.ravel(), strict=True):
+        if true_id != 255 and not (predicted_id == 255 and ignored_prediction == "skip"):
+            expected[true_id, num_classes if predicted_id == 255 else predicted_id] += 1
+    for band in (1 << 19, 100):
+        monkeypatch.setattr(mean_iou_module, "_BAND_PIXELS", band)
+        matrix = confusion_matrix(truth.astype(dtype), prediction.astype(dtype), num_classes,
+                                  ignored_prediction=ignored_prediction)
+        np.testing.assert_array_equal(matrix, expected)
+
+
+def test_invalid_class_ids_of_masks_raise():
+    ids = np.array([[0, 7, 255]], np.uint8)
+    with pytest.raises(ValueError, match="truth has the value 7"):
+        confusion_matrix(ids, np.zeros_like(ids), 4)
+    with pytest.raises(ValueError, match="prediction has the value 7"):
+        confusion_matrix(np.zeros_like(ids), ids, 4)
+    ignored = np.where(ids == 7, 255, 0).astype(np.uint8)
+    assert confusion_matrix(ignored, ids, 4).sum() == 2, "a pixel that the truth ignores may have any value"

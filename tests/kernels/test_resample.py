@@ -50,6 +50,6 @@ def test_bands_equal_upsample(shape):
     maps = np.random.default_rng(0).random((3, *shape)).astype(np.float16)
     expected = upsample(maps.astype(np.float32), (60, 80), (60, 80))
     upsampled = np.full_like(expected, np.nan)
-    for band_rows, rows in upsample_in_bands(maps, (60, 80), band=7):
+    for band_rows, rows in upsample_in_bands(maps, (60, 80), (60, 80), band=7):
         upsampled[:, band_rows] = rows
     np.testing.assert_allclose(upsampled, expected, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stages.kernels import threshold_sweep
 from stages.kernels.mean_iou import confusion_matrix, count_pixels, iou_per_class, mean_iou
 from stages.kernels.threshold_sweep import ThresholdSweep, power_to_threshold
 
@@ -57,6 +58,35 @@ def test_sweeps_can_be_added(images):
     np.testing.assert_array_equal((first + second).iou(), all_images.iou())
     with pytest.raises(ValueError, match="can't be added"):
         first + ThresholdSweep(CLASSES, [0.5])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_bands_and_types_of_masks_give_the_same_counts(images, dtype, monkeypatch):
+    expected, banded = (ThresholdSweep(CLASSES, THRESHOLDS) for _ in range(2))
+    for image in images:
+        expected.update(*image)
+    monkeypatch.setattr(threshold_sweep, "_BAND_PIXELS", 10)
+    for winner, score, truth in images:
+        for row in range(len(truth)):
+            banded.update(winner[row].astype(dtype), score[row], truth[row].astype(dtype))
+    for index in range(len(THRESHOLDS)):
+        for counts, expected_counts in zip(banded.count_pixels(index), expected.count_pixels(index), strict=True):
+            np.testing.assert_array_equal(counts, expected_counts)
+
+
+@pytest.mark.parametrize("thresholds", [
+    [step / 100 for step in range(100)], [power_to_threshold(step / 2) for step in range(1, 65)], [0.0, 1.0], [],
+    [0.3, 0.3], [0.5, float(np.nextafter(np.float32(0.5), np.float32(1)))]],
+    ids=["constants", "powers", "ends", "none", "equal", "neighbours"])
+def test_bins_are_those_of_a_binary_search(thresholds):
+    ascending = np.sort(np.array(thresholds, dtype=np.float32))
+    finder = threshold_sweep._BinFinder(ascending)
+    scores = np.concatenate([ascending, np.nextafter(ascending, np.float32(-1)), np.nextafter(ascending, np.float32(2)),
+                             np.random.default_rng(0).random(5000, dtype=np.float32), np.float32([0, 1])])
+    for values in (scores.clip(0, 1), scores):  # a few of the latter are outside the range of the table
+        np.testing.assert_array_equal(finder.find_bins(values), np.searchsorted(ascending, values, side="left"))
+    if len(thresholds) > 60:
+        assert finder.num_cells <= threshold_sweep._MAX_CELLS, "the sweeps of eval use the table"
 
 
 def test_invalid_values_raise():

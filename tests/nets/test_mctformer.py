@@ -11,6 +11,7 @@ from torch import Tensor
 
 from small_vit import small_vit
 from stages.errors import BadData, UsageError
+from stages.kernels.attention import attend
 from stages.kernels.class_attention import average_class_attention, fuse_class_maps
 from stages.nets import net_files
 from stages.nets.class_token_backbone import ClassTokenBackbone, resize_patch_positions
@@ -164,6 +165,22 @@ def test_attention_is_the_softmax_of_queries_and_keys():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("version", ["v2", "plus"])
+def test_attention_head_by_head_gives_the_same_outputs(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, images = build_mctformer(version), create_images(48, 80)
+    expected = net.forward_with_attention(images)
+    calls = []
+    monkeypatch.setattr("stages.kernels.attention.MAX_SCORES", 0)
+    monkeypatch.setattr("stages.nets.attention_record.attend", lambda *heads: calls.append(1) or attend(*heads))
+    outputs = net.forward_with_attention(images)
+    assert len(calls) == 12
+    for value, expected_value in zip(outputs[:3], expected[:3], strict=True):
+        torch.testing.assert_close(value, expected_value, rtol=1e-4, atol=1e-5)
+    with torch.enable_grad():
+        assert net.forward_with_attention(images).attention.requires_grad and len(calls) == 12
+
+
+@torch.no_grad()
 def test_recording_attention_changes_nothing_and_is_undone():
     net, images = build_mctformer("plus"), create_images(48, 80)
     fused_flags = [block.attn.fused_attn for block in net.backbone.model.blocks]
@@ -172,6 +189,7 @@ def test_recording_attention_changes_nothing_and_is_undone():
         raise ValueError("stop")
     assert [block.attn.fused_attn for block in net.backbone.model.blocks] == fused_flags
     assert not any(block.attn.attn_drop._forward_pre_hooks for block in net.backbone.model.blocks)
+    assert not any("forward" in vars(block.attn) for block in net.backbone.model.blocks)
 
 
 def compute_cubic_kernel(distance: float) -> float:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from stages.errors import BadData, MissingInput
 from stages.nets import net_files
 from stages.nets.classifier import Classifier
+from stages.nets.net_description import read_verified_description
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
 
@@ -85,18 +86,22 @@ def test_every_flipped_byte_and_truncation_is_an_error(small_file, tmp_path):
         with pytest.raises(BadData, match=r"damaged\.safetensors") as caught:
             net_files.read_net(damaged)
         assert "\n" not in str(caught.value)
+        with pytest.raises(BadData, match=r"damaged\.safetensors"):
+            read_verified_description(damaged)
     for length in (0, 7, len(whole) // 2, len(whole) - 1):
         damaged.write_bytes(whole[:length])
-        with pytest.raises(BadData, match="truncated"):
-            net_files.read_net(damaged)
+        for read in (net_files.read_net, read_verified_description):
+            with pytest.raises(BadData, match="truncated"):
+                read(damaged)
 
 
 def test_files_that_are_not_network_files_are_an_error(tmp_path, small_file, monkeypatch):
-    with pytest.raises(MissingInput):
-        net_files.read_net(tmp_path / "absent.safetensors")
     save_file({"a": torch.zeros(2)}, tmp_path / "plain.safetensors")
-    with pytest.raises(BadData, match="not a network of wsss"):
-        net_files.read_net(tmp_path / "plain.safetensors")
+    for read in (net_files.read_net, read_verified_description):
+        with pytest.raises(MissingInput):
+            read(tmp_path / "absent.safetensors")
+        with pytest.raises(BadData, match="not a network of wsss"):
+            read(tmp_path / "plain.safetensors")
     tensors, description = net_files.read_net(small_file)
     with pytest.raises(BadData, match="weights do not fit the architecture"):
         net_files.load_net(small_file)
@@ -106,6 +111,33 @@ def test_files_that_are_not_network_files_are_an_error(tmp_path, small_file, mon
     small_file.write_bytes(newer)
     with pytest.raises(BadData, match=r"version 2\.0 but this wsss reads version 1\.0"):
         net_files.read_net(small_file)
+
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+OTHERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn)
+
+
+def test_description_is_verified_without_torch(tmp_path):
+    tensors = {str(dtype): torch.arange(6).reshape(2, 3).to(dtype) for dtype in (*FLOATS, *OTHERS)}
+    tensors |= {"scalar": torch.tensor(1.5), "empty": torch.zeros(0, 3), "mask": torch.full((2,), -torch.inf)}
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(net_files.serialise_net(tensors, describe(Classifier(build_backbone("tiny"), 3))))
+    assert read_verified_description(path) == net_files.read_net(path)[1]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_values_that_are_not_finite_have_the_same_message(dtype, tmp_path):
+    values = torch.tensor([[1, torch.inf, torch.nan], [-torch.inf, 0, 1]]).to(dtype)
+    tensors = {"layer": values, "attention_mask": values, "large": torch.tensor([1e300], dtype=torch.float64)}
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(net_files.serialise_net(tensors, describe(Classifier(build_backbone("tiny"), 3))))
+    messages = []
+    for read in (net_files.read_net, read_verified_description):
+        with pytest.raises(BadData) as caught:
+            read(path)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "2 of the 6 values of attention_mask are not finite (NaN or infinite), and 2 more" in messages[0]
 
 
 @pytest.mark.parametrize("change", [{"task": "detection"}, {"architecture": {}}, {"architecture": None},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from shards.samples import build_contents, items_equal
 from stages.errors import CannotCreate, Stopped
-from stages.shards import Item, Journal, unfinished_path
+from stages.shards import Item, Journal, OrderedItems, unfinished_path
 from stages.shards.items import pack_record
 from stages.shards.journal import decode_frames, encode_frame
 
@@ -182,3 +183,25 @@ def test_records_are_small(tmp_path: Path) -> None:
     """A record of one map takes the map and a line, not a copy of the settings."""
     item = Item("a", {"cam": np.zeros((1, 100, 100), np.float16)})
     assert len(encode_frame(pack_record(0, item))) < 20_000 + 300
+
+
+def test_large_items_are_compressed_on_disk_and_in_memory(tmp_path: Path) -> None:
+    mask = np.zeros((3000, 4000), np.uint8)
+    mask[500:900] = 7
+    large, small = Item("large", {"mask": mask}, {"height": 3000}), Item("small", {"mask": mask[:4]})
+    path = unfinished_path(tmp_path / "a.h5")
+    journal = Journal(path, REQUEST)
+    journal.append([(0, large), (1, small)])
+    journal.close()
+    assert path.stat().st_size < mask.nbytes / 50
+    recovered = Journal(path, REQUEST)
+    recovered.close()
+    for items in (journal.items, recovered.items):
+        assert items_equal(items[0], large) and items_equal(items[1], small) and len(items) == 2
+        stored = pickle.dumps(items)
+        assert len(stored) < mask.nbytes / 50
+    ordered = OrderedItems(recovered.items, lambda item: Item(item.id))
+    assert [item.id for item in ordered] == ["large", "small"] and not ordered[0].datasets
+    assert [item.id for item in ordered[:1]] == ["large"]
+    with pytest.raises(IndexError):
+        ordered[2]

@@ -8,11 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from stages.data.augment import normalise
+from stages.data.class_colours import class_colours
 from stages.data.contact_sheets import PANEL_COLOUR
 from stages.data.highlighted_text import HighlightedWord, render_highlighted_text
 from stages.nets.text_segmenter import compute_word_masks, prepend_no_noun_logits
+from stages.show.caption_selection import find_next_of_spread_positions
 from stages.show.captions import CaptionDecomposition, decompose_caption, draw_caption_row, find_noun_positions
-from stages.show.stage import _find_next_of_spread_positions
 from train_text.small import build_net
 
 NOUNS = ("dog", "lawn")
@@ -69,7 +70,7 @@ def test_a_row_has_a_region_per_noun_and_words_in_the_colours_of_nouns():
     assert first[0, 0, 0] > first[0, 15, 0] and first[0, 0, 1] < first[0, 0, 0]
     assert second[0, 25, 1] > second[0, 5, 1] and second[0, 25, 0] < second[0, 25, 1]
     colours = {tuple(colour) for colour in words.reshape(-1, 3).tolist()}
-    assert {(128, 0, 0), (0, 128, 0), PANEL_COLOUR} <= colours
+    assert {*map(tuple, class_colours([1, 2]).tolist()), PANEL_COLOUR} <= colours
 
 
 def test_background_colour_grows_with_the_share():
@@ -95,7 +96,7 @@ def test_selection_starts_at_spread_positions_and_examines_no_id_twice():
         return f"caption {item_id}" if int(item_id) % 10 == 3 else None
 
     ids = [str(number) for number in range(100)]
-    assert dict(_find_next_of_spread_positions(ids, 2, select_caption)) == {"3": "caption 3", "13": "caption 13"}
+    assert dict(find_next_of_spread_positions(ids, 2, select_caption)) == {"3": "caption 3", "13": "caption 13"}
     assert examined == [0, 1, 2, 3, 99, *range(4, 14)]
-    assert len(dict(_find_next_of_spread_positions(ids, 50, select_caption))) == 10
-    assert dict(_find_next_of_spread_positions(ids, 2, lambda _: None)) == {}
+    assert len(dict(find_next_of_spread_positions(ids, 50, select_caption))) == 10
+    assert dict(find_next_of_spread_positions(ids, 2, lambda _: None)) == {}

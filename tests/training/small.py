@@ -50,14 +50,13 @@ class StopAfter(SilentReport):
     """A report that records messages, and requests a stop after a number of steps."""
 
     def __init__(self, steps: int | None = None) -> None:
-        self.stop, self.steps_left, self.is_first_count, self.messages = Stop(), steps, True, []
+        self.stop, self.steps_left, self.messages = Stop(), steps, []
 
-    def advance(self, count: int = 1) -> None:
-        """Count down, except for the first count: that of the steps done before."""
-        if self.steps_left is not None and not self.is_first_count:
+    def advance(self, count: int = 1, *, resumed: bool = False) -> None:
+        """Count down, except for the steps done before."""
+        if self.steps_left is not None and not resumed:
             self.steps_left -= count
             self.stop.requested = self.steps_left <= 0
-        self.is_first_count = False
 
     def info(self, text: str) -> None:
         """Record the message."""

@@ -309,3 +309,17 @@ def test_log_has_the_means_of_each_epoch(tmp_path: Path) -> None:
     for line, mean in zip(log, means, strict=True):
         assert line["loss"] == pytest.approx(mean, abs=1e-5)
         assert line["twice"] == pytest.approx(2 * mean, abs=1e-5)
+
+
+@pytest.mark.parametrize(("steps_before", "job_steps", "work"), [
+    (0, 0, "3 epochs"), (4, 0, "epochs 2 to 3"), (7, 0, "the last epoch"), (0, 5, "5 steps"), (2, 5, "steps 3 to 5")])
+def test_the_summary_says_what_this_run_has_trained(tmp_path: Path, steps_before: int, job_steps: int,
+                                                    work: str) -> None:
+    path = tmp_path / "net.safetensors"
+    if steps_before:
+        with pytest.raises(Stopped):
+            run_training(path, steps=steps_before, job=build_job(CONFIG, steps=job_steps))
+    report = StopAfter()
+    summary = train(build_job(CONFIG, steps=job_steps), CONFIG, Output(path), requested_device="cpu", stop=report.stop,
+                    report=report)
+    assert summary.work == work

@@ -1,0 +1,59 @@
+"""Reads the log of a training: one JSON object per line, which `stages.training.loop` writes after each epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stages.errors import BadData, MissingInput
+
+LOG_SUFFIX, NET_SUFFIX = ".jsonl", ".safetensors"
+_TRAIN = "Give the log of a training, such as cam.log.jsonl next to cam.safetensors"
+
+
+def is_training_path(path: str) -> bool:
+    """Return whether a path is that of a network or of a log, to judge by its suffix."""
+    return Path(path).suffix in (LOG_SUFFIX, NET_SUFFIX)
+
+
+def find_training_log(path: str) -> Path:
+    """Return the log of a network, or the path itself if it is a log. Raises MissingInput if there is no such file."""
+    given = Path(path)
+    log = given if given.suffix == LOG_SUFFIX else given.with_suffix(".log.jsonl")
+    if not given.is_file():
+        raise MissingInput("does not exist", "Check the path", where=path)
+    if not log.is_file():
+        raise MissingInput(f"has no training log: {log} does not exist",
+                           "If the training wrote it elsewhere (--log), draw it with `wsss show LOG.jsonl -o FILE.png`",
+                           where=path)
+    return log
+
+
+def read_training_log(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines of the last training in a log, in the order of their steps, and the number of trainings.
+
+    A training starts where the step falls, so one that was interrupted and resumed counts once; a line of the same step
+    replaces the one before it. Raises BadData if the log has no line of a training.
+    """
+    trainings: list[dict[int, dict[str, Any]]] = []
+    for line in _parse_lines(path):
+        if not trainings or line["step"] < max(trainings[-1]):
+            trainings.append({})
+        trainings[-1][line["step"]] = line
+    if not trainings:
+        raise BadData("has no line of a training (with `step` and `loss`)", _TRAIN, where=str(path))
+    return [trainings[-1][step] for step in sorted(trainings[-1])], len(trainings)
+
+
+def _parse_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines that a training wrote. A torn last line and lines of other commands are skipped."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and "loss" in line:
+            lines.append(line)
+    return lines
