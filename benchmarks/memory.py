@@ -33,6 +33,9 @@ SERIAL = ("-j", "1", "--device", "cpu", "-q", "-f")
 MOBILENET, RESNET50 = "mobilenet.safetensors", "resnet50.safetensors"
 CRF = ("-j", "1", "-q", "-f")
 CLIP = ("--clip", "ViT-B-16", "--weights", "random")
+ONE_STEP = ("--steps", "1", "--warmup", "0")
+# A ViT-B with its gradients and the state of its optimiser, whatever the photographs.
+UNBOUNDED = ("mct.safetensors", "tcl.safetensors", "code.safetensors")
 WORDS = ("--words", "cat; dog; tree; grass")
 # Output name, command. Later commands read the outputs of earlier ones.
 COMMANDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -66,6 +69,13 @@ COMMANDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("segment-sclip", ("segment", "sclip", "index.h5", *CLIP, *WORDS, *SERIAL)),
     ("segment-clearclip", ("segment", "clearclip", "index.h5", *CLIP, *WORDS, *SERIAL)),
     ("segment-naclip", ("segment", "naclip", "index.h5", "--pamr", *CLIP, *WORDS, *SERIAL)),
+    ("segment-proxyclip", ("segment", "proxyclip", "index.h5", "--proxy", "timm:vit_base_patch8_224", "--proxy-weights",
+                           "random", *CLIP, *WORDS, *SERIAL)),
+    ("captions.h5", ("index", "table", "captions.csv", "--images", "photographs", "-q", "-f")),
+    ("tcl.safetensors", ("train-text", "tcl", "captions.h5", *CLIP, *ONE_STEP, *TRAIN)),
+    ("code.safetensors", ("train-text", "code", "captions.h5", "--nouns", "rules", *CLIP, *ONE_STEP, *TRAIN)),
+    ("segment-by-tcl", ("segment", "tcl", "index.h5", "--net", "tcl.safetensors", *WORDS, *SERIAL)),
+    ("segment-by-code", ("segment", "code", "index.h5", "--net", "code.safetensors", *WORDS, *SERIAL)),
     ("segment-tcl", ("segment", "maskclip", "index.h5", "--protocol", "tcl", "--pamr", *CLIP, *WORDS, *SERIAL)),
     ("eval-cams", ("eval", "cams-mobilenet", "-q")),
     ("eval-crf", ("eval", "crf", "-q")),
@@ -88,6 +98,7 @@ def write_photographs(folder: Path, size: tuple[int, int]) -> None:
     Image.blend(image, noise, 0.2).save(folder / "photographs" / "photo.jpg", quality=92)
     mask.save(folder / "masks" / "photo.png")
     (folder / "tags.csv").write_text("id,labels\nphoto,cat;dog\n")
+    (folder / "captions.csv").write_text("id,caption\nphoto,A cat and a dog under a tree\n")
     (folder / "classes.txt").write_text("background\ncat\ndog\n")
 
 
@@ -102,13 +113,22 @@ def measure_peak_memory(folder: Path, command: Sequence[str]) -> float:
 
 
 def measure_commands(folder: Path, only: str) -> Iterator[tuple[str, float]]:
-    """Yield (command, peak in MB) of every command whose words contain `only`, after those whose outputs it reads."""
+    """Yield (command, peak in MB) of every command whose name contains `only`, after those whose outputs it reads."""
+    selected = {output for output, words in COMMANDS if only in name_command(output, words)}
+    required = set(selected)
+    for output, words in reversed(COMMANDS):
+        required |= set(words) if output in required else set()
     for output, words in COMMANDS:
-        option = () if words[0] == "eval" else ("-o", output)
-        peak = measure_peak_memory(folder, ("-m", "wsss_cli", *words, *option))
-        name = " ".join(word for word in words[:2] if not word.endswith(".h5"))
-        if only in f"{name} {output}":
-            yield f"{name} ({output})", peak
+        if output in required:
+            option = () if words[0] == "eval" else ("-o", output)
+            peak = measure_peak_memory(folder, ("-m", "wsss_cli", *words, *option))
+            if output in selected:
+                yield name_command(output, words), peak
+
+
+def name_command(output: str, words: Sequence[str]) -> str:
+    """Return the name of a command and of its output: `cams cnn (cams-resnet50)`."""
+    return f"{' '.join(word for word in words[:2] if '.' not in word)} ({output})"
 
 
 def main() -> int:
@@ -129,8 +149,9 @@ def main() -> int:
     print(f"{'command (output)':52} " + " ".join(f"{size:>9}" for size in sizes) + "   MB beyond importing torch")
     for name, row in table.items():
         print(f"{name:52} " + " ".join(f"{row[size]:>9.0f}" for size in sizes))
-    exceeded = [f"{name} at {size}" for name, row in table.items() for size in sizes if row[size] > BOUNDS[size]]
-    bounds = ", ".join(f"{BOUNDS[size]} MB at {size}" for size in sizes)
+    exceeded = [f"{name} at {size}" for name, row in table.items() for size in sizes
+                if row[size] > BOUNDS[size] and not any(output in name for output in UNBOUNDED)]
+    bounds = ", ".join(f"{BOUNDS[size]} MB at {size}" for size in sizes) + f" (without {', '.join(UNBOUNDED)})"
     print(f"bounds: {bounds}: {'met' if not exceeded else 'EXCEEDED by ' + '; '.join(exceeded)}")
     return int(bool(exceeded))
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.data.class_colours import class_colours
 from stages.data.heat_maps import (
+    BACKDROP_RANGE,
     blend,
     check_same_size,
     compute_luma,
@@ -25,6 +26,7 @@ IGNORE_COLOUR = np.array((224, 224, 192), dtype=np.float32)
 DARK_LINE_COLOUR = np.array((20, 20, 24), dtype=np.float32)
 HATCH_SPACING = 6  # pixels from one hatching line to the next
 _MIN_VISIBLE_HEAT = 0.1  # opacity
+_MAX_LIGHTENING = 0.45  # share of white in a class colour over a white part of the photograph
 
 
 def overlay_mask(image: np.ndarray, mask: np.ndarray, *, alpha: float = 0.6, outline: bool = True) -> np.ndarray:
@@ -58,20 +60,24 @@ def colour_cams(
     """Colour the CAMs of all classes of an image, `cam` (K, H, W) in [0, 1] of classes (K,), as one (H, W, 3) uint8.
 
     Each pixel mixes the colours of its classes weighted by activation. Its opacity grows with the largest activation,
-    over black or over the `image` (H, W, 3) in dark grey; classes with low `scores` (K,) are faint. A row of class 0
-    is not drawn. Raises ValueError if the number of rows differs from the number of class ids, or the sizes differ.
+    over black or over the `image` (H, W, 3) in dark grey; bright parts of the image make the colours lighter, so that
+    the object remains visible under them. Classes with low `scores` (K,) are faint. A row of class 0 is not drawn.
+    Raises ValueError if the number of rows differs from the number of class ids, or the sizes differ.
     """
     cam, ids = np.asarray(cam, dtype=np.float32), np.asarray(class_ids, dtype=np.int64)
     if cam.ndim != 3 or len(cam) != len(ids):
         raise ValueError(f"CAMs of shape {cam.shape} do not fit {len(ids)} class ids")
     base = np.zeros((*cam.shape[1:], 3), dtype=np.uint8)
+    lightness = np.zeros(cam.shape[1:], dtype=np.float32)
     if image is not None:
         check_same_size(image, base)
         base = draw_backdrop(image)
+        lightness = (base[..., 0] - BACKDROP_RANGE[0]) / (BACKDROP_RANGE[1] - BACKDROP_RANGE[0])
     opacity = _compute_class_opacity(cam, ids, scores)
     total = opacity.sum(axis=0)[..., None]
     mixed = np.tensordot(opacity, class_colours(ids).astype(np.float32), axes=(0, 0)) / np.maximum(total, 1e-6)
-    return blend(base, mixed, opacity.max(axis=0, initial=0))
+    lightened = mixed + (255 - mixed) * (_MAX_LIGHTENING * lightness[..., None])
+    return blend(base, lightened, opacity.max(axis=0, initial=0))
 
 
 def find_heated_classes(cam: np.ndarray, class_ids: Sequence[int] | np.ndarray,

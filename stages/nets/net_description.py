@@ -50,7 +50,7 @@ def read_verified_description(path: str | PathLike[str]) -> dict[str, Any]:
         raise build_unreadable_error(error, path) from error
     description = parse_description(text, str(path))
     sha256, nonfinite = hashlib.sha256(), {}
-    for tensor in _iterate_tensors(Path(path)):
+    for tensor in iterate_tensors(path):
         sha256.update((json.dumps([tensor.name, tensor.dtype, tensor.shape]) + "\n").encode())
         sha256.update(tensor.data)
         if num_nonfinite := count_nonfinite_bytes(tensor.name, tensor.dtype, tensor.data):
@@ -62,13 +62,13 @@ def read_verified_description(path: str | PathLike[str]) -> dict[str, Any]:
     return description
 
 
-def _iterate_tensors(path: Path) -> Iterator[StoredTensor]:
+def iterate_tensors(path: str | PathLike[str]) -> Iterator[StoredTensor]:
     """Yield the tensors of a valid safetensors file in the order of their names.
 
     The file starts with the length of a JSON header in 8 bytes; the header has the type, the shape and the position of
     each tensor.
     """
-    with path.open("rb") as stream:
+    with Path(path).open("rb") as stream:
         start = 8 + int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(start - 8))
         header.pop("__metadata__", None)

@@ -33,7 +33,9 @@ from stages.nets.net_description import (
     build_unreadable_error,
     check_exists,
     format_canonical_json,
+    iterate_tensors,
     parse_description,
+    read_verified_description,
 )
 from stages.nets.registry import build_backbone
 from stages.nets.segmenter import build_segmenter
@@ -164,17 +166,36 @@ def _build_classifier(architecture: Mapping[str, Any]) -> nn.Module:
     return Classifier(backbone, num_classes, dropout=dropout)
 
 
+@torch.no_grad()
+def _copy_tensors(path: str | PathLike[str], net: nn.Module) -> None:
+    """Copy the tensors of a verified file into a network, one by one. Raises RuntimeError for other names or shapes.
+
+    They are read, not mapped: the pages of a mapped file would count as memory too.
+    """
+    state = net.state_dict()
+    for stored in iterate_tensors(path):
+        target = state.pop(stored.name, None)
+        if target is None or list(target.shape) != stored.shape:
+            raise RuntimeError(f"{stored.name} of shape {stored.shape} does not fit")
+        if stored.data:
+            dtype = getattr(torch, stored.dtype.removeprefix("torch."))
+            target.copy_(torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape))
+    if state:
+        raise RuntimeError(f"{next(iter(state))} is missing")
+
+
 def load_net(path: str | PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
     """Load a network file; return (network in evaluation mode, description).
 
-    Raises the errors of `read_net`, and BadData when the network cannot be built or its weights do not fit.
+    The tensors are read one by one, since those of a CLIP alone take 600 MB. Raises the errors of `read_net`, and
+    BadData when the network cannot be built or its weights do not fit.
     """
-    tensors, description = read_net(path)
+    description = read_verified_description(path)
     try:
         net = build_net_from_description(description)
         if hasattr(net, "check_tensors"):
-            net.check_tensors(tensors)
-        net.load_state_dict(tensors)
+            net.check_tensors(read_net(path)[0])
+        _copy_tensors(path, net)
     except (BadData, RuntimeError) as error:
         if isinstance(error, BadData):
             raise BadData(error.message, error.remedy, where=str(path)) from error

@@ -54,17 +54,18 @@ def score_image(embed: Embed, view: Tensor, image: Tensor, windows: SlidingWindo
         if config.pamr:
             colours = resize_to_grid(image, grid)
             blended = pamr(colours, blended, config.dilations, config.iterations)
-        blended = score_classes(blended, text, config)
+        blended = score_classes(blended, text, config, overwrite=True)
     return apply_threshold(blended, text, config)
 
 
-def score_classes(cosines: Tensor, text: WordVectors, config: WordsConfig) -> Tensor:
+def score_classes(cosines: Tensor, text: WordVectors, config: WordsConfig, *, overwrite: bool = False) -> Tensor:
     """Return the scores (C + 1, h, w) of cosines (Q, h, w): for each class the best score of its words.
 
-    The softmax is over all words of all classes, so a class with more words has more chances (SCLIP). The sigmoid of a
-    network's own masks is in `grounded`.
+    With `overwrite` the cosines are overwritten: of 30 words and a megapixel they take 120 MB. The softmax is over all
+    words of all classes, so a class with more words has more chances (SCLIP). The sigmoid of a network's own masks is
+    in `grounded`.
     """
-    logits = config.scale * cosines
+    logits = cosines.mul_(config.scale) if overwrite else config.scale * cosines
     scores = logits.softmax(dim=0) if config.score == "softmax" else torch.sigmoid(logits + config.shift)
     return select_best_words(scores, text)
 

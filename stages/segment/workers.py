@@ -23,6 +23,7 @@ from stages.flow.word_cache import CachedWordVectors
 from stages.kernels.dense_last_block import AttentionFunction, compute_dense_embeddings
 from stages.kernels.sliding_windows import SlidingWindows
 from stages.nets.clip import load_clip
+from stages.nets.clip_text import TextTower
 from stages.nets.clip_vision import VisionTower
 from stages.nets.net_files import load_net
 from stages.nets.precision import DTYPES
@@ -148,23 +149,25 @@ class _NetPart(_StoredScoresPart):
 
 
 class WordVectorCache:
-    """Encodes the words of the classes once, with and without those of the background, and caches the vectors."""
+    """The vectors of the words of the classes, encoded at once, with and without those of the background."""
 
     def __init__(self, words: ClassWords, config: WordsConfig, encode: Callable[[list[str]], Vectors]) -> None:
         """`encode` returns unit vectors (Q, E) of words, and those for CLIP's own map or None."""
-        self.words, self._encode = words, encode
-        self._background_words_compete = config.background in ("words", "both")
-        self._cached_vectors: dict[bool, WordVectors] = {}
+        self.words = words
+        background_words = words.background if config.background in ("words", "both") else ()
+        self._vectors = {has_background: _encode_groups([background_words if has_background else (), *words.classes],
+                                                        has_background, encode) for has_background in (True, False)}
 
     def __call__(self, has_background: bool) -> WordVectors:
         """Return the vectors of the words, with the background words if there is a background and they compete."""
-        if has_background not in self._cached_vectors:
-            background_words = self.words.background if has_background and self._background_words_compete else ()
-            groups = [background_words, *self.words.classes]
-            vectors, clip_vectors = self._encode([word for words in groups for word in words])
-            self._cached_vectors[has_background] = WordVectors(vectors, tuple(map(len, groups)), has_background,
-                                                               clip_vectors)
-        return self._cached_vectors[has_background]
+        return self._vectors[has_background]
+
+
+def _encode_groups(groups: Sequence[Sequence[str]], has_background: bool,
+                   encode: Callable[[list[str]], Vectors]) -> WordVectors:
+    """Encode the words of the background and of each class."""
+    vectors, clip_vectors = encode([word for words in groups for word in words])
+    return WordVectors(vectors, tuple(map(len, groups)), has_background, clip_vectors)
 
 
 class TextWorker:
@@ -174,20 +177,27 @@ class TextWorker:
         self.work, self.device = work, _select_device(work)
         self.config: TextConfig = work.config
         positions = "beside" if self.config.as_released and work.method != "maskclip" else "bicubic"
-        self.clip = load_clip(work.shared["clip"], device=self.device, dtype=DTYPES[self.config.precision],
-                              positions=positions)
-        if not isinstance(self.clip.vision, VisionTower):
+        clip = load_clip(work.shared["clip"], device=self.device, dtype=DTYPES[self.config.precision],
+                         positions=positions)
+        if not isinstance(clip.vision, VisionTower):
             raise Unavailable(f"`wsss segment {work.method}` changes the last block of a ViT, and the image tower of "
                               f"{work.config_dict['clip']} is not an ordinary ViT", "Choose one with --clip, for "
                               "example --clip ViT-B-16")
         from_imagenet = self.config.statistics == "imagenet"
-        self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if from_imagenet else (self.clip.mean, self.clip.std)
-        self.cell = self.clip.vision.cell
-        self.score_image = partial(score_image, self._build_embed(self.clip.vision), config=self.config)
+        self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if from_imagenet else (clip.mean, clip.std)
+        self.cell = clip.vision.cell
+        # Encoded before anything else is loaded: after that, only the image tower is needed, and the text tower of a
+        # ViT-B takes 250 MB.
+        self.word_vectors = self._encode_words(clip.text)
+        vision = clip.vision
+        del clip
+        self.score_image = partial(score_image, self._build_embed(vision), config=self.config)
+
+    def _encode_words(self, text: TextTower) -> WordVectorCache:
         templates = load_templates(self.config.template)
-        encode = CachedWordVectors({**work.shared["clip"].compute_digests(), "templates": templates}, self.device,
-                                   lambda word: encode_words(self.clip.text, [word], templates)[0])
-        self.word_vectors = WordVectorCache(work.shared["words"], self.config, lambda words: (encode(words), None))
+        encode = CachedWordVectors({**self.work.shared["clip"].compute_digests(), "templates": templates}, self.device,
+                                   lambda word: encode_words(text, [word], templates)[0])
+        return WordVectorCache(self.work.shared["words"], self.config, lambda words: (encode(words), None))
 
     def _build_embed(self, tower: VisionTower) -> Embed:
         """Return the function that embeds the patches of windows."""
@@ -224,6 +234,7 @@ class GroundedWorker:
                                    lambda word: torch.cat(net.encode_class_words([word], templates), dim=1)[0])
         self.word_vectors = WordVectorCache(work.shared["words"], self.config,
                                             lambda words: _split_vectors(encode(words)))
+        net.clip.release_text_tower()
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Open a part."""
@@ -258,7 +269,6 @@ class _TextPart(_StoredScoresPart):
     def __init__(self, worker: TextWorker | GroundedWorker, source: Shard, images: ImageSource) -> None:
         super().__init__(source, images, (images.classes[0], *worker.word_vectors.words.names), worker.work)
         self.worker = worker
-        # Encode the words here, not with the first image: words that can't be encoded must not fail an image.
         self.text = worker.word_vectors(bool(self.classes[0]))
 
     def load(self, item_id: str) -> tuple[np.ndarray, np.ndarray]:

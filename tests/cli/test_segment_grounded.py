@@ -48,7 +48,7 @@ def test_a_photo_and_three_words(wsss, nets, photo, tmp_path):
     assert mask.shape == (40, 60) and set(np.unique(mask)) <= {0, 1, 2, 3}
     assert Run([tmp_path / "out"], "masks").classes == ("background", "cat", "dog", "grass")
     with Image.open(tmp_path / "out" / "photo.png") as picture:
-        assert picture.size == (60, 40)
+        assert picture.width > 2 * 480 and picture.height > 480 * 40 / 60
 
 
 def test_features_are_the_embedding_of_its_clip(nets, photo, tmp_path):

@@ -141,7 +141,7 @@ def record_computations(watch: Watch) -> None:
 
         setattr(owner, name, call)
 
-    record_calls(make_part, "_compute_batch", lambda loaded, _: [item_id for item_id, _ in loaded])
+    record_calls(make_part, "compute_batch", lambda loaded, _: [item_id for item_id, _ in loaded])
     record_calls(compute_targets, "_compute_item", lambda _, item_id: [item_id])
     record_calls(_Training, "_run_step", lambda _self, step, _samples: [step])
 

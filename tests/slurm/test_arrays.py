@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def test_finished_array_does_nothing_when_submitted_again(site: Site, chain: lis
     assert before == read_files(), "a file has changed, perhaps a log"
     for task in range(TASKS):
         name = f"array/masks/masks-{task:05d}-of-{TASKS:05d}.h5"
-        assert site.read_log(job, task).splitlines() == [f"{name} is up to date", name]
+        lines = site.read_log(job, task).splitlines()
+        assert lines[:2] == [f"{name} is up to date", name]
+        assert len(lines) == 3 and re.fullmatch(r"pseudo: up to date \(\d+ images\)", lines[2])
 
 
 def test_failed_task_cancels_only_its_chain_and_can_be_repeated(site: Site) -> None:
