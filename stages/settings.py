@@ -27,14 +27,16 @@ def setting(
     choices: tuple[str, ...] = (),
     lengths: tuple[int, ...] = (),
     ascending: bool = False,
+    allows_zero: bool = False,
 ) -> Any:
     """Return a dataclass field with a default, one sentence of help, the source of the default, unit and range.
 
-    `lengths` are the allowed lengths of a comma-separated list, empty for any; an `ascending` list is a range.
+    `lengths` are the allowed lengths of a comma-separated list, empty for any; an `ascending` list is a range. With
+    `allows_zero`, 0 turns the setting off, and the range is that of other values.
     """
     metadata = {
         "help": help, "source": source, "unit": unit, "low": low, "high": high, "choices": choices, "lengths": lengths,
-        "ascending": ascending,
+        "ascending": ascending, "allows_zero": allows_zero,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -42,7 +44,8 @@ def setting(
 def max_side_setting(default: int = 1024, *, note: str = "") -> Any:
     """Return the field `max_side`: the size at which images are computed. The default leaves VOC and COCO unchanged."""
     return setting(default, "Longest side at which an image is computed; larger images are reduced to it, and 0 never "
-                   f"reduces them. Memory and time depend on it.{f' {note}' if note else ''}", unit="pixels", low=0)
+                   f"reduces them. Memory and time depend on it.{f' {note}' if note else ''}", unit="pixels", low=32,
+                   allows_zero=True)
 
 
 @functools.cache
@@ -82,8 +85,11 @@ def _check_value(option: str, value: Any, metadata: Mapping[str, Any]) -> None:
         raise UsageError(f"{option} {value!r} is not one of {', '.join(choices)}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = metadata.get("low"), metadata.get("high")
+        if metadata.get("allows_zero") and value == 0:
+            return
         if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
-            raise UsageError(f"{option} {value} is out of range", f"Use {_describe_range(low, high)}")
+            zero = "0, or " if metadata.get("allows_zero") else ""
+            raise UsageError(f"{option} {value} is out of range", f"Use {zero}{_describe_range(low, high)}")
 
 
 def _describe_range(low: float | None, high: float | None) -> str:

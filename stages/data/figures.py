@@ -97,13 +97,6 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize((size[1], size[0]), resampling, reducing_gap=2.0 if is_smaller else None))
 
 
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a mask (H, W) to `size`: each pixel takes the class at its centre."""
-    rows, columns = (((np.arange(target) + 0.5) * source / target).astype(np.int64)
-                     for target, source in zip(size, mask.shape, strict=True))
-    return mask[rows[:, None], columns]
-
-
 def format_tags(tags: Sequence[str] | None) -> str:
     """Return the line of text about the tags of a photograph; None means that they are unknown."""
     return "tags unknown" if tags is None else f"tags: {', '.join(tags) or 'none'}"

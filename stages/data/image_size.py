@@ -24,8 +24,8 @@ def reduce_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if (image.height, image.width) == size else image.resize(size[::-1], Image.Resampling.BICUBIC)
 
 
-def reduce_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Reduce a map of ids (H, W, ...) to `size` (H', W'): each pixel takes the nearest id, since ids have no mean."""
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a map of ids (H, W) to `size` (H', W'): each pixel takes the id at its centre, since ids have no mean."""
     if labels.shape[:2] == size:
         return labels
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new)

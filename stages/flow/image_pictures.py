@@ -16,8 +16,8 @@ from stages.data.figures import (
     fit_size,
     render_figure,
     resize_image,
-    resize_mask,
 )
+from stages.data.image_size import resize_labels
 from stages.data.image_source import ImageSource
 from stages.data.images import encode_png
 from stages.errors import Stopped
@@ -64,7 +64,7 @@ def _draw_item(item: Item, images: ImageSource, classes: tuple[str, ...],
     name = Path(str(images.read_entry(item.id).attrs["path"])).name
     if "mask" in item.datasets:
         image = resize_image(image, fit_size(size, PANEL_SIDE))
-        mask = resize_mask(item.datasets["mask"], (image.shape[0], image.shape[1]))
+        mask = resize_labels(item.datasets["mask"], (image.shape[0], image.shape[1]))
         panels = [Panel(image, name), build_mask_panel(image, mask, "mask")]
         pages = render_figure(panels, legend=build_class_legend(find_mask_classes(mask), classes))
         return np.concatenate(pages, axis=0), _describe_mask(mask, classes)

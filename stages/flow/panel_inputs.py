@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.data.figures import resize_mask
+from stages.data.image_size import resize_labels
 from stages.data.masks import get_ignore_index
 from stages.errors import BadData
 from stages.flow.item_arrays import extract_mask, includes_background, resize_to_image
@@ -69,7 +69,7 @@ class RunReader:
         """
         num_classes = len(self.classes) - 1
         if self.kind == "masks":
-            return resize_mask(extract_mask(self.run.item(item_id), num_classes), size)
+            return resize_labels(extract_mask(self.run.item(item_id), num_classes), size)
         maps, class_ids, _ = self.read_maps(item_id, size)
         ignore = get_ignore_index(num_classes)
         if self.includes_background:

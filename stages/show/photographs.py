@@ -18,8 +18,8 @@ from stages.data.figures import (
     fit_size,
     format_tags,
     resize_image,
-    resize_mask,
 )
+from stages.data.image_size import resize_labels
 from stages.data.image_source import ImageSource
 
 SINGLE_SIDE, GRID_SIDE = 320, 240
@@ -115,7 +115,7 @@ def build_grid_block(photographs: Photographs, item_id: str, side: int | None) -
 
 def read_truth(source: ImageSource, item_id: str, size: Size) -> np.ndarray:
     """Return the ground truth (h, w) of an image at `size`. Raises BadData if the index has none."""
-    return resize_mask(source.read_mask(item_id), size)
+    return resize_labels(source.read_mask(item_id), size)
 
 
 def _read_photograph(photographs: Photographs, item_id: str, side: int) -> tuple[np.ndarray, list[str] | None]:

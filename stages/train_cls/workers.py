@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.data.augment import normalise
 from stages.data.copy_paste import PastedPair, PasteSettings, paste_pair
-from stages.data.image_size import reduce_labels
+from stages.data.image_size import resize_labels
 from stages.data.image_source import ImageSource
 from stages.errors import BadData
 from stages.flow.item_arrays import extract_mask
@@ -112,7 +112,7 @@ class PairedSamples:
         if size != mask.shape:
             raise BadData(f"the mask has {mask.shape[0]}x{mask.shape[1]} pixels (height x width), but the image has "
                           f"{size[0]}x{size[1]}", "Make the masks again from this index", where=tagged.id)
-        return image, reduce_labels(mask, image.shape[:2])
+        return image, resize_labels(mask, image.shape[:2])
 
     def _has_mask(self, image: _TaggedImage) -> bool:
         return image.source.has_mask(image.id) if self.masks is None else image.id in self.masks

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.data.augment import SegmentationViewSettings, sample_segmentation_view
-from stages.data.image_size import reduce_labels
+from stages.data.image_size import resize_labels
 from stages.data.image_source import ImageSource, open_image_sources
 from stages.errors import BadData, UsageError
 from stages.flow.background_share import WARNING_SHARE
@@ -142,7 +142,7 @@ class _Samples:
         if size != mask.shape:
             raise BadData(f"the mask has {mask.shape[0]}x{mask.shape[1]} pixels (height x width), but the image has "
                           f"{size[0]}x{size[1]}", "Make the masks again from this index", where=item_id)
-        mask = reduce_labels(mask, image.shape[:2])
+        mask = resize_labels(mask, image.shape[:2])
         view = self.view if factor is None else replace(self.view, scale=(factor, factor))
         image, mask = sample_segmentation_view(image, mask, generator, view)
         return {"image": image, "mask": mask.astype(np.int32)}

@@ -13,8 +13,8 @@ import typer
 from PIL import Image
 
 from cli.every_command import COMMANDS, list_commands
-from cli.runner import run, run_ok
-from stages.data.image_size import reduce_image, reduce_labels
+from cli.runner import check_error, run, run_ok
+from stages.data.image_size import reduce_image, resize_labels
 from stages.nets.net_files import read_net
 from stages.shards import Item, Run
 from tiny_datasets import TinyDataset
@@ -36,7 +36,7 @@ def index_images(folder: Path, size: tuple[int, int], dataset: TinyDataset) -> N
         with Image.open(dataset.root / "JPEGImages" / f"{item_id}.jpg") as image:
             reduce_image(image.convert("RGB"), size).save(folder / "images" / f"{item_id}.png")
         with Image.open(dataset.root / "SegmentationClass" / f"{item_id}.png") as mask:
-            Image.fromarray(reduce_labels(np.asarray(mask), size)).save(folder / "masks" / f"{item_id}.png")
+            Image.fromarray(resize_labels(np.asarray(mask), size)).save(folder / "masks" / f"{item_id}.png")
     shutil.copy(dataset.root / "labels.csv", folder)
     captions = "".join(f"{item_id},A dog and a cat\n" for item_id in dataset.ids)
     (folder / "captions.csv").write_text(f"id,caption\n{captions}")
@@ -160,3 +160,11 @@ def test_the_number_of_reduced_images_is_reported(folders: dict[str, Path]) -> N
     done = run("cams", "cnn", *words, *LIMIT, cwd=folders["large"])
     assert "12 images are larger than --max-side and computed at 32 pixels on the longer side." in done.err
     assert "larger than" not in run("cams", "cnn", *words, "-f", "--max-side", "64", cwd=folders["large"]).err
+
+
+@pytest.mark.parametrize("value", ["8", "31", "-1"])
+def test_a_limit_that_leaves_nothing_to_see_is_rejected(folders: dict[str, Path], value: str) -> None:
+    words = COMMANDS["cams cnn"].replace("OUT", "tiny").split()
+    check_error(run("cams", "cnn", *words, "--max-side", value, cwd=folders["large"]), 2,
+                f"--max-side {value} is out of range. Use 0, or 32 or more.")
+    assert not (folders["large"] / "tiny").exists()

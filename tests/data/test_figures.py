@@ -23,9 +23,9 @@ from stages.data.figures import (
     fit_size,
     format_tags,
     render_figure,
-    resize_mask,
 )
 from stages.data.heat_maps import overlay_heat_map
+from stages.data.image_size import resize_labels
 from stages.data.picture_files import encode_pictures
 
 NAMES = ("background", "cat", "dog", "kůň")
@@ -141,8 +141,8 @@ def test_the_legend_has_the_colours_of_the_classes():
 
 def test_masks_are_resized_by_their_centres():
     mask = np.arange(6, dtype=np.uint8).repeat(4)[None].repeat(8, axis=0)
-    assert resize_mask(mask, (2, 6)).tolist() == [[0, 1, 2, 3, 4, 5]] * 2
-    assert np.array_equal(resize_mask(mask, mask.shape), mask)
+    assert resize_labels(mask, (2, 6)).tolist() == [[0, 1, 2, 3, 4, 5]] * 2
+    assert np.array_equal(resize_labels(mask, mask.shape), mask)
     assert fit_size((300, 400), 240) == (180, 240) and fit_size((5000, 10), 100) == (100, 1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.data.image_size import compute_reduced_size, reduce_labels, scale_covers
+from stages.data.image_size import compute_reduced_size, resize_labels, scale_covers
 from stages.data.image_source import ImageSource
 from stages.data.images import decode_image
 from stages.shards import Item, Shard, ShardContents, provenance_entry, write_shard
@@ -83,10 +83,10 @@ def test_orientation_applies_to_reduced_images(file_format: str, orientation: in
 
 def test_labels_take_the_nearest_id() -> None:
     labels = np.arange(12).reshape(3, 4)
-    assert reduce_labels(labels, (1, 2)).tolist() == [[5, 7]]
-    assert reduce_labels(labels, (3, 4)) is labels
+    assert resize_labels(labels, (1, 2)).tolist() == [[5, 7]]
+    assert resize_labels(labels, (3, 4)) is labels
     blocks = np.kron(np.random.default_rng(0).integers(0, 9, (5, 7)), np.ones((4, 4), int))
-    np.testing.assert_array_equal(reduce_labels(blocks, (5, 7)), blocks[::4, ::4])
+    np.testing.assert_array_equal(resize_labels(blocks, (5, 7)), blocks[::4, ::4])
 
 
 def test_covers_follow_the_size() -> None:
