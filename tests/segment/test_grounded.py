@@ -106,3 +106,16 @@ def test_protocols_of_grounded_networks():
 def test_embed_windows_returns_the_learnt_embedding(net):
     images = torch.randn(2, 3, 16, 32)
     torch.testing.assert_close(embed_windows(net, nullcontext(), images), net.maps(images)[0])
+
+
+@pytest.mark.parametrize("head", ["tcl", "code"])
+def test_released_text_tower_takes_no_memory_and_images_are_still_segmented(head):
+    net, images = build_net(head).eval(), torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    vectors, _ = net.encode_class_words(["dog", "cat"], ["{}"])
+    expected = net.masks(net.maps(images)[0], vectors)
+    num_blocks = sum(".transformer.resblocks." in name and ".visual." not in name for name in net.state_dict())
+    assert num_blocks
+    net.clip.release_text_tower()
+    assert not any((".transformer.resblocks." in name and ".visual." not in name) or "token_embedding" in name
+                   for name in net.state_dict())
+    torch.testing.assert_close(net.masks(net.maps(images)[0], vectors), expected, rtol=0, atol=0)
