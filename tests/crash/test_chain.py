@@ -57,7 +57,7 @@ def test_chain_survives_random_interruptions(server: Server, undisturbed_chain: 
         num_interruptions += len(runs) - 1
         batches = [batch for run in runs for batch in run.computed]
         computed = [item for batch in batches for item in batch]
-        # An interruption costs the batch being computed; in a training also the step whose checkpoint was not yet written.
+        # An interruption costs a batch; in a training also the step whose checkpoint was not yet written.
         lost = max(2, *map(len, batches)) if batches else 0
         assert len(computed) <= len(set(computed)) + lost * (len(runs) - 1), args
     assert num_interruptions, "nothing was interrupted"
