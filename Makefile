@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-slurm test-crash test-damage test-fuzz demo voc920 msrc
+.PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-slurm test-crash test-damage test-fuzz test-formats demo voc920 msrc
 .PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc bench-memory
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
@@ -18,6 +18,7 @@ EACH ?= 12
 # Targets are relative and every absolute path is quoted, so a clone in a folder with blanks works.
 absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
 STAMP := .venv/.installed
+FORMATS_STAMP := .venv-formats/.installed
 RUN := .venv/bin/python
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
@@ -70,7 +71,7 @@ docs-site: $(STAMP) ## build the searchable site of the documentation in site/
 
 unit: $(STAMP) ## all other tests
 	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py \
-	  --ignore=tests/slurm
+	  --ignore=tests/slurm --ignore=tests/formats
 
 test: lint types layers docs unit ## all of the five above
 
@@ -87,6 +88,17 @@ test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH
 	@$(RUN) -c 'import atheris' 2>/dev/null \
 	  || $(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[fuzz]'
 	OMP_NUM_THREADS=1 timeout 1200 $(RUN) tests/fuzz/run.py --seconds "$(EACH)" --seed 1
+
+test-formats: $(FORMATS_STAMP) ## exports read by the other tools' own code, in .venv-formats (two minutes)
+	$(PYTEST) -n $(JOBS) -q tests/formats
+
+# The readers that are compared with; without PyTorch, so that it is installed in a minute.
+$(FORMATS_STAMP): $(STAMP) tests/formats/requirements.txt tests/formats/requirements-without-dependencies.txt
+	@$(RUN) -m venv .venv-formats
+	@.venv-formats/bin/python -m pip install --quiet --disable-pip-version-check -r tests/formats/requirements.txt
+	@.venv-formats/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  -r tests/formats/requirements-without-dependencies.txt
+	@touch $@
 
 test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (a quarter of an hour)
 	timeout --kill-after=30 21m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \

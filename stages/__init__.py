@@ -20,7 +20,7 @@ class Stage:
     @property
     def folder(self) -> str:
         """The name of the stage's folder under stages/."""
-        return self.name.replace("-", "_")
+        return "import_" if self.name == "import" else self.name.replace("-", "_")
 
 
 STAGES = (
@@ -40,11 +40,14 @@ STAGES = (
     Stage("train-seg", "index, masks", "a net", "reduce", "train a segmentation network on masks"),
     Stage("train-text", "index, a CLIP model", "a net", "reduce", "train a segmentation network on captions"),
     Stage("segment", "index, a net", "masks", "map", "segment images with a trained network, or with CLIP and words"),
+    Stage("import", "results of other tools, index", "masks, maps or regions", "map",
+          "turn masks, maps and regions of other tools into runs"),
     Stage("eval", "cams or masks, truth", "a table", "reduce", "score maps or masks against ground truth"),
     Stage("info", "any shard or net", "a table", "reduce", "show what a file holds and how it was made"),
     Stage("check", "any shard", "a table", "reduce", "find damaged files and repair them"),
-    Stage("merge", "index, features, cams or masks", "the same in fewer shards", "reduce", "join the shards of a run"),
+    Stage("merge", "index, features, cams, masks or regions", "the same in fewer shards", "reduce",
+          "join the shards of a run"),
     Stage("show", "shards with images, nets or logs", "pictures", "reduce", "draw images, maps, masks and curves"),
-    Stage("export", "masks", "PNG files", "reduce", "write masks as image files for other tools"),
+    Stage("export", "masks or an index", "files of other tools", "reduce", "write masks in the formats of other tools"),
     Stage("setup", "an archive", "data files", "reduce", "install data files from an archive, offline"),
 )

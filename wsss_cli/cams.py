@@ -5,12 +5,21 @@ from __future__ import annotations
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add_command, create_group
-from wsss_cli.options import CLIP, EXECUTION_OPTIONS, FAILED_IMAGES, OVERWRITE, ROOT, NamedInput, build_image_output
+from wsss_cli.options import (
+    CLIP,
+    EXECUTION_OPTIONS,
+    FAILED_IMAGES,
+    OVERWRITE,
+    REUSE,
+    ROOT,
+    NamedInput,
+    build_image_output,
+)
 
 app = create_group("cams", "Compute class activation maps (CAMs).")
 _READS = ("Reads images and labels from index shards, or image files and folders of photographs, for each of which it "
           "also draws OUT/<id>.png.")
-_OPTION_GROUPS = (build_image_output("cams"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+_OPTION_GROUPS = (build_image_output("cams"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES, REUSE)
 
 
 def _run_cnn(call: Call) -> Summary:

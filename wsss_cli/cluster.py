@@ -16,7 +16,7 @@ _OPTION_GROUPS = (FILE, INDEX, OVERWRITE, LOG, {"allow_errors": FAILED_IMAGES["a
 
 def _run(method: str, call: Call) -> Summary:
     from stages.cluster.stage import run
-    return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
+    return call.run(partial(run, method))
 
 
 add_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import sys
@@ -25,6 +26,7 @@ from wsss_cli.report import TerminalReport
 
 _INTERNAL_ERROR_CODE = 70
 _INTERRUPTED_CODE = 130
+_COLLECTION_THRESHOLDS = (700, 10, 10)  # Python's own
 BROKEN_PIPE_CODE = 141
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -33,7 +35,7 @@ _ARGUMENT_HELP = {
     "INDEX...": f"Index shards, or run folders. {_FROM_STDIN}",
     "INDEX|IMAGE...": f"Index shards, or image files and folders of photographs. {_FROM_STDIN}",
     "CAMS...": f"CAM shards, or run folders. {_FROM_STDIN}",
-    "MASKS...": f"Mask shards, or run folders. {_FROM_STDIN}",
+    "MASKS|INDEX...": f"Mask shards, or index shards with ground truth, or run folders. {_FROM_STDIN}",
     "FEATURES...": f"Feature shards, or run folders. {_FROM_STDIN}",
     "RUN...": f"Shards, or run folders. {_FROM_STDIN}",
     "RUN|NET|LOG...": f"Shards or run folders, or networks or logs (.jsonl) of trainings. {_FROM_STDIN}",
@@ -42,8 +44,14 @@ _ARGUMENT_HELP = {
     "TAR...": f"Archives of images and captions. {_FROM_STDIN}",
     "ROOT": "Folder of the data set.",
     "TABLE": "Table of image ids or paths and their tags.",
-    "JSON": "COCO file of instances or captions.",
+    "JSON...": f"COCO files of instances or captions. {_FROM_STDIN}",
+    "YAML|DIR": "data.yaml, or the folder of the data set.",
+    "XML|DIR": "annotations.xml, or the folder of the export.",
+    "FOLDER": "Folder of the annotations.",
+    "EXPORT": "JSON file of the export.",
     "DIR": "Folder of images, with one sub-folder per class if they are tagged.",
+    "RESULTS.json": "File of results in COCO's format.",
+    "RESULTS": "Folder of the files that another tool wrote.",
     "": "",  # no arguments
 }
 
@@ -60,9 +68,14 @@ class Call:
     report: TerminalReport
     values: Mapping[str, Any]
 
+    def begin_work(self) -> None:
+        """Begin to read the input: everything is imported, and from now on garbage is collected as usual."""
+        gc.set_threshold(*_COLLECTION_THRESHOLDS)
+        self.report.start_phase("reading the input")
+
     def run(self, run_stage: Callable[..., Summary]) -> Summary:
         """Call a stage's `run`."""
-        self.report.start_phase("reading the input")
+        self.begin_work()
         return run_stage(self.config, self.inputs, self.output, stop=self.stop, report=self.report)
 
 
@@ -108,9 +121,11 @@ def _run_command(stage: str, values: dict[str, Any], config: type | ConfigVarian
         if not output.dry_run:
             report.print_summary(summary, output.path)
     if summary.has_more_errors_than(output.allow_errors):
+        again = "--retry" if "retry" in values else "--force"
+        remedy = (f"Fix them and run the same command with {again}, or accept them with --allow-errors."
+                  if "allow_errors" in values else "The others are complete.")
         report.info(f"wsss {stage}: {summary.num_failed} of {summary.num_images} images failed. `wsss info` lists them "
-                    "with the reasons. Fix them and run the same command with --retry, or accept them with "
-                    "--allow-errors.", always=True)
+                    f"with the reasons. {remedy}", always=True)
         return BadData.code
     return 0
 
@@ -138,6 +153,7 @@ def _build_output(values: Mapping[str, Any]) -> Output:
                   task=parse_task(values.get("task") or None),
                   allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
                   workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
+                  reuse=values.get("reuse") or None,
                   **{name: values.get(name, False) for name in flags})
 
 
@@ -233,7 +249,7 @@ def _print_error(stage: str, error: WsssError, values: Mapping[str, Any]) -> int
 
 def require_paths(call: Call, metavar: str = "INPUT") -> list[str]:
     """Return the positional arguments as a list. Raise UsageError when there are none."""
-    call.report.start_phase("reading the input")
+    call.begin_work()
     paths = list(call.inputs.paths)
     if not paths:
         raise UsageError(f"{metavar} is missing", f"See `wsss {call.stage} --help`")

@@ -17,10 +17,14 @@ from wsss_cli.tables import print_table
 CONFIG = EvalConfig
 EXAMPLE = "wsss eval cams --json > cams.json"
 SUMMARY = "Score CAMs or masks against ground-truth masks."
-DESCRIPTION = ("Reads cams or masks shards, and the ground-truth masks of their index. Prints the IoU of every class "
+DESCRIPTION = ("Reads cams or masks shards, and the ground-truth masks of their index, of any other index of the same "
+               "images and classes (--index), or of a folder (--truth). Prints the IoU of every class "
                "and their mean: aligned text on a terminal, TSV otherwise, or JSON. Memory: one image, counts of the "
                "size of classes x thresholds, and the ids of all images.")
 OPTION_GROUPS = (options.OPTIONAL_FILE, options.INDEX, options.JSON, options.DRY_RUN)
+NAMED_INPUTS = (options.NamedInput("truth", "DIR", "Folder of ground-truth masks, named as the ids of the images. "
+                                   "Replaces those of the index.  [default: the masks of the index]",
+                                   required=False),)
 ARGUMENT = "RUN..."
 
 

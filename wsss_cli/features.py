@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages.features.config import FeaturesConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call
-from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, OVERWRITE, ROOT, NamedInput, build_image_output
+from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, OVERWRITE, REUSE, ROOT, NamedInput, build_image_output
 
 CONFIG = FeaturesConfig
 EXAMPLE = ("wsss features train.h5 --net cam.safetensors -o features\n"
@@ -19,7 +19,7 @@ NAMED_INPUTS = (
     NamedInput("net", "FILE|NAME", "Network trained with wsss (of train-text, its CLIP embedding is used), or a "
                "network as [timm:|torchvision:|wsss:]NAME."),
     NamedInput("weights", "FILE|TAG", "Weights for a network given by name.", required=False))
-OPTION_GROUPS = (build_image_output("features"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+OPTION_GROUPS = (build_image_output("features"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES, REUSE)
 
 
 def run(call: Call) -> Summary:

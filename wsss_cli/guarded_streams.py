@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from wsss_cli.shared_display import SharedDisplay, open_shared_display
+if TYPE_CHECKING:
+    from wsss_cli.shared_display import SharedDisplay
 
 
 class GuardedStream:
@@ -76,8 +77,10 @@ def restore_streams() -> None:
 
 def print_above_progress(text: str) -> None:
     """Print a line on standard error, above the progress of other commands in the same pipe."""
-    display = open_shared_display(sys.stderr.fileno()) if sys.stderr.isatty() else None
-    if display:
-        guard_streams(display, lambda: None)
+    if sys.stderr.isatty():
+        from wsss_cli.shared_display import open_shared_display
+        display = open_shared_display(sys.stderr.fileno())
+        if display:
+            guard_streams(display, lambda: None)
     print(text, file=sys.stderr)
     restore_streams()

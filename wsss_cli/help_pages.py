@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from wsss_cli.option_values import convert_values_directly
+
 INPUT_OUTPUT, METHOD, IMAGES, TRAINING, EXECUTION, GENERAL = SECTIONS = (
     "Input and output options", "Method options", "Image options", "Training options", "Execution options",
     "General options")
@@ -42,6 +44,10 @@ def find_section(field: str, *, trains: bool) -> str:
 class Command(TyperCommand):
     """A command whose help shows its options by section."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters and --help, whose values are converted without pydantic."""
+        return convert_values_directly(super().get_params(ctx))
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options of each section."""
         sections: dict[str, list[tuple[int, tuple[str, str]]]] = {name: [] for name in SECTIONS}
@@ -68,6 +74,10 @@ def _write_argument(argument: Any, formatter: Any) -> None:
 
 class Group(TyperGroup):
     """A group of commands whose help shows the whole first sentence of each."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters and --help, whose values are converted without pydantic."""
+        return convert_values_directly(super().get_params(ctx))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands and their summaries, none of which is cut."""

@@ -1,30 +1,45 @@
-"""`wsss index voc | table | coco | folder | webdataset | context | coco-stuff | ... | split`."""
+"""`wsss index voc | table | coco | folder | webdataset | yolo | cvat | ... | context | coco-stuff | ... | split`."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
-from stages.flow.execution import Summary
-from stages.index.config import BenchmarkConfig, ContextConfig, FolderConfig, SplitConfig, VocConfig
+from stages.flow.execution import Summary, check_table_path
+from stages.index.config import (
+    BenchmarkConfig,
+    ContextConfig,
+    FiftyoneConfig,
+    FolderConfig,
+    ShapesConfig,
+    SplitConfig,
+    TableConfig,
+    VocConfig,
+    YoloConfig,
+)
 from wsss_cli.command import Call, add_command, create_group
-from wsss_cli.options import FAILED_IMAGES, LOG, OUTPUT, OVERWRITE, NamedInput
+from wsss_cli.options import FAILED_IMAGES, LOG, OUTPUT, OVERWRITE, SUMMARY_JSON, NamedInput
 
 app = create_group("index", "Make an index of a data set: its images, tags, captions and ground-truth masks.")
 
 _MASKS = NamedInput("masks", "DIR", "Folder of ground-truth masks (images, or .mat files of SBD), named as the images.",
                     required=False)
-_CLASSES = NamedInput("class_names", "FILE", "Class names, one per line, in the order of their ids.", required=False)
+_CLASSES = NamedInput("class_names", "FILE", "Class names, one per line, in the order of their ids; or "
+                      "labelmap.txt, data.yaml or dataset.json.", required=False)
 _CLASSES_OF = NamedInput("classes_of", "FILE", "Take the class names from a network of train-cls or train-seg, so that "
                          "it can be used for these images.", required=False)
 _IMAGES = NamedInput("images", "DIR", "Folder of the images (required unless --tags-only is given).", required=False)
 _WRITES = ("Writes an index shard: for each image its path, size, checksum, tags (labels), captions and mask_path.")
 _READS_AND_WRITES = f"Reads image files, lists and tables. {_WRITES}"
-_OPTION_GROUPS = (OUTPUT, OVERWRITE, FAILED_IMAGES, LOG)
+_OPTION_GROUPS = (OUTPUT, SUMMARY_JSON, OVERWRITE, FAILED_IMAGES, LOG)
 
 
 def _run(layout: str, call: Call) -> Summary:
     from stages.index.stage import run
-    return run(layout, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
+    if call.values["summary_json"]:
+        check_table_path(call.values["summary_json"], "--summary-json", "JSON to it")
+    summary_path = Path(call.values["summary_json"]) if call.values["summary_json"] else None
+    return call.run(partial(run, layout, summary_path=summary_path))
 
 
 def _run_split(call: Call) -> Summary:
@@ -47,21 +62,25 @@ add_command(
     option_groups=_OPTION_GROUPS)
 
 add_command(
-    app, "table", stage="index table", run=partial(_run, "table"), config=FolderConfig, argument="TABLE",
+    app, "table", stage="index table", run=partial(_run, "table"), config=TableConfig, argument="TABLE",
     example="wsss index table tags.csv --images photos -o train.h5",
-    summary="Index a folder of images with a table of tags or captions (CSV, TSV or JSONL).",
-    description=f"Columns of the table: id or path; tags, labels or classes; caption. {_READS_AND_WRITES}",
+    summary="Index a folder of images with a table of tags or captions (CSV, TSV, JSON, JSON lines, XLSX or Parquet).",
+    description="Columns of the table: id, path, file_name or image; labels, tags or class (or one column of 0 and 1 "
+                f"per class); caption. {_READS_AND_WRITES}",
     named_inputs=(_IMAGES, _MASKS, _CLASSES, _CLASSES_OF), option_groups=_OPTION_GROUPS)
 
 add_command(
-    app, "coco", stage="index coco", run=partial(_run, "coco"), config=FolderConfig, argument="JSON",
+    app, "coco", stage="index coco", run=partial(_run, "coco"), config=ShapesConfig, argument="JSON...",
     example="wsss index coco instances_train2014.json --images train2014 -o train.h5",
     summary="Index COCO, or another data set with a COCO annotation file (instances or captions).",
-    description=_READS_AND_WRITES,
+    description=f"{_READS_AND_WRITES} Segmentations (polygons and RLE) become ground-truth masks, in which smaller "
+                "objects cover larger ones and a crowd is ignored where no other object is. Several files are joined; "
+                "their categories are matched by name.",
     named_inputs=(
         _IMAGES, NamedInput("captions", "JSON", "COCO captions file of the same images.", required=False),
-        NamedInput("masks", "DIR", "Folder of ground-truth masks, named as the images. Class ids are 1..C in the order "
-                   "of the category ids (COCO: 1..80).", required=False)),
+        NamedInput("masks", "DIR", "Folder of ground-truth masks, named as the images, instead of those drawn from "
+                   "segmentations. Class ids are 1..C in the order of the category ids (COCO: 1..80).",
+                   required=False)),
     option_groups=_OPTION_GROUPS)
 
 add_command(
@@ -90,6 +109,27 @@ add_command(
     argument="TAR...", example="wsss index webdataset cc12m/*.tar -o captions.h5",
     summary="Index tar archives of images and captions (KEY.jpg with KEY.txt or KEY.json), without unpacking them.",
     description=_READS_AND_WRITES, named_inputs=(_CLASSES_OF,), option_groups=_OPTION_GROUPS)
+
+_OTHER_IMAGES = NamedInput("images", "DIR", "Folder of the images, if they are not with the annotations.",
+                           required=False)
+_SORTED_CLASSES = NamedInput("class_names", "FILE", "Class names, one per line, in the order of their ids. Without it "
+                             "the labels are sorted.", required=False)
+_DRAWS = "Outlines of objects become ground-truth masks; an image with an object that has only a box gets none."
+for _name, _title, _argument, _annotation_config, _inputs, _example in (
+        ("yolo", "a YOLO data set: data.yaml, or the folders images and labels with classes.txt", "YAML|DIR",
+         YoloConfig, (), "data.yaml --split train"),
+        ("cvat", 'CVAT\'s exports "CVAT for images 1.1" (XML) and "Segmentation mask 1.1"', "XML|DIR", ShapesConfig,
+         (_OTHER_IMAGES,), "annotations.xml --images images"),
+        ("labelme", "a folder of LabelMe's JSON files", "FOLDER", ShapesConfig, (_OTHER_IMAGES, _SORTED_CLASSES),
+         "annotated"),
+        ("labelstudio", "the JSON export of Label Studio", "EXPORT", ShapesConfig, (_OTHER_IMAGES, _SORTED_CLASSES),
+         "project-1.json --images images"),
+        ("fiftyone", "a data set that FiftyOne exported in its own format (FiftyOneDataset)", "FOLDER", FiftyoneConfig,
+         (_OTHER_IMAGES, _SORTED_CLASSES), "exported --field ground_truth")):
+    add_command(
+        app, _name, stage=f"index {_name}", run=partial(_run, _name), config=_annotation_config, argument=_argument,
+        example=f"wsss index {_name} {_example} -o train.h5", summary=f"Index {_title}.",
+        description=f"{_READS_AND_WRITES} {_DRAWS}", named_inputs=_inputs, option_groups=_OPTION_GROUPS)
 
 add_command(
     app, "split", stage="index split", run=_run_split, config=SplitConfig, argument="INDEX...",

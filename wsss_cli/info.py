@@ -38,7 +38,8 @@ def run(call: Call) -> Summary:
 def _build_rows(description: dict[str, Any]) -> list[tuple[str, str, str]]:
     path = description["path"]
     rows = [(path, key, _format_value(value)) for key, value in description.items()
-            if key not in ("path", "clusters", "provenance")]
+            if key not in ("path", "clusters", "provenance", "summary")]
+    rows += [(path, f"summary {name}", _format_value(value)) for name, value in description.get("summary", {}).items()]
     rows += [(path, f"clusters of {name}", _format_value(value))
              for name, value in description.get("clusters", {}).items()]
     for entry in description.get("provenance", []):

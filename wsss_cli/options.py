@@ -66,13 +66,16 @@ PICTURE = {"output": _build_io_option(str, "", "-o", "--output", metavar="FILE",
                                       help="Output file: .png, .jpg or .pdf. Required without --terminal.")}
 FOLDER = {"output": _build_io_option(str, ..., "-o", "--output", metavar="DIR", help="Output folder.")}
 JSON = {"json": _build_io_option(bool, False, "--json", help="Print JSON instead of a table.")}
+SUMMARY_JSON = {"summary_json": _build_io_option(str, "", "--summary-json", metavar="FILE", show_default=False,
+                                                 help="Write the summary of the index to this file too.")}
 ROOT = {
     "root": _build_io_option(str, "", "--root", metavar="DIR", envvar="WSSS_ROOT",
                              help="Folder of the images, if they have moved since the index was made."),
 }
 INDEX = {
     "index": _build_io_option(str, "", "--index", metavar="FILE|DIR",
-                              help="Index of the images, if it has moved since the input was made."),
+                              help="Index of the images, if it has moved since the input was made, or another index of "
+                              "the same images and classes."),
     **ROOT,
 }
 DRY_RUN = {"dry_run": _build_execution_option(bool, False, "-n", "--dry-run",
@@ -89,6 +92,11 @@ FAILED_IMAGES = {
     "allow_errors": _build_execution_option(str, "0", "--allow-errors", metavar="N|P%",
                                             help="Exit with 0 if at most this many images fail (a number or a "
                                             "percentage)."),
+}
+REUSE = {
+    "reuse": _build_execution_option(str, "", "--reuse", metavar="RUN", show_default=False,
+                                     help="Take over the images of another run of this command that are unchanged, as "
+                                     "when the index has grown, and compute the rest."),
 }
 LOG = {
     "log": _build_execution_option(str, "", "--log", metavar="FILE", show_default=False,

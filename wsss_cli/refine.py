@@ -5,11 +5,11 @@ from __future__ import annotations
 from stages.flow.execution import Summary
 from stages.refine.config import CrfConfig, IrnConfig, PamrConfig, PsaConfig
 from wsss_cli.command import Call, add_command, create_group
-from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, INDEX, OUTPUT, OVERWRITE, NamedInput
+from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, INDEX, OUTPUT, OVERWRITE, REUSE, NamedInput
 
 app = create_group("refine", "Refine CAMs so that they follow the borders of objects in the image.")
 _READS = "Reads class_ids and cam from cams shards, and the images of their index."
-_OPTION_GROUPS = (OUTPUT, INDEX, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+_OPTION_GROUPS = (OUTPUT, INDEX, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES, REUSE)
 
 
 def _run_crf(call: Call) -> Summary:

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from stages.flow.execution import Summary
 from wsss_cli.guarded_streams import guard_streams
 from wsss_cli.progress import Progress
 from wsss_cli.progress_text import format_log_line, format_start, format_summary
-from wsss_cli.shared_display import SharedDisplay, open_shared_display
+
+if TYPE_CHECKING:
+    from wsss_cli.shared_display import SharedDisplay
 
 _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_BETWEEN_LINES_ON_TERMINAL = 10.0  # a terminal that can't show a display
@@ -48,6 +51,7 @@ class TerminalReport:
 
     def _open_display(self) -> None:
         """Show a first line at once, before anything heavy is imported, and guard the streams of this terminal."""
+        from wsss_cli.shared_display import open_shared_display  # not needed without a terminal
         self._seconds_between_lines = _SECONDS_BETWEEN_LINES_ON_TERMINAL
         self._display = open_shared_display(sys.stderr.fileno())
         if self._display is None:

@@ -15,7 +15,16 @@ from stages.segment.config import (
     SclipConfig,
 )
 from wsss_cli.command import Call, add_command, create_group
-from wsss_cli.options import CLIP, EXECUTION_OPTIONS, FAILED_IMAGES, OVERWRITE, ROOT, NamedInput, build_image_output
+from wsss_cli.options import (
+    CLIP,
+    EXECUTION_OPTIONS,
+    FAILED_IMAGES,
+    OVERWRITE,
+    REUSE,
+    ROOT,
+    NamedInput,
+    build_image_output,
+)
 
 app = create_group("segment", "Segment images with a trained network, or with CLIP and a list of words.")
 
@@ -23,7 +32,7 @@ _SCORES = NamedInput("scores", "RUN", "Also write the scores as CAMs with backgr
                      required=False)
 _WORDS = NamedInput("words", "FILE|WORDS", 'Classes to segment, such as "cat; dog; wet grass = grass, lawn", or a file '
                     "with one class per line, or FILE.toml.  [default: the classes of the index]", required=False)
-_OPTION_GROUPS = (build_image_output("masks"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES)
+_OPTION_GROUPS = (build_image_output("masks"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES, REUSE)
 _READS_AND_WRITES = ("Reads images from index shards, or image files and folders of photographs, for each of which it "
                      "also draws OUT/<id>.png. Writes masks shards; with --scores also cams shards.")
 

@@ -12,6 +12,7 @@ app = create_group("setup", "Install data files that a method needs, without an 
 
 def _run_nltk(call: Call) -> Summary:
     from stages.setup.stage import run_nltk
+    call.begin_work()
     return run_nltk(call.values["archive"], call.output, call.report)
 
 

@@ -27,13 +27,14 @@ _OPTION_GROUPS = (FILE, ROOT, OVERWRITE, TRAINING_OPTIONS, COLLAPSE)
 
 def _run(method: str, call: Call) -> Summary:
     from stages.train_cls.stage import run
-    return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
+    return call.run(partial(run, method))
 
 
 def _run_csd(call: Call) -> Summary:
     if not call.values["preview"]:
         return _run("csd", call)
     from stages.train_cls.stage import preview
+    call.begin_work()
     return preview(call.config, call.inputs, call.output, call.values["preview"], report=call.report)
 
 

@@ -14,7 +14,7 @@ app = create_group("train-text", "Train a segmentation network on captions.")
 
 def _run(method: str, call: Call) -> Summary:
     from stages.train_text.stage import run
-    return run(method, call.config, call.inputs, call.output, stop=call.stop, report=call.report)
+    return call.run(partial(run, method))
 
 
 def _add(method: str, config: type, summary: str, *named_inputs: NamedInput, costs: str = "") -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from stages.cams.class_selection import IMAGE_FILE_TAGS, check_selection, get_best_threshold, resolve_selection
 from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
 from stages.cams.mctformer import DEFAULT_SCALES
+from stages.data.class_names import read_class_names
 from stages.data.class_vocabulary import ClassWords, load_class_words, load_words_without_index
-from stages.data.tables import read_class_names
 from stages.data.words_option import parse_words_option
 from stages.errors import BadData, UsageError
 from stages.flow.device import resolve_device

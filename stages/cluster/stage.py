@@ -14,7 +14,7 @@ from stages.data.image_source import ImageSource
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.cluster_table import cluster_table
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
-from stages.flow.parts import find_index
+from stages.flow.index_lookup import find_index, find_indexes
 from stages.flow.picture_output import write_pictures
 from stages.flow.single_shard import check_single_file, reuse_existing_shard, write_single_shard
 from stages.settings import to_json_dict
@@ -68,7 +68,8 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
         index = find_index(features.first, inputs.index)
         table = _cluster_classes(method, config, features, stop, report)
         contents = ShardContents("clusters", features.classes, ids=list(features.ids),
-                                 provenance=[*features.first.provenance, entry], root_datasets=table.build_datasets())
+                                 provenance=[*features.first.provenance, entry], root_datasets=table.build_datasets(),
+                                 image_records=features.read_image_records())
         failed = [failure for shard in features.shards for failure in shard.errors.items()]
         summary = write_single_shard(output, contents, (features.first.index_digest, index), failed)
     _report_clusters(Shard(output.path, "clusters"), report)
@@ -127,7 +128,7 @@ def _write_sheet(path: Path, clusters: Path, features: Run, inputs: Inputs) -> N
     shard = Shard(clusters, "clusters")
     assignment, num_clusters = shard.read_root("assignment"), shard.read_root("n_clusters")
     images = {}
-    for index_path in {find_index(features_shard, inputs.index) for features_shard in features.shards}:
+    for index_path in find_indexes(features.shards, inputs.index):
         source = ImageSource(Shard(index_path, "index"), inputs.root, max_side=_SHEET_SIDE)
         images |= dict.fromkeys(source.index.ids, source)
     rows, titles = [], []

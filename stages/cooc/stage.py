@@ -75,6 +75,7 @@ def _write_counts(config: CoocConfig, index: Run, entry: dict[str, Any], output:
     _report_tags(index, tags, single, report)
     contents = ShardContents(
         "cooc", index.classes, ids=list(index.ids), provenance=[*index.first.provenance, entry],
+        image_records=index.read_image_records(),
         root_datasets={"counts": counts, "probability": compute_probability(counts), "single_label": single})
     return write_single_shard(output, contents, (index.first.digest, index.first.path), tags.rejected.items())
 

@@ -52,8 +52,8 @@ def render_annotated_heat_map(values: np.ndarray, names: Sequence[str], *, title
 
 def _create_sheet(title: str, corner: tuple[int, int], side: int) -> Image.Image:
     """Create a blank sheet with a title, for a table of `side` pixels whose top left corner is at `corner`."""
-    font = load_font(TITLE_FONT_SIZE)
     fitted_title = fit_text(title, TITLE_FONT_SIZE, max(side, MAX_TITLE_WIDTH))
+    font = load_font(TITLE_FONT_SIZE, fitted_title)
     width = max(corner[0] + side, MARGIN + round(font.getlength(fitted_title))) + MARGIN
     sheet = Image.new("RGB", (width, corner[1] + side + MARGIN), PAPER_COLOUR)
     ImageDraw.Draw(sheet).text((MARGIN, MARGIN - 2), fitted_title, fill=INK_COLOUR, font=font)
@@ -71,8 +71,8 @@ def _paste_names(sheet: Image.Image, labels: Sequence[Image.Image], corner: tupl
 
 def _render_name(name: str, font_size: int) -> Image.Image:
     """Render a name as a separate image, which can be rotated."""
-    font = load_font(font_size)
     text = fit_text(name, font_size, MAX_NAME_WIDTH)
+    font = load_font(font_size, text)
     left, _, right, _ = font.getbbox(text)
     label = Image.new("RGB", (max(1, round(right - left)), font_size + 4), PAPER_COLOUR)
     ImageDraw.Draw(label).text((-left, 0), text, fill=INK_COLOUR, font=font)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from stages.data.system_fonts import has_glyph, load_system_font
 
 Colour = tuple[int, int, int]
 Panel = np.ndarray | None
@@ -74,20 +76,39 @@ def render_legend(legend: Sequence[tuple[str, Colour]], width: int) -> np.ndarra
     return np.asarray(strip)
 
 
+def load_font(size: int, text: str = "") -> Font:
+    """Return the font that draws `text`, as `fit_text` returned it, at a size in pixels.
+
+    It is Pillow's built-in font, or a font of the system if `text` has letters that this lacks.
+    """
+    built_in = _load_built_in_font(size)
+    missing = _find_missing(text, built_in)
+    return (load_system_font(missing, size) if missing else None) or built_in
+
+
 @functools.cache
-def load_font(size: int) -> Font:
-    """Return Pillow's built-in font at a size in pixels."""
+def _load_built_in_font(size: int) -> Font:
     return ImageFont.load_default(size=size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _find_missing(text: str, font: Font) -> frozenset[str]:
+    """Return the characters of a text that a font lacks, also without their accents."""
+    if text.isascii():
+        return frozenset()
+    return frozenset(character for character in unicodedata.normalize("NFC", text)
+                     if len(_replace_missing_glyph(character, font)) > 1 and character.isprintable())
 
 
 def fit_text(text: str, size: int, width: float) -> str:
     """Fit `text` on one line of at most `width` pixels at font size `size`, cut with an ellipsis if necessary.
 
-    The built-in font covers little more than ASCII. Letters lose accents that it lacks; other characters that it
-    lacks, and control characters, become escapes (\\u65e5) instead of empty boxes.
+    The built-in font covers little more than ASCII. Letters lose accents that it lacks. A text with other letters is
+    left for a font of the system that has them all; if there is none, they become escapes (\\u65e5) instead of empty
+    boxes, as control characters always do.
     """
-    font = load_font(size)
-    drawable = _make_drawable(text, font)
+    drawable = make_drawable(text, size)
+    font = load_font(size, drawable)
     if font.getlength(drawable) <= width:
         return drawable
     start = drawable
@@ -113,11 +134,28 @@ def wrap_text(text: str, size: int, width: float, max_lines: int) -> list[str]:
 
 def measure_text(text: str, size: int) -> float:
     """Return the width of `text` in pixels, drawn as `fit_text` returns it."""
-    return load_font(size).getlength(_make_drawable(text, load_font(size)))
+    drawable = make_drawable(text, size)
+    return load_font(size, drawable).getlength(drawable)
 
 
-def _make_drawable(text: str, font: Font) -> str:
-    return "".join(_replace_missing_glyph(character, font) for character in unicodedata.normalize("NFC", text))
+def make_drawable(text: str, size: int) -> str:
+    """Return a text as it can be drawn: with escapes for characters that no font has."""
+    font = _load_built_in_font(size)
+    missing = _find_missing(text, font)
+    kept = missing if missing and load_system_font(missing, size) else frozenset()
+    return "".join(character if character in kept else _replace_missing_glyph(character, font)
+                   for character in unicodedata.normalize("NFC", text))
+
+
+def describe_escapes(texts: Iterable[str]) -> str:
+    """Return a note on the first of `texts` that is drawn with escapes because no font has its letters, "" if none."""
+    for text in texts:
+        missing = _find_missing(text, _load_built_in_font(TEXT_FONT_SIZE))
+        if missing and not load_system_font(missing, TEXT_FONT_SIZE):
+            return (f"No font of this system can draw {text!r}, so letters of such names are drawn as escapes "
+                    f"({_replace_missing_glyph(min(missing), _load_built_in_font(TEXT_FONT_SIZE))}). Install a font "
+                    "that has them, such as Noto Sans.")
+    return ""
 
 
 def _replace_missing_glyph(character: str, font: Font) -> str:
@@ -126,26 +164,23 @@ def _replace_missing_glyph(character: str, font: Font) -> str:
         return " "
     base = unicodedata.normalize("NFD", character)[0]
     for candidate in (character, base):
-        if candidate.isprintable() and (candidate.isascii() or _has_glyph(candidate, font)):
+        if candidate.isprintable() and (candidate.isascii() or has_glyph(candidate, font)):
             return candidate
     return character.encode("unicode_escape").decode("ascii")
-
-
-def _has_glyph(character: str, font: Font) -> bool:
-    return bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 
 
 def _draw_text(
     draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, size: int, width: float, colour: Colour
 ) -> None:
     if text:
-        draw.text(position, fit_text(text, size, width), fill=colour, font=load_font(size))
+        fitted = fit_text(text, size, width)
+        draw.text(position, fitted, fill=colour, font=load_font(size, fitted))
 
 
 def _draw_column_titles(draw: ImageDraw.ImageDraw, titles: Sequence[str], width: int) -> None:
-    font = load_font(TITLE_FONT_SIZE)
     for column, title in enumerate(titles):
         fitted = fit_text(title, TITLE_FONT_SIZE, width)
+        font = load_font(TITLE_FONT_SIZE, fitted)
         x = MARGIN + column * (width + GAP) + (width - font.getlength(fitted)) / 2
         draw.text((round(x), MARGIN - 2), fitted, fill=INK_COLOUR, font=font)
 
@@ -169,11 +204,10 @@ def _paste_panel(sheet: Image.Image, panel: Panel, position: tuple[int, int], ce
 
 def _lay_out_legend(legend: Sequence[tuple[str, Colour]], width: int) -> Iterator[tuple[int, int, str]]:
     """Yield (x, line, text) of each entry; an entry that does not fit on a line starts the next one."""
-    font = load_font(TEXT_FONT_SIZE)
     x, line = MARGIN, 0
     for name, _ in legend:
         text = fit_text(name, TEXT_FONT_SIZE, width - 2 * MARGIN - SWATCH_SIZE - 6)
-        entry_width = SWATCH_SIZE + 6 + round(font.getlength(text))
+        entry_width = SWATCH_SIZE + 6 + round(load_font(TEXT_FONT_SIZE, text).getlength(text))
         if x > MARGIN and x + entry_width > width - MARGIN:
             x, line = MARGIN, line + 1
         yield x, line, text
@@ -186,9 +220,8 @@ def _draw_legend(
     layout: Sequence[tuple[int, int, str]],
     top: int,
 ) -> None:
-    font = load_font(TEXT_FONT_SIZE)
     for (_, colour), (x, line, text) in zip(legend, layout, strict=True):
         y = top + line * TEXT_LINE_HEIGHT
         fill = tuple(int(value) for value in colour)
         draw.rectangle((x, y + 2, x + SWATCH_SIZE - 1, y + 1 + SWATCH_SIZE), fill=fill, outline=PALE_INK_COLOUR)
-        draw.text((x + SWATCH_SIZE + 6, y), text, fill=INK_COLOUR, font=font)
+        draw.text((x + SWATCH_SIZE + 6, y), text, fill=INK_COLOUR, font=load_font(TEXT_FONT_SIZE, text))

@@ -64,8 +64,9 @@ def render_charts(charts: Sequence[Chart], *, heading: str = "") -> np.ndarray:
     top = MARGIN + (TITLE_LINE_HEIGHT if heading else 0)
     sheet = Image.new("RGB", (sheet_width, top + num_lines * (height + GAP) + len(legend) + MARGIN - GAP),
                       PAPER_COLOUR)
-    ImageDraw.Draw(sheet).text((MARGIN, MARGIN - 4), fit_text(heading, TITLE_FONT_SIZE, sheet_width - 2 * MARGIN),
-                               fill=PALE_INK_COLOUR, font=load_font(TITLE_FONT_SIZE))
+    fitted = fit_text(heading, TITLE_FONT_SIZE, sheet_width - 2 * MARGIN)
+    ImageDraw.Draw(sheet).text((MARGIN, MARGIN - 4), fitted, fill=PALE_INK_COLOUR,
+                               font=load_font(TITLE_FONT_SIZE, fitted))
     for index, picture in enumerate(pictures):
         line, column = divmod(index, per_line)
         sheet.paste(Image.fromarray(picture), (MARGIN + column * (width + GAP), top + line * (height + GAP)))

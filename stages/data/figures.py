@@ -138,7 +138,7 @@ def build_text_panel(text: str, size: tuple[int, int], title: str) -> Panel:
     top = (size[0] - len(lines) * TEXT_LINE_HEIGHT) // 2
     for index, line in enumerate(lines):
         draw.text((size[1] / 2, top + index * TEXT_LINE_HEIGHT), line, fill=PALE_INK_COLOUR,
-                  font=load_font(TEXT_FONT_SIZE), anchor="ma")
+                  font=load_font(TEXT_FONT_SIZE, line), anchor="ma")
     return Panel(np.asarray(picture), title)
 
 
@@ -188,8 +188,9 @@ def _split_into_lines(panels: Sequence[Panel], cell_width: int) -> list[list[Pan
 def _render_heading(heading: str, width: int) -> np.ndarray:
     strip = Image.new("RGB", (width, MARGIN - 4 + (TITLE_LINE_HEIGHT if heading else 0)), PAPER_COLOUR)
     if heading:
-        ImageDraw.Draw(strip).text((MARGIN, MARGIN - 4), fit_text(heading, TITLE_FONT_SIZE, width - 2 * MARGIN),
-                                   fill=PALE_INK_COLOUR, font=load_font(TITLE_FONT_SIZE))
+        fitted = fit_text(heading, TITLE_FONT_SIZE, width - 2 * MARGIN)
+        ImageDraw.Draw(strip).text((MARGIN, MARGIN - 4), fitted, fill=PALE_INK_COLOUR,
+                                   font=load_font(TITLE_FONT_SIZE, fitted))
     return np.asarray(strip)
 
 
@@ -211,18 +212,18 @@ def _render_line(panels: Sequence[Panel], cell_width: int, width: int) -> np.nda
             _draw_bar(strip, draw, panel.bar, (left, bottom + 4))
         for number, text in enumerate(lines):
             draw.text((left, bottom + 2 + number * TEXT_LINE_HEIGHT), text, fill=INK_COLOUR,
-                      font=load_font(TEXT_FONT_SIZE))
+                      font=load_font(TEXT_FONT_SIZE, text))
     return np.asarray(strip)
 
 
 def _draw_title(draw: ImageDraw.ImageDraw, panel: Panel, left: int, width: int) -> None:
     """Draw the title of a panel, which is cut if necessary, and its value, which is not."""
     value_width = round(measure_text(f" {panel.value}", TITLE_FONT_SIZE)) if panel.value else 0
-    title, font = fit_text(panel.title, TITLE_FONT_SIZE, width - value_width), load_font(TITLE_FONT_SIZE)
-    draw.text((left, 4), title, fill=INK_COLOUR, font=font)
+    title = fit_text(panel.title, TITLE_FONT_SIZE, width - value_width)
+    draw.text((left, 4), title, fill=INK_COLOUR, font=load_font(TITLE_FONT_SIZE, title))
     if panel.value:
         draw.text((left + round(measure_text(f"{title} ", TITLE_FONT_SIZE)), 4), panel.value, fill=PALE_INK_COLOUR,
-                  font=font)
+                  font=load_font(TITLE_FONT_SIZE))
 
 
 def _draw_bar(strip: Image.Image, draw: ImageDraw.ImageDraw, bar: np.ndarray, corner: tuple[int, int]) -> None:

@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from stages.data.contact_sheets import GAP, INK_COLOUR, PANEL_COLOUR, TEXT_FONT_SIZE, TEXT_LINE_HEIGHT, Colour, fit_text
+from stages.data.contact_sheets import (
+    GAP,
+    INK_COLOUR,
+    PANEL_COLOUR,
+    TEXT_FONT_SIZE,
+    TEXT_LINE_HEIGHT,
+    Colour,
+    fit_text,
+    load_font,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ def render_highlighted_text(paragraphs: Sequence[Sequence[HighlightedWord]], siz
         x = GAP
         for word in words:
             text = fit_text(word.word, TEXT_FONT_SIZE, size[1] - 2 * GAP)
-            width = round(_load_font().getlength(text + " "))
+            width = round(load_font(TEXT_FONT_SIZE, text).getlength(text + " "))
             if x > GAP and x + width > size[1] - GAP:
                 x, y = GAP, y + TEXT_LINE_HEIGHT
             layout.append((x, y, width, text, word))
@@ -52,11 +61,7 @@ def _draw_word(draw: ImageDraw.ImageDraw, position: tuple[int, int], width: int,
                        for paper, fill in zip(PANEL_COLOUR, word.fill or PANEL_COLOUR, strict=True))
     draw.rectangle((left - 1, top, left + width - 3, top + TEXT_LINE_HEIGHT - 3), fill=background)
     is_dark = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2] < 110
-    draw.text((left, top), text, fill=PANEL_COLOUR if is_dark else INK_COLOUR, font=_load_font())
+    draw.text((left, top), text, fill=PANEL_COLOUR if is_dark else INK_COLOUR, font=load_font(TEXT_FONT_SIZE, text))
     if word.line:
         y = top + TEXT_LINE_HEIGHT - 2
         draw.line((left, y, left + width - 4, y), fill=word.line, width=2)
-
-
-def _load_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=TEXT_FONT_SIZE)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 import zlib
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from stages.data.image_size import compute_reduced_size
 from stages.data.images import decode_image
+from stages.data.mask_values import parse_recorded_values
 from stages.data.masks import decode_mask
 from stages.errors import BadData, MissingInput, explain_read_error
 from stages.shards import Item, Run, Shard
@@ -40,6 +41,9 @@ class ImageSource:
         configs = [record.get("config", {}) for record in index.provenance]
         self._apply_exif = any(config.get("apply_exif") for config in configs)
         self._label_map = str(next((config["label_map"] for config in configs if config.get("label_map")), ""))
+        # The provenance names values by class id, so a later change of class names can't change the masks.
+        recorded = str(next((config["mask_values"] for config in configs if config.get("mask_values")), ""))
+        self._mask_values = parse_recorded_values(recorded)
         self._is_packed = any(config.get("pack") for config in configs)
         self._cached_entries: dict[str, Item] = {}
 
@@ -78,18 +82,34 @@ class ImageSource:
         self.num_reduced += "height" in attrs and image.shape[:2] != (attrs["height"], attrs["width"])
         return image
 
-    def _decode_image(self, item_id: str, max_side: int) -> np.ndarray:
+    @property
+    def applies_exif(self) -> bool:
+        """Whether images are rotated as their EXIF orientation says."""
+        return self._apply_exif
+
+    def read_encoded_image(self, item_id: str) -> bytes:
+        """Return the bytes of an image file. Raises BadData if the file is not the one that was indexed."""
         entry = self.read_entry(item_id)
         path = str(entry.attrs["path"])
-        data = self._read_bytes(item_id, "image", path)
+        data = self._read_bytes(item_id, "image", path, is_packed=self._is_packed)
         if "crc32" in entry.attrs and zlib.crc32(data) != entry.attrs["crc32"]:
             raise BadData("the image has changed since it was indexed", _INDEX_AGAIN, where=path)
-        return decode_image(data, where=path, max_pixels=self.index.max_pixels, apply_exif=self._apply_exif,
-                            max_side=max_side)
+        return data
+
+    def find_image_file(self, item_id: str) -> Path | None:
+        """Return the file of an image, or None if it is packed in the index or part of an archive."""
+        attrs = self.read_entry(item_id).attrs
+        return None if self._is_packed or "offset" in attrs else self.root / str(attrs["path"])
+
+    def _decode_image(self, item_id: str, max_side: int) -> np.ndarray:
+        data = self.read_encoded_image(item_id)
+        return decode_image(data, where=str(self.read_entry(item_id).attrs["path"]), max_pixels=self.index.max_pixels,
+                            apply_exif=self._apply_exif, max_side=max_side)
 
     def has_mask(self, item_id: str) -> bool:
         """Return whether the index has a ground-truth mask of this image."""
-        return "mask_path" in self.read_entry(item_id).attrs
+        attrs = self.read_entry(item_id).attrs
+        return "mask_path" in attrs or "mask_crc32" in attrs
 
     def read_mask(self, item_id: str) -> np.ndarray:
         """Return the ground truth, (H, W) class ids; 255 (65535) for ignored pixels.
@@ -98,21 +118,24 @@ class ImageSource:
         Raises BadData if the file is not the one that was indexed.
         """
         entry = self.read_entry(item_id)
-        if "mask_path" not in entry.attrs:
+        if not self.has_mask(item_id):
             raise BadData("the index has no mask of this image", "Run `wsss index` again with --masks", where=item_id)
-        path = str(entry.attrs["mask_path"])
-        data = self._read_bytes(item_id, "mask", path)
+        # The index itself holds a mask that was drawn from outlines, in class ids.
+        is_drawn = "mask_path" not in entry.attrs
+        path = f"the mask of {item_id}" if is_drawn else str(entry.attrs["mask_path"])
+        data = self._read_bytes(item_id, "mask", path, is_packed=is_drawn or self._is_packed)
         if "mask_crc32" in entry.attrs and zlib.crc32(data) != entry.attrs["mask_crc32"]:
             raise BadData("the mask has changed since it was indexed", _INDEX_AGAIN, where=path)
         mask = decode_mask(data, where=path, num_classes=len(self.classes) - 1, size=self.read_size(item_id),
-                           max_pixels=self.index.max_pixels, label_map=self._label_map)
+                           max_pixels=self.index.max_pixels, label_map="" if is_drawn else self._label_map,
+                           mask_values=None if is_drawn else self._mask_values)
         if not self.classes[0]:
             mask[mask == 0] = np.iinfo(mask.dtype).max
         return mask
 
-    def _read_bytes(self, item_id: str, dataset: str, path: str) -> bytes:
+    def _read_bytes(self, item_id: str, dataset: str, path: str, *, is_packed: bool) -> bytes:
         """Return the bytes of an image or mask: packed in the index, part of an archive, or a file."""
-        packed = self.index.read_item_dataset(item_id, dataset) if self._is_packed else None
+        packed = self.index.read_item_dataset(item_id, dataset) if is_packed else None
         if packed is not None:
             return packed.tobytes()
         attrs = self.read_entry(item_id).attrs
@@ -151,7 +174,7 @@ def read_image_bytes(root: Path, path: str, byte_range: tuple[int, int] | None =
     """
     archive_end = path.index(ARCHIVE_SEPARATOR) + len(ARCHIVE_SEPARATOR) - 1 if byte_range else len(path)
     file = root / path[:archive_end]
-    if not _is_inside_root(str(root), str(file.parent)):
+    if _leads_out_of_root(path):
         raise BadData("the file is outside the folder of the images",
                       "Move it there, or use --root with a folder that contains it", where=path)
     try:
@@ -175,6 +198,9 @@ def _read_archive_range(archive: Path, offset: int, size: int, path: str) -> byt
     return data
 
 
-@lru_cache(maxsize=4096)
-def _is_inside_root(root: str, folder: str) -> bool:
-    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
+def _leads_out_of_root(path: str) -> bool:
+    """Return whether a path of an index is absolute or climbs out of the root.
+
+    Links below the root are followed, also to other drives: people build data sets from links.
+    """
+    return posixpath.isabs(path) or posixpath.normpath(path).startswith("../") or "\0" in path

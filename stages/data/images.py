@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from stages.data.image_formats import explain_missing_decoder, select_formats
 from stages.data.image_size import compute_reduced_size, reduce_image
 from stages.errors import BadData
 from stages.shards.schema import MAX_PIXELS
 
-# Formats that Pillow decodes by itself. Others are excluded: EPS, for example, would start an external program.
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION_TAG = 0x0112
 _MODES = {"1": "1 bit per pixel", "P": "a palette", "CMYK": "CMYK colours"}
@@ -121,11 +120,12 @@ def open_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Iter
         with _pillow_limit_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+                image = Image.open(io.BytesIO(data), formats=select_formats(data))
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except Exception as error:  # Pillow's decoders raise any type of exception for a damaged header
-        raise BadData(_describe_non_image(data), REPLACE_REMEDY, where=where) from error
+        reason, remedy = explain_missing_decoder(data) or (_describe_non_image(data), REPLACE_REMEDY)
+        raise BadData(reason, remedy, where=where) from error
     with image:
         height, width = stored_size(image)
         if height * width > max_pixels:
@@ -219,6 +219,8 @@ def _describe_conversions(image: Image.Image) -> tuple[str, ...]:
         conversions.append(f"have {_MODES.get(image.mode, f'the mode {image.mode}')} and are converted to RGB")
     if image.format == "MPO":
         conversions.append("contain several images, of which the first is used")
+    if image.info.get("original_orientation", 1) != 1:  # of HEIF
+        conversions.append("are turned upright by the decoder of HEIC, with --apply-exif and without it")
     return tuple(conversions)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.data.class_vocabulary import read_preset_class_names
-from stages.data.folders import IMAGE_SUFFIXES, FileFinder, find_common_root, require_folder
+from stages.data.folders import FileFinder, find_common_root, has_image_suffix, require_folder, walk_files
 from stages.data.records import ImageRecord, Listing, describe_count
 from stages.data.tables import check_id, parse_ids, read_id_lines
 from stages.errors import MissingInput
@@ -83,7 +83,7 @@ def list_benchmark(name: str, root: Path, *, split: str = "", background: bool =
     has_background = background and layout.background
     meaning = f"are converted to class ids by the label map {label_map}" if label_map else "are class ids"
     notes = (f"The values of the masks {meaning}; there is {'a' if has_background else 'no'} background. The tags are "
-             "unknown.",
+             "unknown.", *finder.describe_corrections(),
              *describe_count(sum(record.mask_path is None for record in records), len(records), "have no mask"))
     classes = ("background" if has_background else "", *read_preset_class_names(layout.preset))
     return Listing(base, classes, tuple(records), notes, "none", label_map)
@@ -99,9 +99,9 @@ def _find_first_folder(root: Path, folders: list[str]) -> Path:
 
 def _find_ids(images: Path, ending: str) -> Iterator[str]:
     """Yield the ids of the images below a folder: their paths without suffix and `ending`."""
-    for path in images.rglob("*"):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(ending) and not path.name.startswith("."):
-            stem = posixpath.splitext(path.relative_to(images).as_posix())[0]
+    for path in walk_files(images):
+        stem = posixpath.splitext(path)[0]
+        if has_image_suffix(path) and stem.endswith(ending):
             yield stem.removesuffix(ending)
 
 

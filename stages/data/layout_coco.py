@@ -1,144 +1,131 @@
-"""Import COCO's JSON files: instances (categories per image) and captions."""
+"""Import COCO's JSON files: instances (categories and outlines per image) and captions."""
 
 from __future__ import annotations
 
-import json
-import posixpath
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from stages.data.folders import MASK_SUFFIXES, FileFinder, find_common_root, require_folder, resolve_inside_root
-from stages.data.records import ImageRecord, Listing, describe_count, infer_supervision
-from stages.data.tables import check_id, check_text, read_text_file
-from stages.errors import BadData, MissingInput
+from stages.data.annotated_images import AnnotatedImage, AnnotatedImages, build_listing, open_images
+from stages.data.annotation_classes import LabelNames, check_distinct_names
+from stages.data.coco_json import (
+    COCO_REMEDY,
+    REPAIR_REMEDY,
+    CocoFile,
+    Id,
+    name_annotation,
+    parse_segmentation,
+    read_coco_file,
+)
+from stages.data.folders import MASK_SUFFIXES, FileFinder, require_folder
+from stages.data.records import Listing
+from stages.errors import BadData
 
-_ID_KEYS = {"id", "image_id", "category_id"}
-_TEXT_KEYS = ("file_name", "name", "caption")
-_REQUIRED_KEYS = {"images": {"id", "file_name"}, "annotations": {"image_id"}, "categories": {"id", "name"}}
-_COCO_REMEDY = "Pass an instances or captions file in COCO's format"
-_REPAIR_REMEDY = "Correct this entry of the JSON file"
 
+def list_coco(*annotations: Path, images: Path, captions: Path | None = None, masks: Path | None = None,
+              draw_masks: bool = True) -> Listing:
+    """List the images of COCO JSON files, which are below `images`.
 
-def list_coco(annotations: Path, *, images: Path, captions: Path | None = None, masks: Path | None = None) -> Listing:
-    """List the images of a COCO JSON file, which are below `images`.
-
-    Categories become classes 1..C in the order of their ids. Labels are the categories of an image's annotations,
-    crowds too; an image without annotations is known to have no class. A captions file has captions and leaves the
-    labels unknown; `captions` adds one to an instances file. Ids are file names without suffix. `masks` is the folder
-    of the ground truth, with a mask of class ids 1..C per image, named as the image.
+    Categories become classes 1..C in the order of their ids; categories of further files are matched by name. Labels
+    are the categories of an image's annotations, crowds too; an image without annotations is known to have no class.
+    A captions file has captions and leaves the labels unknown; `captions` adds one to instances. Ids are file names
+    without suffix. The ground truth is the folder `masks`, with a mask of class ids 1..C per image, named as the image;
+    else the outlines of the annotations, unless `draw_masks` is False. An image with an object that has no outline has
+    none.
     Raises MissingInput for a missing file or folder and if no image or no mask exists, BadData for other JSON and for
     annotations of images or categories that the file does not list.
     """
-    content, images = _read_json(annotations), require_folder(images)
-    root = find_common_root(images, *([require_folder(masks)] if masks else []))
-    categories = sorted(content.get("categories", []), key=lambda category: (isinstance(category["id"], str),
-                                                                             category["id"]))
-    classes = ("background", *_read_class_names(categories, annotations))
-    class_ids = {category["id"]: class_id for class_id, category in enumerate(categories, 1)}
-    labels = _collect_labels(content, class_ids, annotations) if categories else {}
-    texts = _collect_captions(content)
-    if captions is not None:
-        for image_id, more_texts in _collect_captions(_read_json(captions)).items():
-            texts[image_id] = texts.get(image_id, ()) + more_texts
-    finder = FileFinder(images, root)
-    mask_finder = FileFinder(masks, root, MASK_SUFFIXES) if masks else None
-    records, num_missing = [], 0
-    for image in content["images"]:
-        path = resolve_inside_root(str(image["file_name"]), images, str(annotations))
-        num_missing += finder.find(path) is None
-        image_labels = tuple(sorted(labels.get(image["id"], ()))) if categories else None
-        name = check_id(posixpath.splitext(path)[0], str(annotations))
-        mask = mask_finder.find(name) if mask_finder else None
-        records.append(ImageRecord(name, finder.relative_to_root(path), image_labels, mask,
-                                   texts.get(image["id"], ())))
-    _check_records(records, num_missing, annotations, images)
-    if masks is not None and not any(record.mask_path for record in records):
-        raise MissingInput(f"none of the {len(records)} images has a mask in this folder", "Check --masks",
-                           where=str(masks))
-    notes = describe_count(num_missing, len(records), "do not exist")
-    if masks is not None:
-        notes += describe_count(sum(record.mask_path is None for record in records), len(records), "have no mask")
-    num_empty = sum(record.labels == () for record in records)
-    notes += describe_count(num_empty, len(records), "have no annotation, so they are known to have no class")
-    return Listing(root, classes, tuple(records), notes, infer_supervision(records))
+    data = open_images(require_folder(images), *([require_folder(masks)] if masks else []))
+    for path in _check_unique_paths(*annotations, *([captions] if captions else [])):
+        _add_file(read_coco_file(path), data, captions_only=path == captions)
+    return build_listing(data, annotations[0], draw_masks=draw_masks, remedy=COCO_REMEDY,
+                         mask_finder=FileFinder(masks, data.root, MASK_SUFFIXES) if masks else None)
 
 
-def _read_class_names(categories: list[dict[str, Any]], annotations: Path) -> list[str]:
-    """Return the class names. Raises BadData for an empty or repeated name and for "background"."""
-    names = [str(category["name"]) for category in categories]
-    for position, name in enumerate(names):
-        if not name.strip() or name in ("background", *names[:position]):
-            raise BadData(f"categories[{position}] has the name {name!r}, which is empty or already in use",
-                          "Give every category a name of its own, other than background", where=str(annotations))
-    return names
+def _check_unique_paths(*paths: Path) -> tuple[Path, ...]:
+    for position, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:position]]:
+            raise BadData("the file is passed twice", "Pass every file once", where=str(path))
+    return paths
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read and check a COCO JSON file."""
-    try:
-        content = json.loads(read_text_file(path))
-    except (ValueError, RecursionError) as error:
-        raise BadData(f"the file is not valid JSON ({error})", _COCO_REMEDY, where=str(path)) from error
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise BadData('the file has no list "images"', _COCO_REMEDY, where=str(path))
-    for kind, keys in _REQUIRED_KEYS.items():
-        if not isinstance(content.get(kind, []), list):
-            raise BadData(f'"{kind}" is not a list', _COCO_REMEDY, where=str(path))
-        for position, entry in enumerate(content.get(kind, [])):
-            _check_entry(entry, keys, f"{kind}[{position}]", path)
-    return content
-
-
-def _check_entry(entry: Any, keys: set[str], name: str, path: Path) -> None:
-    """Check the keys, ids and texts of one image, annotation or category."""
-    if not isinstance(entry, dict) or not keys <= entry.keys():
-        raise BadData(f"{name} lacks {' or '.join(sorted(keys))}", _REPAIR_REMEDY, where=str(path))
-    for key in _ID_KEYS & entry.keys():
-        if not isinstance(entry[key], (int, float, str)):
-            raise BadData(f"{name} has {entry[key]!r} as {key}, but ids are numbers", _REPAIR_REMEDY, where=str(path))
-    for key in _TEXT_KEYS:
-        if isinstance(entry.get(key), str):
-            check_text(entry[key], f"{name}.{key}", str(path))
-
-
-def _collect_labels(content: dict[str, Any], class_ids: dict[Any, int], path: Path) -> dict[Any, set[int]]:
-    """Return the class ids of the annotations by image id."""
-    image_ids = {image["id"] for image in content["images"]}
-    labels: dict[Any, set[int]] = defaultdict(set)
-    for annotation in content.get("annotations", []):
+def _add_file(file: CocoFile, data: AnnotatedImages, *, captions_only: bool) -> None:
+    """Add the images, labels, outlines and captions of a file; with `captions_only`, its captions alone."""
+    data.notes += file.notes
+    class_ids = {} if captions_only else _add_categories(file, data)
+    image_by_id = _add_images(file, data, is_new=not captions_only)
+    if file.categories and file.has_annotations and not captions_only:
+        for image in image_by_id.values():
+            image.has_labels = True
+    for position, annotation in enumerate(file.annotations):
         image_id = annotation["image_id"]
-        if image_id not in image_ids:
-            raise BadData(f'there is an annotation of image {image_id}, which is not in "images"', _REPAIR_REMEDY,
-                          where=str(path))
-        if "category_id" not in annotation:
-            continue
-        category_id = annotation["category_id"]
-        if category_id not in class_ids:
-            raise BadData(f'there is an annotation of category {category_id}, which is not in "categories"',
-                          _REPAIR_REMEDY, where=str(path))
-        labels[image_id].add(class_ids[category_id])
-    return labels
+        if image_id not in image_by_id:
+            raise BadData(f"{name_annotation(position, annotation)} is of image {image_id}, which is not in "
+                          '"images"', REPAIR_REMEDY, where=str(file.path))
+        if isinstance(annotation.get("caption"), str):
+            image_by_id[image_id].captions += [" ".join(annotation["caption"].split())]
+        if not captions_only and ("caption" not in annotation or "category_id" in annotation):
+            _add_object(annotation, position, file, image_by_id[image_id], class_ids)
 
 
-def _collect_captions(content: dict[str, Any]) -> dict[Any, tuple[str, ...]]:
-    """Return the captions by image id, with single blanks."""
-    texts: dict[Any, list[str]] = defaultdict(list)
-    for annotation in content.get("annotations", []):
-        if isinstance(annotation.get("caption"), str) and annotation["caption"].strip():
-            texts[annotation["image_id"]].append(" ".join(annotation["caption"].split()))
-    return {image_id: tuple(captions) for image_id, captions in texts.items()}
+def _add_categories(file: CocoFile, data: AnnotatedImages) -> dict[Id, int]:
+    """Add the categories of a file in the order of their ids; return the class ids by category id."""
+    where, categories = str(file.path), list(file.categories.values())
+    for position, category in enumerate(categories):
+        LabelNames().add(category["name"], f"categories[{position}]", where)
+    check_distinct_names([category["name"] for category in categories], "categories", where)
+    project = _find_project_category(file)
+    if project is not None:
+        data.notes.append(f"Dropped the category {project['name']!r} (id {project['id']}) of {file.path.name}: it is "
+                          "the name of a Roboflow project, and nothing is annotated with it.")
+    categories.sort(key=lambda category: (isinstance(category["id"], str), category["id"]))
+    return {category["id"]: data.names.add(category["name"], f"category {category['id']}", where)
+            for category in categories if category is not project}
 
 
-def _check_records(records: list[ImageRecord], num_missing: int, annotations: Path, images: Path) -> None:
-    if not records:
-        raise MissingInput("the file lists no images", _COCO_REMEDY, where=str(annotations))
-    if num_missing == len(records):
-        raise MissingInput(f"none of the {num_missing} images exists in this folder", "Check --images",
-                           where=str(images))
-    ids: set[str] = set()
-    for record in records:
-        if record.id in ids:
-            raise BadData(f"two images have the id {record.id!r}", "Rename one: ids are file names without suffix",
-                          where=str(annotations))
-        ids.add(record.id)
+def _find_project_category(file: CocoFile) -> dict[str, Any] | None:
+    """Return the category that Roboflow's exports have before the classes, which all name it as supercategory."""
+    project, *others = list(file.categories.values()) or [{}]
+    is_project = (bool(others) and project.get("supercategory") == "none"
+                  and all(other.get("supercategory") == project["name"] for other in others)
+                  and all(annotation.get("category_id") != project["id"] for annotation in file.annotations))
+    return project if is_project else None
+
+
+def _add_images(file: CocoFile, data: AnnotatedImages, *, is_new: bool) -> dict[Id, AnnotatedImage]:
+    """Return the images of a file by id. Those that no file had before are added if `is_new`."""
+    image_by_id: dict[Id, AnnotatedImage] = {}
+    paths: set[str] = set()
+    for image_id, entry in file.images.items():
+        path = _find_path(entry, data, str(file.path))
+        if path in paths:
+            raise BadData(f"image {image_id} has the file {path}, which another entry of images has too",
+                          "List every image once", where=str(file.path))
+        paths.add(path)
+        image_by_id[image_id] = image = data.get(path)
+        if is_new:
+            data.images[path] = image
+    return image_by_id
+
+
+def _find_path(entry: dict[str, Any], data: AnnotatedImages, where: str) -> str:
+    """Return the path of an image below the folder of the images, by `file_name`, or LVIS's `coco_url`."""
+    name = entry.get("file_name", entry.get("coco_url"))
+    if not isinstance(name, str) or not name.strip():
+        message = "lacks file_name" if name is None else f"has {name!r} as file_name"
+        raise BadData(f"image {entry['id']} {message}", REPAIR_REMEDY, where=where)
+    return data.find_path(name, where)
+
+
+def _add_object(annotation: dict[str, Any], position: int, file: CocoFile, image: AnnotatedImage,
+                class_ids: dict[Id, int]) -> None:
+    """Add the class and the outline of an object to its image."""
+    entry, where = name_annotation(position, annotation), str(file.path)
+    category_id, is_crowd = annotation.get("category_id"), annotation.get("iscrowd") or 0
+    if category_id is None:
+        raise BadData(f"{entry} has no category_id", "Add it, or remove the annotation", where=where)
+    if category_id not in class_ids:
+        raise BadData(f'{entry} is of category {category_id}, which is not in "categories"', REPAIR_REMEDY, where=where)
+    if is_crowd not in (0, 1):
+        raise BadData(f"{entry} has {is_crowd!r} as iscrowd, which must be 0 or 1", REPAIR_REMEDY, where=where)
+    region = parse_segmentation(annotation.get("segmentation"), file.images[annotation["image_id"]], entry, where)
+    image.add_object(class_ids[category_id], region, is_crowd=bool(is_crowd), where=f"{file.path.name}: {entry}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from stages.data.class_names import ClassList, check_mask_ids, find_class_files, read_class_list
 from stages.data.folders import (
     MASK_SUFFIXES,
     FileFinder,
@@ -21,19 +22,20 @@ from stages.data.folders import (
     require_folder,
     resolve_inside_root,
 )
+from stages.data.mask_values import read_mask_values
 from stages.data.records import (
     LABELS_FROM_MASKS_NOTE,
     ImageRecord,
     Listing,
-    TableEntry,
-    collect_table_entries,
     describe_count,
     infer_supervision,
     resolve_class_ids,
 )
 from stages.data.sbd import TRAIN_AUG, find_sbd_masks, list_train_aug
-from stages.data.tables import check_unique_ids, parse_ids, read_class_names, read_id_lines, read_table
-from stages.errors import BadData, MissingInput
+from stages.data.table_entries import TableEntry, collect_table_entries
+from stages.data.tables import Table, check_unique_ids, parse_ids, read_id_lines, read_table
+from stages.data.tag_parsing import TagParser
+from stages.errors import BadData, MissingInput, WsssError
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -62,6 +64,7 @@ def list_voc(
     class_names: Path | None = None,
     classes: tuple[str, ...] | None = None,
     labels_from_masks: bool = False,
+    mask_values: str = "",
 ) -> Listing:
     """List the images of a VOC folder: those of `split` or `list_file`, else all of JPEGImages.
 
@@ -69,7 +72,8 @@ def list_voc(
     difficult ones, as in all published VOC labels), else they are unknown. The mask of an image comes from `masks`,
     else from its row in the list, else from SegmentationClass, else from `sbd`: the release of SBD, whose images also
     define the split train_aug if VOC has no list of that name. Classes come from the file `class_names`,
-    else they are `classes` (position 0: the background), else those of root/classes.txt, else VOC's twenty.
+    else they are `classes` (position 0: the background), else those of a list in `root` such as classes.txt or CVAT's
+    labelmap.txt, else VOC's twenty. `mask_values` says what the values of masks mean, as `--mask-values` does.
     Raises MissingInput for a missing folder, list or table and if no image exists, BadData for tags that are not
     classes, malformed XML and malformed lists.
     """
@@ -77,19 +81,28 @@ def list_voc(
     _check_layout(root)
     sbd_masks = find_sbd_masks(sbd) if sbd else None
     entries, notes = _list_entries(root, split, list_file, sbd_masks)
-    classes = _read_classes(root, class_names) if class_names or classes is None else classes
+    class_file, class_list = class_names, read_class_list(class_names) if class_names else None
+    if class_list is None and classes is None:
+        class_file, class_list, file_notes = _find_class_list(root)
+        notes += file_notes
+    notes += class_list.notes if class_list else ()
+    classes = class_list.names if class_list else classes or VOC_CLASSES
     base = find_common_root(root, *([require_folder(masks)] if masks else []), *([sbd_masks] if sbd_masks else []))
     labels_by_id, label_notes = _read_labels(root, labels, classes, [entry.id for entry in entries])
     notes += label_notes
     captions_by_id = _read_captions(captions or labels)
-    records = _find_files(entries, root, base, masks, sbd_masks)
+    records, file_notes = _find_files(entries, root, base, masks, sbd_masks)
+    notes += file_notes
+    if class_file and class_list and not mask_values and any(record.mask_path for record in records):
+        check_mask_ids(class_list, class_file)
     records = [
         ImageRecord(record.id, record.path, labels_by_id.get(record.id), record.mask_path,
                     captions_by_id.get(record.id, TableEntry(0)).captions)
         for record in records
     ]
     if labels_from_masks:
-        labelled_records, mask_notes = read_labels_from_masks(records, base, len(classes) - 1)
+        labelled_records, mask_notes = read_labels_from_masks(records, base, len(classes) - 1,
+                                                              read_mask_values(mask_values, classes))
         records = list(labelled_records)
         notes += (*mask_notes, LABELS_FROM_MASKS_NOTE)
     num_unknown = sum(record.labels is None for record in records)
@@ -157,10 +170,28 @@ def _parse_row(text: str, root: Path, where: str) -> _ListEntry:
     return _ListEntry(posixpath.splitext(posixpath.basename(image))[0], image, masks[0] if masks else None)
 
 
-def _read_classes(root: Path, class_names: Path | None) -> tuple[str, ...]:
-    if class_names is None and (root / "classes.txt").is_file():
-        class_names = root / "classes.txt"
-    return VOC_CLASSES if class_names is None else read_class_names(class_names)[0]
+def _find_class_list(root: Path) -> tuple[Path | None, ClassList | None, tuple[str, ...]]:
+    """Return (the file with the classes of a VOC folder, its classes, notes), or (None, None, notes) if there is none.
+
+    Raises BadData if two files have different classes.
+    """
+    lists: dict[Path, ClassList] = {}
+    notes: tuple[str, ...] = ()
+    for path in find_class_files(root):
+        try:
+            lists[path] = read_class_list(path)
+        except WsssError as error:
+            if path.name == "classes.txt":
+                raise
+            notes += (f"{path.name} is not used as a list of classes: {error.message}.",)
+    path = next(iter(lists), None)
+    other = next((file for file, classes in lists.items() if path and classes.names != lists[path].names), None)
+    if path is None:
+        return None, None, notes
+    if other is not None:
+        raise BadData(f"{path.name} and {other.name} have different classes", f"Choose one: --class-names {path}",
+                      where=str(root))
+    return path, lists[path], notes
 
 
 def _read_labels(
@@ -169,46 +200,76 @@ def _read_labels(
     """Return the labels of the images whose tags are known, by id, and notes for the user."""
     annotations = root / "Annotations"
     if labels is not None:
-        rows = read_table(labels)
-        table = collect_table_entries(rows, [_read_id(row.fields) for row in rows], classes, labels)
-        tagged = {image_id: table[image_id] for image_id in ids
-                  if image_id in table and table[image_id].tags is not None}
-        notes = (f"The tags are from {labels.name}, not from Annotations.",) if annotations.is_dir() else ()
+        table = read_table(labels)
+        entries, notes = collect_table_entries(table, _read_ids(table), TagParser(classes))
+        if not table.has_tags and not any(entry.captions for entry in entries.values()):
+            raise BadData(f"no column holds tags, only {', '.join(table.columns)}", "Call the column of tags labels",
+                          where=str(labels))
+        tagged = {image_id: entries[image_id] for image_id in ids
+                  if image_id in entries and entries[image_id].tags is not None}
+        notes += table.notes
+        notes += (f"The tags are from {labels.name}, not from Annotations.",) if annotations.is_dir() else ()
         return {
             image_id: resolve_class_ids(entry.tags or (), classes, f"{labels}:{entry.line}")
             for image_id, entry in tagged.items()
         }, notes
     if annotations.is_dir():
         files = {image_id: annotations / f"{image_id}.xml" for image_id in ids}
-        return {image_id: _read_xml_labels(file, classes) for image_id, file in files.items() if file.is_file()}, ()
+        return _read_annotations({image_id: file for image_id, file in files.items() if file.is_file()}, classes)
     remedy = " To read labels.csv in this folder, use --labels labels.csv." if (root / "labels.csv").is_file() else ""
     return {}, (f"The tags are unknown: there is no folder Annotations and no --labels table.{remedy}",)
 
 
-def _read_id(fields: dict) -> str:
-    return str(fields["id"]) if "id" in fields else posixpath.splitext(posixpath.basename(str(fields["path"])))[0]
+def _read_ids(table: Table) -> list[str]:
+    return [str(row.fields["id"]) if "id" in row.fields
+            else posixpath.splitext(posixpath.basename(row.fields["path"]))[0] for row in table.rows]
 
 
 def _read_captions(path: Path | None) -> dict[str, TableEntry]:
     if path is None:
         return {}
-    rows = read_table(path)
-    return collect_table_entries(rows, [_read_id(row.fields) for row in rows], (), path)
+    table = read_table(path, reads_tags=False)
+    return collect_table_entries(table, _read_ids(table), TagParser(), reads_tags=False)[0]
 
 
-def _read_xml_labels(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
+def _read_annotations(
+    files: dict[str, Path], classes: tuple[str, ...]
+) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Return (the labels of the images by id, notes). Raises BadData with all names if VOC's classes lack some."""
+    parser = TagParser(classes)
+    names = {image_id: _read_object_names(file) for image_id, file in files.items()}
+    unknown = sorted({name for listed in names.values() for name in listed
+                      if (match := parser.parse_name(name)) and match not in classes})
+    if unknown and classes == VOC_CLASSES:
+        first = next(files[image_id] for image_id, listed in names.items() if unknown[0] in listed)
+        listed_names = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        raise BadData(f"the objects {listed_names} are not among VOC's 20 classes",
+                      "List the classes of this data set, one per line, in a file, and pass it with --class-names FILE",
+                      where=str(first))
+    parser = TagParser(classes)
+    labels = {}
+    for image_id, listed in names.items():
+        tags = [match for name in listed if (match := parser.parse_name(name)) is not None]
+        labels[image_id] = resolve_class_ids(tags, classes, str(files[image_id]))
+    return labels, parser.list_notes()
+
+
+def _read_object_names(path: Path) -> list[str]:
     try:
         names = [name.text or "" for name in ElementTree.parse(path).getroot().findall("object/name")]
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two for its encoding
         raise BadData(f"the XML is malformed ({error})", "Replace the file, or use --labels FILE",
                       where=str(path)) from error
-    return resolve_class_ids([name.strip() for name in names], classes, str(path))
+    return [name.strip() for name in names]
 
 
 def _find_files(
     entries: list[_ListEntry], root: Path, base: Path, masks: Path | None, sbd_masks: Path | None
-) -> list[ImageRecord]:
-    """Find the image and the mask of each entry. Raises MissingInput if no image, or no mask of `masks`, exists."""
+) -> tuple[list[ImageRecord], tuple[str, ...]]:
+    """Find the image and the mask of each entry; return notes on corrected names too.
+
+    Raises MissingInput if no image, or no mask of `masks`, exists.
+    """
     root_finder = FileFinder(root, base)
     image_finder = FileFinder(root / "JPEGImages", base)
     mask_finder = FileFinder(masks or root / "SegmentationClass", base, MASK_SUFFIXES)
@@ -223,8 +284,10 @@ def _find_files(
         records.append(ImageRecord(entry.id, path or image_finder.relative_to_root(f"{entry.id}.jpg"), mask_path=mask))
     if num_missing == len(records):
         raise MissingInput(f"none of the {len(records)} images exists in this folder",
-                           "Check the ids in --list or --split", where=str(image_finder.folder))
+                           f"{image_finder.describe_missing(entries[0].id)}. Check the ids in --list or --split",
+                           where=str(image_finder.folder))
     if masks is not None and not any(record.mask_path for record in records):
         raise MissingInput(f"none of the {len(records)} images has a mask in this folder", "Check --masks",
                            where=str(masks))
-    return records
+    return records, tuple(note for finder in (image_finder, root_finder, mask_finder)
+                          for note in finder.describe_corrections())

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import posixpath
+import shlex
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stages.data.folders import IMAGE_SUFFIXES, find_common_root
+from stages.data.folders import IMAGE_SUFFIXES, find_common_root, has_image_suffix
 from stages.data.records import ImageRecord, Listing, describe_count, infer_supervision
 from stages.data.tables import check_id, check_text
 from stages.errors import BadData, MissingInput
@@ -36,9 +37,7 @@ def list_webdataset(archives: Sequence[Path]) -> Listing:
     archive_by_path: dict[str, Path] = {}
     for archive in archives:
         path = Path(archive).absolute().relative_to(root).as_posix()
-        if archive.suffix != ".tar":
-            raise BadData("this is not a .tar archive", "Pass uncompressed archives whose names end in .tar",
-                          where=str(archive))
+        _check_archive(archive)
         if archive_by_path.setdefault(path, archive) is not archive:
             raise BadData("the archive is passed twice", "Pass each archive once", where=str(archive))
         samples = [_build_record(path, key, files) for key, files in _read_samples(archive)]
@@ -54,6 +53,29 @@ def list_webdataset(archives: Sequence[Path]) -> Listing:
 
 
 _Files = dict[str, tuple[str, int, int, str]]
+# The first bytes of a compressed archive, its program and its suffixes.
+_COMPRESSED = (
+    (b"\x1f\x8b", "gunzip --keep", (".tar.gz", ".tgz")), (b"BZh", "bunzip2 --keep", (".tar.bz2", ".tbz2")),
+    (b"\xfd7zXZ", "unxz --keep", (".tar.xz", ".txz")), (b"\x28\xb5\x2f\xfd", "unzstd", (".tar.zst", ".tzst")))
+
+
+def _check_archive(archive: Path) -> None:
+    """Raise BadData for a compressed archive, with the command that unpacks it, and for a file not named .tar."""
+    with archive.open("rb") as stream:
+        start = stream.read(8)
+    for signature, command, suffixes in _COMPRESSED:
+        if start.startswith(signature):
+            stem = next((archive.name.removesuffix(suffix) for suffix in suffixes if archive.name.endswith(suffix)), "")
+            # gunzip refuses a file without its suffix, such as a compressed archive that is named .tar.
+            unpack = (f"{command} {shlex.quote(str(archive))}" if stem else
+                      f"{command.split()[0]} < {shlex.quote(str(archive))} > {shlex.quote(archive.stem)}-unpacked.tar")
+            raise BadData("the archive is compressed, so single images can't be read from it",
+                          f"Unpack it to an uncompressed .tar with `{unpack}`", where=str(archive))
+    if archive.suffix != ".tar":
+        remedy = "Pass uncompressed archives whose names end in .tar"
+        if start.startswith(b"PK"):
+            remedy = f"Unpack it with `unzip {shlex.quote(str(archive))}`, and use `wsss index folder` or `index table`"
+        raise BadData("this is not a .tar archive", remedy, where=str(archive))
 
 
 def _read_samples(archive: Path) -> Iterator[tuple[str, _Files]]:
@@ -62,6 +84,7 @@ def _read_samples(archive: Path) -> Iterator[tuple[str, _Files]]:
     try:
         with tarfile.open(archive, "r:") as opened:
             for member in opened:
+                _check_member(member, archive)
                 if not member.isfile():
                     continue
                 folder, name = posixpath.split(member.name)
@@ -80,6 +103,19 @@ def _read_samples(archive: Path) -> Iterator[tuple[str, _Files]]:
                       where=str(archive)) from None
     if files:
         yield key, files
+
+
+def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
+    """Raise BadData for a member whose name leads out of the archive, and for an image that is a link or a device."""
+    name = member.name
+    if posixpath.isabs(name) or ".." in name.split("/") or "\0" in name:
+        raise BadData(f"the member {name!r} has a path that leads out of the archive",
+                      "Nothing was read from it. Make the archive again with relative names", where=str(archive))
+    if not (member.isfile() or member.isdir()) and has_image_suffix(name):
+        what = f"a link to {member.linkname!r}" if member.issym() or member.islnk() else "a device or a pipe"
+        raise BadData(f"the member {name!r} is {what}, not an image",
+                      "Make the archive again with the files themselves (`tar --dereference --hard-dereference`)",
+                      where=str(archive))
 
 
 def _build_record(archive: str, key: str, files: _Files) -> ImageRecord | None:

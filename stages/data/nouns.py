@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.data.noun_rules import find_nouns_by_rules, is_latin
-from stages.data.tables import CAPTION_COLUMNS, read_table, split_tags
+from stages.data.tables import TableRow, read_table
+from stages.data.tag_parsing import TagParser
 from stages.errors import BadData, Unavailable
 
 NOUN_SELECTORS = ("auto", "nltk", "rules", "file")
@@ -134,13 +135,21 @@ def _find_nouns_by_tagger(caption: str, tagger: Any) -> list[str]:
 def _read_noun_table(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     """Read nouns by (id, caption) from a table; the caption is empty if the table has none."""
     nouns: dict[tuple[str, str], tuple[str, ...]] = {}
-    for row in read_table(path):
-        cell, caption = row.get_cell(_NOUN_COLUMNS), row.get_cell(CAPTION_COLUMNS)
-        if cell is None or "id" not in row.fields:
+    table = read_table(path, reads_tags=False)
+    for row in table.rows:
+        if row.get_cell(_NOUN_COLUMNS) is None or "id" not in row.fields:
             raise BadData("the column id or nouns is missing", "Name the columns id, nouns and, if images have several "
-                          "captions, caption", where=f"{path}:{row.line}")
-        nouns[str(row.fields["id"]), _normalise_caption(str(caption or ""))] = tuple(split_tags(cell))
+                          "captions, caption", where=table.locate(row))
+        captions = row.list_captions(table.locate(row)) or ("",)
+        nouns[row.fields["id"], _normalise_caption(captions[0])] = _split_nouns(row, table.locate(row))
     return nouns
+
+
+def _split_nouns(row: TableRow, where: str) -> tuple[str, ...]:
+    """Return the nouns of a row, which may be separated by blanks alone, since a noun is one word."""
+    cell = row.get_cell(_NOUN_COLUMNS)
+    names = TagParser().list_names(cell, where) or []
+    return tuple(names[0].split() if len(names) == 1 and isinstance(cell, str) else names)
 
 
 def _normalise_caption(caption: str) -> str:

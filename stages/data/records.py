@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from stages.data.tables import CAPTION_COLUMNS, TAG_COLUMNS, TableRow, check_id, split_tags
+from stages.data.shapes import Shape
 from stages.errors import BadData
 
 LABELS_FROM_MASKS_NOTE = "The labels were read from the masks, so the ground truth supervises."
@@ -20,7 +20,8 @@ class ImageRecord:
     """One image: its id, its file below the root, and its labels, mask and captions.
 
     `labels` are sorted class ids: () if the image is known to have no class, None if its classes are unknown.
-    `byte_range` is (offset, size) of the image's bytes if `path` leads into a tar archive.
+    `byte_range` is (offset, size) of the image's bytes if `path` leads into a tar archive. `shapes` are the outlined
+    objects that make the mask of an image without `mask_path`: () if it has none, None if they are unknown.
     """
 
     id: str
@@ -29,6 +30,7 @@ class ImageRecord:
     mask_path: str | None = None
     captions: tuple[str, ...] = ()
     byte_range: tuple[int, int] | None = None
+    shapes: tuple[Shape, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,6 @@ class Listing:
     notes: tuple[str, ...] = ()
     supervision: str = "tags"
     label_map: str = ""
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """The entry of an image in a table: its tags (None: unknown), its captions and its line."""
-
-    line: int
-    tags: tuple[str, ...] | None = None
-    captions: tuple[str, ...] = ()
 
 
 def resolve_class_ids(tags: Iterable[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
@@ -81,31 +74,6 @@ def _suggest_class(tag: str, classes: Sequence[str]) -> str:
     return f"Use one of the classes ({', '.join(classes[1:6])}{more}), or add {tag!r} to them"
 
 
-def collect_table_entries(
-    rows: Sequence[TableRow], ids: Sequence[str], classes: Sequence[str], path: Path
-) -> dict[str, TableEntry]:
-    """Collect the entries of a table by image id; `ids` are the ids of the rows, in order.
-
-    Rows that repeat an id add captions; their tags must agree. Other repetitions raise BadData with both lines.
-    """
-    entries: dict[str, TableEntry] = {}
-    for row, image_id in zip(rows, ids, strict=True):
-        check_id(image_id, f"{path}:{row.line}")
-        tag_cell, caption_cell = row.get_cell(TAG_COLUMNS), row.get_cell(CAPTION_COLUMNS)
-        tags = None if tag_cell is None else tuple(split_tags(tag_cell, tuple(classes)))
-        texts = [caption_cell] if isinstance(caption_cell, str) else caption_cell or []
-        captions = tuple(text for text in texts if text)
-        entry = entries.get(image_id)
-        if entry is None:
-            entries[image_id] = TableEntry(row.line, tags, captions)
-            continue
-        if not captions or entry.tags != tags:
-            raise BadData(f"the id {image_id!r} is repeated in lines {entry.line} and {row.line}",
-                          "Keep one of the two lines", where=str(path))
-        entries[image_id] = replace(entry, captions=entry.captions + captions)
-    return entries
-
-
 def infer_supervision(records: Iterable[ImageRecord], *, from_masks: bool = False) -> str:
     """Return the source of the labels of these records: "masks", "tags", "captions" or "none"."""
     records = tuple(records)
@@ -117,7 +85,7 @@ def infer_supervision(records: Iterable[ImageRecord], *, from_masks: bool = Fals
 def describe_classes(classes: Sequence[str], records: Iterable[ImageRecord]) -> tuple[str, ...]:
     """Return a note on classes that were found in the tags, with the number of images of each."""
     counts = Counter(class_id for record in records for class_id in record.labels or ())
-    listed = [f"{name} ({counts[class_id]}{' images' if class_id == 1 else ''})"
+    listed = [f"{name} ({counts[class_id]}{(' image' if counts[1] == 1 else ' images') if class_id == 1 else ''})"
               for class_id, name in enumerate(classes[:_MAX_LISTED_CLASSES + 1]) if class_id]
     more = ", ..." if len(classes) > _MAX_LISTED_CLASSES + 1 else ""
     num_classes = len(classes) - 1

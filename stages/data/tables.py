@@ -1,56 +1,79 @@
-"""Read lists of ids, tables of tags and lists of class names as people write them: with BOM, CRLF and extra blanks."""
+"""Read lists of ids and tables of tags or captions, in the formats and dialects that people's programs write."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.data.column_names import (
+    CAPTION_COLUMNS,
+    SCORE_COLUMNS,
+    find_columns,
+    normalise_column,
+)
+from stages.data.table_binaries import read_binary_table
+from stages.data.table_columns import (
+    INDICATORS,
+    choose_id_columns,
+    choose_tags_column,
+    find_indicator_columns,
+    format_column,
+    join_columns,
+)
+from stages.data.table_text import Record, read_text_table
+from stages.data.text_files import decode_text, read_bytes, read_nonblank_lines
+from stages.data.text_files import read_text_file as read_text_file
 from stages.errors import BadData, MissingInput
 
-Cell = str | list[str]
-TAG_COLUMNS = ("tags", "labels", "classes")
-CAPTION_COLUMNS = ("caption", "captions")
-TAG_SEPARATORS = (";", "|", ",")
-BACKGROUND_NAMES = ("background", "_background_", "void")
 MAX_ID_LENGTH = 200
-_JSONL_REMEDY = 'Write one object per line, such as {"id": "photo1", "tags": ["cat"]}'
 _ID = re.compile(r"[^\0\n\r\t]+")
 _ID_WITH_FLAG = re.compile(r"(\S+)[ \t]+(-1|0|1)")
+_USUAL_COLUMNS = ("labels", "tags", "classes")
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table: its line, and its cells by column name in lower case."""
+    """One row of a table: its line, and its values by column name in lower case.
+
+    The columns that were chosen for ids, paths and tags are called `id`, `path` and `tags`.
+    """
 
     line: int
-    fields: dict[str, Cell]
+    fields: dict[str, Any]
 
-    def get_cell(self, names: tuple[str, ...]) -> Cell | None:
-        """Return the cell of the first column of `names` that this row has, or None."""
+    def get_cell(self, names: tuple[str, ...]) -> Any:
+        """Return the value of the first column of `names` that this row has, or None."""
         return next((self.fields[name] for name in names if name in self.fields), None)
 
-
-def read_text_file(path: Path) -> str:
-    """Read a text file without BOM. Raises MissingInput if it does not exist, BadData if it is not UTF-8."""
-    try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadData(f"byte {error.start} is not UTF-8", "Save the file as UTF-8", where=str(path)) from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingInput("there is no such file", "Check the path", where=str(path)) from error
-    except IsADirectoryError as error:
-        raise MissingInput("this is a folder, but a file is required", "Pass a file", where=str(path)) from error
+    def list_captions(self, where: str) -> tuple[str, ...]:
+        """Return the captions of this row. Raises BadData for values that are no texts."""
+        cells = [self.fields[name] for name in CAPTION_COLUMNS if name in self.fields]
+        texts = [convert_scalar(text, "caption", where)
+                 for cell in cells for text in (cell if isinstance(cell, list) else [cell]) if text is not None]
+        return tuple(check_text(text, "caption", where) for text in texts if text)
 
 
-def read_nonblank_lines(path: Path) -> list[tuple[int, str]]:
-    """Read (line number, stripped text) of the lines that are not blank."""
-    lines = re.split(r"\r\n|\n|\r", read_text_file(path))
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+@dataclass(frozen=True)
+class Table:
+    """A table: its rows, the columns as the file names them, whether they hold tags, and notes for the user.
+
+    `class_columns` are the columns of 0 and 1, if these are the tags. `hint` says why columns of 0 and 1 are not.
+    """
+
+    path: Path
+    rows: tuple[TableRow, ...]
+    columns: tuple[str, ...]
+    has_tags: bool = False
+    notes: tuple[str, ...] = ()
+    class_columns: tuple[str, ...] = ()
+    hint: str = ""
+
+    def locate(self, row: TableRow) -> str:
+        """Return FILE:LINE of a row, for a message."""
+        return f"{self.path}:{row.line}"
 
 
 def read_id_lines(path: Path) -> list[tuple[int, str]]:
@@ -111,148 +134,82 @@ def check_text(text: str, name: str, where: str) -> str:
     return text
 
 
-def read_table(path: Path) -> list[TableRow]:
-    """Read the rows of a CSV, TSV or JSONL table; the format follows from the suffix, else from the first line.
+def read_table(path: Path, *, id_column: str = "", tags_column: str = "", reads_tags: bool = True,
+               has_options: bool = False) -> Table:
+    """Read a table: CSV with any separator, TSV, JSON, JSON lines, XLSX or Parquet, recognised by its content.
 
-    Columns are `id` or `path`; `tags`, `labels` or `classes`; `caption`; others are kept but not used. In JSONL a value
-    may be a list; null means that the row lacks the column.
+    The columns of ids, paths and tags are found by their names (see `column_names`), unless `id_column` or
+    `tags_column` names them. Columns that hold nothing but 0 and 1 are classes if no column holds tags. With
+    `has_options` errors name the options that choose columns.
     Raises MissingInput for a table without rows, BadData with file and line for anything else.
     """
-    text = read_text_file(path)
-    first_line = next((line for line in text.splitlines() if line.strip()), "")
-    suffix = Path(path).suffix.lower()
-    if suffix in (".jsonl", ".ndjson") or (suffix not in (".csv", ".tsv") and first_line.lstrip().startswith("{")):
-        rows = _read_jsonl(text, path)
-    else:
-        rows = _read_delimited(text, _choose_delimiter(first_line, suffix), path)
-    if not rows:
+    path = Path(path)
+    records, notes = _read_records(path)
+    if not records:
         raise MissingInput("the table has no rows", "Write one row per image", where=str(path))
-    return rows
+    columns = tuple(dict.fromkeys(column for _, record in records for column in record))
+    ids = choose_id_columns(columns, id_column, path, has_options=has_options)
+    tags = choose_tags_column(columns, tags_column, path, has_options=has_options) if reads_tags else None
+    indicators, hint = find_indicator_columns(records, columns, ids) if reads_tags and tags is None else ([], "")
+    if indicators:
+        listed = ", ".join(map(format_column, indicators[:5])) + (", ..." if len(indicators) > 5 else "")
+        notes += (f"The columns {listed} hold 0 and 1 and were read as {len(indicators)} classes.",)
+    elif tags is not None:
+        is_usual = normalise_column(tags) in _USUAL_COLUMNS
+        notes += () if is_usual else (f"Read the tags from the column {format_column(tags)!r}.",)
+    scores = find_columns(columns, SCORE_COLUMNS) if tags is not None else []
+    rows = tuple(_build_row(line, _drop_absent_tag(record, tags, scores), ids, tags, indicators, path)
+                 for line, record in records)
+    return Table(path, rows, columns, tags is not None or bool(indicators), notes, tuple(indicators), hint)
 
 
-def split_tags(cell: Cell, classes: tuple[str, ...] = ()) -> list[str]:
-    """Split a cell into tags, at ';', '|' or ',' if it contains one of them, else at blanks.
-
-    At blanks the longest name in `classes` wins, so that "potted plant person" is two tags. Words that belong to no
-    name are returned as they are.
-    """
-    if isinstance(cell, list):
-        return [tag.strip() for tag in cell if tag.strip()]
-    if cell.strip() and cell.strip() in classes:
-        return [cell.strip()]
-    separator = next((mark for mark in TAG_SEPARATORS if mark in cell), None)
-    if separator:
-        return [tag.strip() for tag in cell.split(separator) if tag.strip()]
-    words, tags = cell.split(), []
-    max_words = max((len(name.split()) for name in classes), default=1)
-    while words:
-        lengths = range(min(max_words, len(words)), 1, -1)
-        num_words = next((length for length in lengths if " ".join(words[:length]) in classes), 1)
-        tags.append(" ".join(words[:num_words]))
-        words = words[num_words:]
-    return tags
+def _read_records(path: Path) -> tuple[list[Record], tuple[str, ...]]:
+    data = read_bytes(path)
+    binary = read_binary_table(data, path)
+    if binary is not None:
+        return binary
+    text, notes = decode_text(data, path)
+    return _unify_spelling(read_text_table(text, path)), notes
 
 
-def read_class_names(path: Path) -> tuple[tuple[str, ...], bool]:
-    """Read the class names by id, and whether the set has a background; position 0 is "background" or "".
-
-    The file has one name per line. A first line `background`, `_background_` or `void` is position 0 (`void`: the set
-    has no background), else a background is added. Raises BadData for a repeated name.
-    """
-    lines = read_nonblank_lines(path)
-    has_background = True
-    if lines and lines[0][1].lower() in BACKGROUND_NAMES:
-        has_background = lines[0][1].lower() != "void"
-        lines = lines[1:]
-    line_by_name: dict[str, int] = {}
-    for line, name in lines:
-        if name in line_by_name:
-            raise BadData(f"the class {name!r} is repeated in lines {line_by_name[name]} and {line}",
-                          "Keep one of them", where=str(path))
-        line_by_name[name] = line
-    if not line_by_name:
-        raise MissingInput("the file has no class names", "Write one name per line", where=str(path))
-    return ("background" if has_background else "", *line_by_name), has_background
+def _unify_spelling(records: Sequence[Record]) -> list[Record]:
+    """Return the rows with one spelling per column: in JSON, a row may say ID and another id."""
+    spellings: dict[str, str] = {}
+    return [(line, {spellings.setdefault(normalise_column(column), column): value for column, value in record.items()})
+            for line, record in records]
 
 
-def _choose_delimiter(header: str, suffix: str) -> str:
-    if suffix == ".tsv" or (suffix != ".csv" and "\t" in header):
-        return "\t"
-    # In many countries spreadsheets write CSV with semicolons.
-    return ";" if ";" in header and "," not in header else ","
+def _drop_absent_tag(record: dict[str, Any], tags: str | None, scores: Sequence[str]) -> dict[str, Any]:
+    """Return a row with the tag as {tag: 0} if a column of scores says 0: the class was looked for and not found."""
+    if tags is None or not any(str(record.get(column)).strip() in ("0", "0.0", "False", "false") for column in scores):
+        return record
+    return {**record, tags: {str(record.get(tags)): 0}}
 
 
-def _read_delimited(text: str, delimiter: str, path: Path) -> list[TableRow]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[TableRow] = []
-    header: list[str] = []
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not header:
-                header = _parse_header(cells, path)
-            else:
-                rows.append(_build_row(header, cells, reader.line_num, path))
-    except csv.Error as error:
-        raise BadData(f"the line is not valid CSV ({error})", "Check its quotes",
-                      where=f"{path}:{reader.line_num}") from error
-    return rows
+def _build_row(line: int, record: dict[str, Any], ids: dict[str, str], tags: str | None, indicators: Sequence[str],
+               path: Path) -> TableRow:
+    """Return a row with the chosen columns under the names id, path and tags; null means that it lacks the column."""
+    where = f"{path}:{line}"
+    fields = {normalise_column(column): value for column, value in record.items() if value is not None}
+    for name in ("id", "path", "tags"):
+        fields.pop(name, None)
+    for field, column in ids.items():
+        if record.get(column) is not None:
+            fields[field] = check_text(convert_scalar(record[column], field, where), field, where)
+    if not {"id", "path"} & fields.keys():
+        raise BadData("the line is not an object with id or path",
+                      f"Give it a value of {join_columns(list(ids.values()))}", where=where)
+    if indicators:
+        fields["tags"] = [column for column in indicators if INDICATORS[str(record[column]).strip().casefold()]]
+    elif tags is not None and record.get(tags) is not None:
+        fields["tags"] = record[tags]
+    return TableRow(line, fields)
 
 
-def _parse_header(cells: list[str], path: Path) -> list[str]:
-    names = [cell.strip().lower() for cell in cells]
-    if "id" not in names and "path" not in names:
-        raise BadData(f"there is no column id or path, only {', '.join(names)}", "Name the columns in the first line",
-                      where=str(path))
-    _check_unique_columns(names, str(path))
-    return names
-
-
-def _check_unique_columns(names: list[str], where: str) -> None:
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise BadData(f"two columns have the name {repeated!r}", "Rename or remove one of them", where=where)
-
-
-def _build_row(header: list[str], cells: list[str], line: int, path: Path) -> TableRow:
-    if len(cells) != len(header):
-        raise BadData(
-            f"the row has {len(cells)} cells, but the first line has {len(header)} columns",
-            "Put quotes around cells that contain the separator",
-            where=f"{path}:{line}",
-        )
-    return _check_row(TableRow(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}), path)
-
-
-def _check_row(row: TableRow, path: Path) -> TableRow:
-    """Return a row if a shard can store its texts; ids are checked by `check_id`."""
-    for name in {"path", *TAG_COLUMNS, *CAPTION_COLUMNS} & row.fields.keys():
-        cell = row.fields[name]
-        for text in [cell] if isinstance(cell, str) else cell:
-            check_text(text, name, f"{path}:{row.line}")
-    return row
-
-
-def _read_jsonl(text: str, path: Path) -> list[TableRow]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadData(f"the line is not valid JSON ({error})", _JSONL_REMEDY, where=f"{path}:{number}") from error
-        pairs = [(key.lower(), cell) for key, cell in value.items()] if isinstance(value, dict) else []
-        _check_unique_columns([name for name, _ in pairs], f"{path}:{number}")
-        fields = {name: _convert_json_cell(cell) for name, cell in pairs if cell is not None}
-        if not {"id", "path"} & fields.keys():
-            raise BadData("the line is not an object with id or path", _JSONL_REMEDY, where=f"{path}:{number}")
-        rows.append(_check_row(TableRow(number, fields), path))
-    return rows
-
-
-def _convert_json_cell(value: Any) -> Cell:
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    return value.strip() if isinstance(value, str) else str(value)
+def convert_scalar(value: Any, name: str, where: str) -> str:
+    """Return a text or number as text. Raises BadData for lists, objects and booleans."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise BadData(f"the {name} {str(value)[:40]!r} is not a text or a number", "Write a text", where=where)
+    return str(value).strip()

@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.image_source import ImageSource
-from stages.errors import BadData, MissingInput, Stopped, UsageError
+from stages.errors import BadData, Stopped, UsageError
 from stages.eval.config import EvalConfig
 from stages.eval.score import BackgroundSweep, ConfusionMatrix, build_prediction, summarise_iou
 from stages.flow.background import resolve_background
 from stages.flow.device import reuse_freed_memory
 from stages.flow.execution import Inputs, Report, Stop
+from stages.flow.ground_truth import Truth, open_truth
 from stages.flow.item_arrays import extract_mask, includes_background, read_image_size, resize_to_image_in_bands
-from stages.flow.parts import find_index
+from stages.flow.mask_findings import report_contradictions
 from stages.kernels.background import Background
-from stages.shards import Run, Shard, check_same_classes
+from stages.shards import Run, combine_digests
 from stages.shards.disk import make_folder, replace_file
 
 _SWEEPS = {"sweep": False, "sweep-power": True}
+_TRAINED_ON_ALL = "The network was trained on these images, so the mIoU says nothing about new images."
 
 
 def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) -> dict[str, Any]:
@@ -33,42 +34,60 @@ def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) 
     """
     reuse_freed_memory()
     run = Run(inputs.paths, ("cams", "masks"))
-    indexes = _open_indexes(run, inputs)
-    scorer = _Scorer(run, config, indexes[0])
-    report.start_progress("", sum(len(shard.ids) for shard in indexes))
-    num_with_truth = num_missing = 0
-    for source in (ImageSource(shard, inputs.root) for shard in indexes):
-        for item_id in source.index.ids:
-            if stop.requested:
-                raise Stopped("stopped before the end", "Run the same command again")
-            report.advance()
-            if _has_truth(source, item_id):
-                num_with_truth += 1
-                num_missing += not scorer.add(source, item_id)
-    if not num_with_truth:
-        raise _missing_truth(indexes)
-    _report_caveats(run, indexes, num_missing, num_with_truth, config, scorer, report)
-    return _build_result(scorer, config, run, indexes, num_with_truth, num_missing)
+    truth = _open_truth(run, inputs)
+    scorer = _Scorer(run, config)
+    report.start_progress("", truth.num_images)
+    counts = _ImageCounts(_list_training_images(run))
+    for item_id in truth.iterate_ids():
+        if stop.requested:
+            raise Stopped("stopped before the end", "Run the same command again")
+        report.advance()
+        if truth.has_mask(item_id):
+            counts.add(item_id, has_prediction=scorer.add(truth, item_id))
+    if not counts.with_truth:
+        raise truth.build_missing_error()
+    report_contradictions(truth.indexes, report)
+    _report_caveats(run, truth, counts, config, scorer, report)
+    return _build_result(scorer, config, run, truth, counts)
 
 
 def describe_plan(inputs: Inputs) -> str:
     """Return what `evaluate` would do, for a dry run. Raises MissingInput, BadData."""
     run = Run(inputs.paths, ("cams", "masks"))
-    indexes = _open_indexes(run, inputs)
-    sources = [ImageSource(shard, inputs.root) for shard in indexes]
-    num_with_truth = sum(_has_truth(source, item_id) for source in sources for item_id in source.index.ids)
+    truth = _open_truth(run, inputs)
+    num_with_truth = sum(map(truth.has_mask, truth.iterate_ids()))
     if not num_with_truth:
-        raise _missing_truth(indexes)
+        raise truth.build_missing_error()
     return f"score {run.kind} on {num_with_truth} images with ground truth"
 
 
-def _has_truth(source: ImageSource, item_id: str) -> bool:
-    return item_id not in source.index.errors and source.has_mask(item_id)
+class _ImageCounts:
+    """Counts images with ground truth, those of them without a prediction, and those that were trained on."""
+
+    def __init__(self, training_images: set[str] | None) -> None:
+        """Start at zero; `training_images` are the ids that the network was trained on, None if they are unknown."""
+        self.training_images = training_images
+        self.with_truth = self.missing = self.trained_on = 0
+
+    def add(self, item_id: str, *, has_prediction: bool) -> None:
+        """Count an image with ground truth."""
+        self.with_truth += 1
+        self.missing += not has_prediction
+        self.trained_on += item_id in (self.training_images or ())
 
 
-def _missing_truth(indexes: list[Shard]) -> MissingInput:
-    return MissingInput("the index has no ground-truth masks to compare with", "Run `wsss index` again with --masks",
-                        where=str(indexes[0].path))
+def _open_truth(run: Run, inputs: Inputs) -> Truth:
+    """Return the ground truth. Raises UsageError if both an index and a folder of masks are given."""
+    folder = inputs.named.get("truth")
+    if folder is not None and inputs.index:
+        raise UsageError(f"--truth {folder} and --index {inputs.index} both give the ground truth", "Use one of them")
+    return open_truth(run, folder, inputs.index, inputs.root)
+
+
+def _list_training_images(run: Run) -> set[str] | None:
+    """Return the ids of the run that its network was trained on; None if the run does not tell."""
+    marks = run.read_in_training()
+    return None if marks is None else {item_id for item_id, mark in zip(run.ids, marks, strict=True) if mark}
 
 
 def save_result(result: dict[str, Any], path: Path) -> None:
@@ -77,18 +96,10 @@ def save_result(result: dict[str, Any], path: Path) -> None:
     replace_file(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def _open_indexes(run: Run, inputs: Inputs) -> list[Shard]:
-    """Return the index shards from which a run was made, without duplicates."""
-    index_paths = {find_index(shard, inputs.index) for shard in run.shards}
-    indexes = [Shard(path, "index") for path in sorted(index_paths)]
-    check_same_classes((str(run.first.path), run.classes), (str(indexes[0].path), indexes[0].classes))
-    return indexes
-
-
 class _Scorer:
     """Compares the predictions of a run with the ground truth, image by image, and adds up the counts."""
 
-    def __init__(self, run: Run, config: EvalConfig, index: Shard) -> None:
+    def __init__(self, run: Run, config: EvalConfig) -> None:
         self.run, self.config = run, config
         self.num_classes = num_classes = len(run.classes) - 1
         self.ignore_index = 255 if num_classes <= 254 else 65535
@@ -105,7 +116,7 @@ class _Scorer:
             raise UsageError(f"--background {config.background} does not apply to {run.first.path}, which already has "
                              "a background", "Remove --background")
 
-    def add(self, source: ImageSource, item_id: str) -> bool:
+    def add(self, source: Truth, item_id: str) -> bool:
         """Add one image; return False if it has no prediction."""
         has_prediction = item_id in self.run
         if not has_prediction and self.config.skip_missing:
@@ -134,48 +145,56 @@ class _Scorer:
     def _check_size(self, predicted: tuple[int, ...], expected: tuple[int, ...], item_id: str) -> None:
         if tuple(predicted) != tuple(expected):
             raise BadData(f"the prediction has the size {tuple(predicted)}, but the ground truth has "
-                          f"{tuple(expected)}", "Make the run again from the images of this index", where=item_id)
+                          f"{tuple(expected)}", "Give the ground truth of these images, or make the run again",
+                          where=item_id)
 
 
-def _report_caveats(run: Run, indexes: list[Shard], num_missing: int, num_with_truth: int, config: EvalConfig,
-                    scorer: _Scorer, report: Report) -> None:
+def _report_caveats(run: Run, truth: Truth, counts: _ImageCounts, config: EvalConfig, scorer: _Scorer,
+                    report: Report) -> None:
     """Report what a reader of the numbers must know: missing images, and numbers that are too good."""
-    if num_missing and config.skip_missing:
-        report.info(f"Skipped {num_missing} of {num_with_truth} images because they have no prediction.")
-    elif num_missing:
-        report.info(f"Counted {num_missing} of {num_with_truth} images as background because they have no prediction. "
-                    "Use --skip-missing to skip such images.")
+    if counts.missing and config.skip_missing:
+        report.info(f"Skipped {counts.missing} of {counts.with_truth} images because they have no prediction.")
+    elif counts.missing:
+        report.info(f"Counted {counts.missing} of {counts.with_truth} images as background because they have no "
+                    "prediction. Use --skip-missing to skip such images.")
     if scorer.sweep:
-        report.info("The background score was chosen on the ground truth of this index, so the mIoU is optimistic.")
-    num_rejected = sum(len(shard.errors) for shard in indexes)
-    if num_rejected:
-        num_images = sum(len(shard.ids) for shard in indexes)
-        report.info(f"Skipped {num_rejected} of {num_images} images because the index rejected them. List them with "
-                    f"`wsss info {indexes[0].path}`.")
-    trained_on = {entry["inputs"].get("net_index") for entry in run.first.provenance}
-    if trained_on & {indexes[0].digest, Run([shard.path for shard in indexes], require_all=False).digest}:
-        report.info("The network was trained on this index, so the mIoU says nothing about new images.")
+        report.info("The background score was chosen on the ground truth that is scored, so the mIoU is optimistic.")
+    truth.report_skipped_images(report)
+    if counts.training_images is None:
+        if _was_trained_on_index(run):
+            report.info(_TRAINED_ON_ALL)
+    elif counts.trained_on == counts.with_truth:
+        report.info(_TRAINED_ON_ALL)
+    elif counts.trained_on:
+        report.info(f"The network was trained on {counts.trained_on} of the {counts.with_truth} images, so the mIoU is "
+                    "optimistic about new images.")
 
 
-def _build_result(scorer: _Scorer, config: EvalConfig, run: Run, indexes: list[Shard], num_with_truth: int,
-                  num_missing: int) -> dict[str, Any]:
+def _was_trained_on_index(run: Run) -> bool:
+    """Return whether a network of format 1.0, which does not list its images, was trained on the index of the run."""
+    trained_on = {entry.get("inputs", {}).get("net_index") for entry in run.first.provenance}
+    digests = sorted({shard.index_digest for shard in run.shards})
+    return bool(trained_on & {*digests, combine_digests(digests)})
+
+
+def _build_result(scorer: _Scorer, config: EvalConfig, run: Run, truth: Truth, counts: _ImageCounts) -> dict[str, Any]:
     if scorer.sweep:
-        value, counts = scorer.sweep.select_best(config.rule)
+        value, pixels = scorer.sweep.select_best(config.rule)
         background: dict[str, Any] | None = {"rule": scorer.sweep.rule, "value": value, "chosen_on": "ground-truth",
-                                             "index": indexes[0].digest}
+                                             **truth.describe()}
     else:
-        counts, background = scorer.confusion.count_pixels(), scorer.background_record
+        pixels, background = scorer.confusion.count_pixels(), scorer.background_record
         if scorer.background:
             values = scorer.background.values
             background = {**background, "rule": scorer.background.rule,
                           "value": values[0] if len(values) == 1 else values}
-    mean, iou_by_class = summarise_iou(counts, run.classes, config.rule)
-    num_pixels = int(counts.truth.sum())
+    mean, iou_by_class = summarise_iou(pixels, run.classes, config.rule)
+    num_pixels = int(pixels.truth.sum())
     coverage = 1.0 if scorer.sweep else scorer.confusion.num_decided / max(1, num_pixels)
     return {
         "miou": mean, "per_class": iou_by_class,
-        "images": num_with_truth - (num_missing if config.skip_missing else 0), "missing": num_missing,
-        "refused": sum(len(shard.errors) for shard in indexes), "coverage": round(coverage, 6),
+        "images": counts.with_truth - (counts.missing if config.skip_missing else 0), "missing": counts.missing,
+        "refused": truth.num_rejected, "coverage": round(coverage, 6),
         "rule": config.rule, "background": background, "protocol": _describe_protocol(config, run),
     }
 

@@ -35,4 +35,4 @@ def _read_chosen_background(path: Path) -> tuple[Background, dict[str, Any]]:
         raise BadData("holds no background that `wsss eval` chose", "Make it with `wsss eval RUN --json`",
                       where=str(path)) from None
     recorded = {"rule": str(background), "chosen_on": chosen.get("chosen_on", "given")}
-    return background, {**recorded, "index": chosen["index"]} if "index" in chosen else recorded
+    return background, {**recorded, **{name: chosen[name] for name in ("index", "truth") if name in chosen}}

@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.data.image_source import ImageSource
 from stages.flow.execution import Report
-from stages.flow.parts import find_index
+from stages.flow.index_lookup import find_index
 from stages.shards import Shard
 
 WARNING_SHARE = 0.99

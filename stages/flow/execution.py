@@ -39,7 +39,8 @@ class Inputs:
 class Output:
     """Where the output is written, how existing outputs are treated, and how the work is distributed.
 
-    `is_left_out` tells that the user gave no output, and the command chooses one.
+    `is_left_out` tells that the user gave no output, and the command chooses one. `reuse` is a run whose unchanged
+    items are taken over.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Output:
     log: Path | None = None
     keep_going: bool = False
     is_left_out: bool = False
+    reuse: str | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError if `allow_errors` is neither a count nor a percentage."""
@@ -96,18 +98,20 @@ def check_picture_path(path: str | Path, option: str = "-o") -> None:
                          f"Use for example {option} FILE.png")
 
 
-def check_table_path(path: str | Path) -> None:
+def check_table_path(path: str | Path, option: str = "-o", content: str = "a table") -> None:
     """Raise UsageError if the path of a table to be written is the name of a shard or a network."""
     if Path(path).suffix in (".h5", ".safetensors"):
-        raise UsageError(f"-o {path} is the name of a shard or a network, but this command writes a table",
-                         "Choose another --output")
+        name = "--output" if option == "-o" else option
+        raise UsageError(f"{option} {path} is the name of a shard or a network, but this command writes {content}",
+                         f"Choose another {name}")
 
 
 @dataclass
 class Summary:
     """Counts of what a command did: shards written and up to date, images, failed images, images reduced in size.
 
-    `work` says what was done instead of images, such as "8 epochs"; `written_noun` what was written instead of shards.
+    Of the images in written shards, `num_reused` were taken over from another run, the others not. `work` says what
+    was done instead of images, such as "8 epochs"; `written_noun` what was written instead of shards.
     """
 
     num_written: int = 0
@@ -115,6 +119,8 @@ class Summary:
     num_images: int = 0
     num_failed: int = 0
     num_reduced: int = 0
+    num_reused: int = 0
+    num_not_reused: int = 0
     work: str = ""
     written_noun: str = "shard"
 
@@ -125,6 +131,8 @@ class Summary:
         self.num_images += other.num_images
         self.num_failed += other.num_failed
         self.num_reduced += other.num_reduced
+        self.num_reused += other.num_reused
+        self.num_not_reused += other.num_not_reused
 
     def has_more_errors_than(self, allowed: str) -> bool:
         """Return whether more images failed than `allowed` (a count, or a percentage such as 1%)."""

@@ -10,14 +10,22 @@ from enum import Enum
 from pathlib import Path
 
 from stages.data.folders import IMAGE_SUFFIXES
+from stages.data.image_formats import (
+    AVIF_REMEDY,
+    AVIF_SUFFIXES,
+    HEIF_REMEDY,
+    HEIF_SUFFIXES,
+    detect_file_format,
+    has_decoder,
+)
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.execution import Report, SilentReport
 from stages.flow.path_stream import LivePaths, peek_first_path
 from stages.shards import validate_item_id
 
-# Images that need a decoder which Pillow alone does not have: phones, cameras and drawing programs write them.
+# Images that need a decoder which neither Pillow nor an extra has: cameras and drawing programs write them.
 UNREADABLE_SUFFIXES = frozenset((
-    ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+    ".jxl", ".svg", ".psd", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
     ".raf", ".pef", ".srw", ".raw"))
 _IGNORED_NAMES = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))
 # Stands for / in the id of a photograph in a sub-folder, because the id is also the name of its picture.
@@ -46,7 +54,7 @@ class _Skipped:
             what = "file that is not an image" if len(self.others) == 1 else "files that are not images"
             yield f"Skipping {len(self.others)} {what}: {_list_names(self.others)}"
         for path in self.unreadable[:_MAX_LISTED_FILES]:
-            yield f"Skipping {path.name}: not an image this installation can read. {_CONVERT}."
+            yield f"Skipping {path.name}: not an image this installation can read. {_suggest_decoder(path)}."
         rest = self.unreadable[_MAX_LISTED_FILES:]
         if rest:
             yield f"Skipping {len(rest)} more that this installation cannot read: {_list_names(rest)}"
@@ -86,7 +94,8 @@ def select_image_files(paths: Iterable[str], report: Report | None = None, *,
 
 def _build_no_image_error(paths: Sequence[str], skipped: _Skipped) -> MissingInput | BadData:
     if skipped.unreadable:
-        return BadData("not an image this installation can read", _CONVERT, where=str(skipped.unreadable[0]))
+        path = skipped.unreadable[0]
+        return BadData("not an image this installation can read", _suggest_decoder(path), where=str(path))
     folder = next(path for path in paths if Path(path).is_dir())
     return MissingInput("holds no shards and no photographs",
                         f"Give a folder with image files ({', '.join(sorted(IMAGE_SUFFIXES))})", where=folder)
@@ -99,9 +108,26 @@ def _find_kind(path: Path) -> _Kind:
         return _Kind.SHARDS
     if path.is_dir():
         return _find_folder_kind(path)
-    if suffix in IMAGE_SUFFIXES:
-        return _Kind.IMAGE
-    return _Kind.UNREADABLE if suffix in UNREADABLE_SUFFIXES else _Kind.OTHER
+    if _is_unreadable(suffix):
+        return _Kind.UNREADABLE
+    return _Kind.IMAGE if suffix in IMAGE_SUFFIXES or _is_nameless_image(path) else _Kind.OTHER
+
+
+def _is_unreadable(suffix: str) -> bool:
+    return suffix in UNREADABLE_SUFFIXES or not has_decoder(suffix)
+
+
+def _is_nameless_image(path: Path) -> bool:
+    """Return whether a file has no suffix but the contents of an image."""
+    return not path.suffix and bool(detect_file_format(path))
+
+
+def _suggest_decoder(path: Path) -> str:
+    """Return what makes an image readable: an extra, or converting it."""
+    suffix = path.suffix.lower()
+    if suffix in HEIF_SUFFIXES:
+        return HEIF_REMEDY
+    return AVIF_REMEDY if suffix in AVIF_SUFFIXES else _CONVERT
 
 
 def _find_folder_kind(folder: Path) -> _Kind:
@@ -135,10 +161,10 @@ def _expand(path: Path, kind: _Kind, output: Path | None, skipped: _Skipped) -> 
             raise MissingInput("does not exist", "Check the path of the image file", where=str(path))
     for file in files:
         suffix = file.suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
-            yield file
-        elif suffix in UNREADABLE_SUFFIXES:
+        if _is_unreadable(suffix):
             skipped.unreadable.append(file)
+        elif suffix in IMAGE_SUFFIXES or _is_nameless_image(file):
+            yield file
         elif not _is_ignored(file.name):
             skipped.others.append(file)
 

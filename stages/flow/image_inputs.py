@@ -13,9 +13,18 @@ from stages.data.images import read_header
 from stages.errors import BadData, CannotCreate, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop
 from stages.flow.image_files import choose_image_ids, select_image_files
-from stages.shards import Item, Shard, ShardContents, parse_shard_name, provenance_entry, write_shard
+from stages.shards import (
+    Item,
+    Shard,
+    ShardContents,
+    build_image_records,
+    parse_shard_name,
+    provenance_entry,
+    write_shard,
+)
 from stages.shards.disk import make_folder
-from stages.shards.writer import encode_shard
+from stages.shards.schema import FORMAT_VERSION
+from stages.shards.writer import has_same_contents
 
 INDEX_FILE_NAME = "images.h5"
 # The photographs that cameras turned upright by a note in the file (EXIF) are turned, as with `index --apply-exif`.
@@ -75,7 +84,9 @@ def index_image_files(files: list[Path], classes: tuple[str, ...], output: Outpu
     if output.dry_run:
         return path if path.exists() and not output.force else None
     make_folder(output.path)
-    write_shard(path, contents)
+    # An index of an older format with these contents stays as it is, because the results in the folder name its digest.
+    if output.force or not (path.exists() and Shard(path).attribute("format_version") != FORMAT_VERSION):
+        write_shard(path, contents)
     return path
 
 
@@ -98,7 +109,8 @@ def _build_index(files: Sequence[Path], item_ids: Sequence[str], classes: tuple[
         subject = "the photograph as its" if len(files) == 1 else f"{num_rotated} of {len(files)} photographs as their"
         report.info(f"Rotated {subject} EXIF orientation says.")
     return ShardContents("index", classes, items, provenance=[provenance_entry("index", "files", _INDEX_SETTINGS, {})],
-                         root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))})
+                         root_attrs={"root": os.path.relpath(root, os.path.abspath(output.path))},
+                         image_records=build_image_records(items))
 
 
 def _build_index_item(item_id: str, root: Path, path: str) -> tuple[Item, bool]:
@@ -132,7 +144,7 @@ def _check_existing_index(path: Path, contents: ShardContents, output: Output) -
         return
     if path.exists():
         existing = Shard(path)
-        if existing.digest != encode_shard(contents)[1]:
+        if not has_same_contents(existing, contents):
             raise CannotCreate(_describe_other_index(existing, contents),
                                f"Write to another folder, for example {_suggest_output(output.path)}, or use --force "
                                "to replace the results", where=str(path))

@@ -22,8 +22,8 @@ from stages.data.image_source import ImageSource
 from stages.data.images import encode_png
 from stages.errors import Stopped
 from stages.flow.execution import Output, Report, Stop
+from stages.flow.index_lookup import find_index
 from stages.flow.item_arrays import resize_to_input
-from stages.flow.parts import find_index
 from stages.shards import Item, Run, parse_shard_name
 from stages.shards.disk import replace_file
 

@@ -20,6 +20,8 @@ from stages.flow.execution import Output, Summary
 from stages.flow.existing_output import find_finished_shard
 from stages.flow.map_work import COMPANION_PREFIX, MapWork, PartWork, Worker
 from stages.flow.parts import Part, list_sibling_shards
+from stages.flow.reuse import load_reusable_items
+from stages.flow.stored_items import read_items
 from stages.shards import (
     KINDS,
     Item,
@@ -29,6 +31,9 @@ from stages.shards import (
     Shard,
     ShardContents,
     describe_provenance_differences,
+    mark_training_images,
+    read_in_training,
+    select_image_records,
     unfinished_path,
     write_shard,
 )
@@ -114,8 +119,10 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
         ids = part.ids(source)
         items = _load_items_to_retain(work, part, output)
         items.copy_from(journal.items, _select_journal_positions(work, journal, output))
+        reused = _take_over_items(load_reusable_items(work, part, part_work, source, index, output), items)
         advance(len(items), resumed=True)
         batches = build_batches(ids, source, part_work, work.batch_size)
+        batches = [[position for position in batch if position not in reused] for batch in batches]
         incomplete = [batch for batch in batches if any(position not in items for position in batch)]
         _compute_batches(incomplete, ids, source, part_work, journal, items, output, should_stop, advance,
                          num_readers=work.num_readers)
@@ -126,9 +133,18 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
         raise
     num_failed = sum(item.error is not None for item in items.values())
     num_reduced = part_work.images.num_reduced if part_work.images is not None else 0
-    write_log(output, {"path": part.path.name, "digest": digest, "items": len(items), "errors": num_failed,
+    reuse = {"reused": len(reused), "reused_from": output.reuse} if output.reuse is not None else {}
+    write_log(output, {"path": part.path.name, "digest": digest, "items": len(items), "errors": num_failed, **reuse,
                        "seconds": round(time.time() - started, 3)})
-    return Summary(num_written=1, num_images=len(items), num_failed=num_failed, num_reduced=num_reduced)
+    return Summary(num_written=1, num_images=len(items), num_failed=num_failed, num_reduced=num_reduced,
+                   num_reused=len(reused), num_not_reused=len(items) - len(reused))
+
+
+def _take_over_items(reusable: ItemStore, items: ItemStore) -> set[int]:
+    """Add the reusable items at positions that `items` does not have, and return these positions."""
+    positions = set(reusable) - set(items)
+    items.copy_from(reusable, positions)
+    return positions
 
 
 def _write_shards(work: MapWork, part: Part, part_work: PartWork, source: Shard, index: Shard,
@@ -160,7 +176,7 @@ def _load_items_to_retain(work: MapWork, part: Part, output: Output) -> ItemStor
     items = ItemStore()
     if output.force or not (output.retry and has_shards):
         return items
-    for position, item in enumerate(_read_items(Shard(part.path))):
+    for position, item in enumerate(read_items(Shard(part.path))):
         if item.error is None:
             items.add(position, item)
     if companion_part is not None:
@@ -237,24 +253,24 @@ def _stack_rows(kind: str, items: Sequence[Item]) -> dict[str, np.ndarray]:
     return stacked
 
 
-def _read_items(shard: Shard) -> Iterable[Item]:
-    """Return the items of a finished shard; one per row for a kind without items."""
-    kind = KINDS[shard.kind]
-    if kind.item:
-        return shard.items()
-    arrays = {array.name: shard.read_root(array.name) for array in kind.root}
-    return [Item(item_id, {name: rows[row] for name, rows in arrays.items()}, error=shard.errors.get(item_id))
-            for row, item_id in enumerate(shard.ids)]
-
-
 def _build_contents(work: MapWork, part: Part, part_work: PartWork, source: Shard, index: Shard,
                     items: Sequence[Item]) -> ShardContents:
     folder = os.path.abspath(part.path.parent)
+    records = select_image_records(source, index, slice(part.start, part.stop))
     return ShardContents(
         kind=work.kind, classes=part_work.classes, items=items, part=part.number, parts=part.parts,
         provenance=[*source.provenance, work.build_provenance_entry(source)], index_digest=index.digest,
         index_path=os.path.relpath(os.path.abspath(part.index_path), folder), root_attrs=part_work.root_attrs,
-        root_datasets=_stack_rows(work.kind, items))
+        root_datasets=_stack_rows(work.kind, items), image_records=records,
+        in_training=_mark_training_images(work, part, source, records))
+
+
+def _mark_training_images(work: MapWork, part: Part, source: Shard, records: np.ndarray) -> np.ndarray | None:
+    """Return which images the network of this stage was trained on, else those of the network behind `source`."""
+    if work.training_images is not None:
+        return mark_training_images(records, work.training_images)
+    marks = read_in_training(source)
+    return None if marks is None else marks[part.start:part.stop]
 
 
 def write_log(output: Output, line: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from stages.flow.make_part import check_output_run, make_part, reuse_existing_pa
 from stages.flow.map_work import MapWork, Worker
 from stages.flow.parts import Part, Plan
 from stages.flow.path_stream import poll_paths
+from stages.flow.reuse import check_reuse, record_reuse
 from stages.flow.worker_processes import kill_workers, tie_to_parent
 from stages.shards import Shard
 
@@ -30,6 +31,7 @@ def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, 
 
     Raises what make_part raises; MissingInput at the end if parts of the input never arrived.
     """
+    work = record_reuse(work, output)
     plan = Plan(poll_paths(inputs.paths), output, work.kind, input_kinds=work.input_kinds,
                 shard_size=work.shard_size, index=inputs.index)
     summary = Summary()
@@ -52,6 +54,8 @@ def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, 
         subject = "1 image is" if summary.num_reduced == 1 else f"{summary.num_reduced} images are"
         report.info(f"{subject} larger than --max-side and computed at {work.config.max_side} pixels on the longer "
                     "side.")
+    if output.reuse is not None and summary.num_written:
+        report.info(f"{summary.num_reused} taken over from {output.reuse}, {summary.num_not_reused} computed.")
     missing = plan.describe_missing()
     if missing:
         raise MissingInput(f"the input lacks part {missing}",
@@ -91,6 +95,7 @@ def _skip_finished_parts(plan: Plan, work: MapWork, output: Output, report: Repo
             continue
         if not is_output_checked:
             check_output_run(work, part, output)
+            check_reuse(work, part, output)
             is_output_checked = True
         if output.dry_run:
             report.info(f"Would make {part.path} ({part.stop - part.start} images)")

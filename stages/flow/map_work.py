@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from stages.data.image_source import ImageSource
 from stages.errors import UsageError
 from stages.flow.device import count_cores, reuse_freed_memory, use_threads
@@ -34,7 +36,8 @@ class MapWork:
 
     `worker` is `module:function`; the function takes this object and returns a Worker, once per process. `digests` of
     the named inputs (the sha256 of a network, ...) enter the provenance; `shared`, further data for the workers, does
-    not. A worker that needs no torch starts 2 s faster without it.
+    not. `training_images` (n,) uint64 are the keys of the images that the network was trained on, if they are known.
+    A worker that needs no torch starts 2 s faster without it.
     """
 
     stage: str
@@ -53,6 +56,7 @@ class MapWork:
     needs_torch: bool = True
     companion: Companion | None = None
     shared: Mapping[str, Any] = field(default_factory=dict)
+    training_images: np.ndarray | None = None
 
     def build_provenance_entry(self, source: Shard) -> dict[str, Any]:
         """Return the provenance entry of a shard made from `source`."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from stages.errors import BadData, CannotCreate, MissingInput, UsageError
 from stages.flow.execution import Output
+from stages.flow.index_lookup import find_index
 from stages.shards import (
     Shard,
     check_same_run,
@@ -167,28 +166,3 @@ def list_sibling_shards(path: Path) -> list[Path]:
             raise CannotCreate(f"would be in one folder with {sibling.name}, of a run of {parts} parts of {kind}",
                                "Choose another --output, or move that run away", where=str(path))
     return list(siblings)
-
-
-def find_index(source: Shard, index_argument: str | None) -> Path:
-    """Return the index that a shard was made from: itself, one of `index_argument`, or the one whose path it records.
-
-    Raises MissingInput if that does not exist, BadData if its digest differs from the recorded one.
-    """
-    if source.kind == "index":
-        return source.path
-    recorded_path = source.path.parent / source.attribute("index_path")
-    candidates = find_shard_files(index_argument) if index_argument else [Path(os.path.normpath(recorded_path))]
-    if not candidates[0].exists():
-        raise MissingInput(f"its index {candidates[0]} does not exist", "Give its new path with --index FILE",
-                           where=str(source.path))
-    for candidate in candidates:
-        if _read_index_digest(candidate, candidate.stat().st_ino, candidate.stat().st_mtime_ns) == source.index_digest:
-            return candidate
-    raise BadData(f"was made from a different index than {candidates[0]} (their digests differ)",
-                  "Give the original index with --index, or make the shard again", where=str(source.path))
-
-
-@lru_cache(maxsize=4096)
-def _read_index_digest(path: Path, _inode: int, _modified: int) -> str:
-    """Return the digest of an index; cached, because a run of 1,000 shards needs the same one 1,000 times."""
-    return Shard(path, "index").digest

@@ -18,7 +18,25 @@ def write_pictures(path: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
     """
     make_folder(path.absolute().parent)
     files = encode_pictures(pictures, path.suffix)
-    paths = [path, *(path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(2, len(files) + 1))]
+    paths = [build_page_path(path, number) for number in range(1, len(files) + 1)]
     for file_path, data in zip(paths, files, strict=True):
         replace_file(file_path, data)
     return paths
+
+
+def build_page_path(path: Path, number: int) -> Path:
+    """Return the path of a page, which is counted from 1: look.png, look-2.png, ..."""
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def describe_leftover_pages(path: Path, num_pages: int) -> str:
+    """Return a note on files that look like further pages, as an earlier, longer run leaves them; "" if there are none.
+    """
+    names: list[str] = []
+    while (page := build_page_path(path, num_pages + len(names) + 1)).exists():
+        names.append(page.name)
+    if not names:
+        return ""
+    subject = f"{names[0]} is" if len(names) == 1 else f"{names[0]} to {names[-1]} are"
+    return (f"{subject} not part of this run; an earlier run with more pages may have left "
+            f"{'it' if len(names) == 1 else 'them'}.")

@@ -16,6 +16,11 @@ class IndexConfig:
     apply_exif: bool = setting(False, "Apply the EXIF orientation of images; masks must fit the rotated image.")
     max_pixels: int = setting(200_000_000, "Reject images with more pixels than this.", low=1)
     shard_size: int = setting(0, "Number of images per shard; 0 writes all images to one file.", low=0)
+    allow_contradictions: bool = setting(False, "Write the index even if the masks of many images contradict their "
+                                         "tags.")
+    mask_values: str = setting("", "What values of the masks mean, as FROM=TO,... (255=cat), or a file with one per "
+                               "line (CVAT's labelmap.txt). FROM is a value or colour (#RRGGBB), TO a class, "
+                               "background, ignore or an id.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,38 @@ class ContextConfig(BenchmarkConfig):
 
 @dataclass(frozen=True)
 class FolderConfig(IndexConfig):
-    """Settings of `index folder`, `index table`, `index coco` and `index webdataset`."""
+    """Settings of `index folder` and `index webdataset`."""
+
+
+@dataclass(frozen=True)
+class TableConfig(FolderConfig):
+    """Settings of `index table`."""
+
+    id_column: str = setting("", "Column with the ids, file names or paths of the images; empty finds it by its name.")
+    tags_column: str = setting("", "Column with the tags; empty finds it by its name (labels, tags, class, ...).")
+    tags: bool = setting(True, "Read the tags of the table; --no-tags indexes images whose tags are unknown.")
+
+
+@dataclass(frozen=True)
+class ShapesConfig(IndexConfig):
+    """Settings of the `index` commands that read outlines of objects."""
+
+    draw_masks: bool = setting(True, "Draw ground-truth masks from the outlines of the objects, and store them in the "
+                               "index.")
+
+
+@dataclass(frozen=True)
+class YoloConfig(ShapesConfig):
+    """Settings of `index yolo`."""
+
+    split: str = setting("", "Split to index (train, val, test); needed if the data set has several.")
+
+
+@dataclass(frozen=True)
+class FiftyoneConfig(ShapesConfig):
+    """Settings of `index fiftyone`."""
+
+    field: str = setting("ground_truth", "Field of the samples that has the labels.")
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages.data.image_source import find_image_root, read_image_bytes
-from stages.data.images import check_image
-from stages.data.masks import decode_mask
-from stages.data.records import ImageRecord, Listing, describe_count
+from stages.data.image_source import find_image_root
+from stages.data.index_summary import SUMMARY_ATTRIBUTE, encode_summary, name_classes, summarise_items
+from stages.data.mask_values import MaskValues, read_mask_values
+from stages.data.records import Listing, describe_count
+from stages.data.skipped_files import describe_skipped_files, find_skipped_files
 from stages.errors import BadData, CannotCreate, MissingInput, Stopped, UsageError
 from stages.flow.device import count_cores
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
 from stages.flow.parts import list_sibling_shards, shard_output_path
 from stages.index.config import IndexConfig, SplitConfig
-from stages.index.layouts import MULTI_PATH_LAYOUTS, read_listing
+from stages.index.layouts import MULTI_PATH_LAYOUTS, NamedInputs, find_image_folder, read_listing
+from stages.index.mask_comparison import compare_masks
+from stages.index.summary_table import format_summary
+from stages.index.workers import ItemTask, create_item
 from stages.nets.net_description import read_verified_description
 from stages.settings import to_json_dict
 from stages.shards import (
@@ -31,17 +35,14 @@ from stages.shards import (
     Run,
     Shard,
     ShardContents,
+    build_image_records,
     describe_differences,
-    encode_strings,
     provenance_entry,
     validate_item_id,
     write_shard,
 )
-from stages.shards.disk import make_folder
+from stages.shards.disk import make_folder, replace_file
 
-# Notes by the value of --apply-exif; they complete the sentence "3 of 40 images ...".
-_EXIF_NOTES = {False: "have an EXIF orientation, which is not applied (see --apply-exif)",
-               True: "are rotated according to their EXIF orientation"}
 _DOMAIN_NAMES = {"single": "one class", "multi": "more than one class"}
 
 
@@ -55,26 +56,19 @@ class _IndexContents:
     items: list[Item]
 
 
-@dataclass(frozen=True)
-class _ItemTask:
-    """The inputs that the threads which create items share."""
-
-    listing: Listing
-    config: IndexConfig
-
-
-def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, stop: Stop,
-        report: Report) -> Summary:
-    """Write the index of a data set: one file, or shards of `shard_size` images.
+def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report,
+        summary_path: Path | None = None) -> Summary:
+    """Write the index of a data set: one file, or shards of `shard_size` images; the summary as JSON to `summary_path`.
 
     Raises UsageError, MissingInput, BadData (an invalid list or table), CannotCreate (73).
     """
-    _check_num_paths(layout, len(inputs.paths))
+    paths = [Path(path) for path in inputs.paths]
+    _check_num_paths(layout, len(paths))
     if output.is_file:
         output.check_not_folder()
     classes, digests = _read_net_classes(inputs.named)
     report.start_phase("reading the lists")
-    listing = read_listing(layout, [Path(path) for path in inputs.paths], config, inputs.named, classes)
+    listing = read_listing(layout, paths, config, inputs.named, classes)
     for note in listing.notes:
         report.info(note)
     if not listing.records:
@@ -85,16 +79,54 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
     if output.dry_run and (output.force or not output.path.exists()):
         report.info(f"Would index {len(listing.records)} images of {len(listing.classes) - 1} classes.")
         return Summary()
-    items = _create_items(_ItemTask(listing, config), output, stop, report)
+    values = _read_mask_values(config, listing, layout)
+    task = ItemTask(listing, replace(config, mask_values=values.text), values)
+    items = _create_items(task, output, stop, report)
+    _compare_masks(task, report)
     label_map = {"label_map": listing.label_map} if listing.label_map else {}
-    settings = {**to_json_dict(config), "supervision": listing.supervision, **label_map}
+    settings = {**to_json_dict(task.config), "supervision": listing.supervision, **label_map}
     entry = provenance_entry("index", layout, settings, digests)
     summary = _write_shards(_IndexContents(listing.classes, listing.root, [entry], items), config.shard_size, output,
                             report)
     rejected = [item for item in items if item.error is not None]
     if rejected:
         report.info(f"{len(rejected)} of {len(items)} images were rejected, the first: {rejected[0].error}")
+    skipped = () if config.tags_only else _find_skipped(layout, paths, inputs.named, listing)
+    _report_contents(items, listing, skipped, None if output.dry_run else summary_path, report)
     return summary
+
+
+def _read_mask_values(config: IndexConfig, listing: Listing, layout: str) -> MaskValues:
+    """Return the mapping of `--mask-values`. Raises UsageError or BadData, also if the layout has a mapping itself."""
+    if config.mask_values and listing.label_map:
+        raise UsageError(f"index {layout} converts the values of masks by the label map {listing.label_map}",
+                         "Leave out --mask-values, or use `wsss index table`", where="--mask-values")
+    return read_mask_values(config.mask_values, listing.classes)
+
+
+def _find_skipped(layout: str, paths: list[Path], named: NamedInputs, listing: Listing) -> tuple[str, ...]:
+    """Return sentences about the files next to the images that are not in the index."""
+    folder = find_image_folder(layout, paths, named)
+    if folder is None:
+        return ()
+    images = [listing.root / path for record in listing.records for path in (record.path, record.mask_path) if path]
+    inputs = [Path(path).absolute() for path in [*paths, *named.values()] if path]
+    masks = named.get("masks")
+    skipped = find_skipped_files(folder, [*images, *inputs], [Path(masks)] if masks else [])
+    return describe_skipped_files(skipped, "a sub-folder of a class" if layout == "folder" else str(paths[0]))
+
+
+def _report_contents(items: list[Item], listing: Listing, skipped: tuple[str, ...], summary_path: Path | None,
+                     report: Report) -> None:
+    """Show the table of what the index contains, and write it as JSON to `summary_path`."""
+    failures = {item.id: item.error for item in items if item.error is not None}
+    summary = summarise_items(items, listing.classes)
+    for line in format_summary(summary, listing.classes, failures, skipped):
+        report.info(line)
+    if summary_path:
+        contents = {**name_classes(summary, listing.classes), "failures": failures, "skipped": skipped}
+        make_folder(summary_path.absolute().parent)
+        replace_file(summary_path, (json.dumps(contents, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _read_net_classes(named: Mapping[str, str | None]) -> tuple[tuple[str, ...] | None, dict[str, str]]:
@@ -174,13 +206,13 @@ def _find_domain(labels: np.ndarray | None) -> str:
     return ("none", "single")[num_classes] if num_classes < 2 else "multi"
 
 
-def _create_items(task: _ItemTask, output: Output, stop: Stop, report: Report) -> list[Item]:
+def _create_items(task: ItemTask, output: Output, stop: Stop, report: Report) -> list[Item]:
     report.start_progress("", len(task.listing.records))
     items, note_counts = [], Counter[str]()
     with ThreadPoolExecutor(min(8, count_cores())) as pool:
         # With --tags-only no file is read, so threads would not help.
         map_records = map if task.config.tags_only else pool.map
-        for item, notes in map_records(lambda record: _create_item(record, task), task.listing.records):
+        for item, notes in map_records(lambda record: create_item(record, task), task.listing.records):
             items.append(item)
             note_counts.update(notes)
             for note in notes:
@@ -199,52 +231,13 @@ def _create_items(task: _ItemTask, output: Output, stop: Stop, report: Report) -
     return items
 
 
-def _create_item(record: ImageRecord, task: _ItemTask) -> tuple[Item, tuple[str, ...]]:
-    """Return (the item of an image, notes about the image for the user).
-
-    If the image or its mask is rejected, the item has the reason instead of contents.
-    """
-    attrs: dict[str, Any] = {"path": record.path}
-    datasets: dict[str, np.ndarray] = {}
-    if record.labels is not None:
-        datasets["labels"] = np.array(record.labels, dtype="<u2")
-    if record.captions:
-        datasets["captions"] = encode_strings(record.captions)
-    if record.mask_path is not None:
-        attrs["mask_path"] = record.mask_path
-    if record.byte_range is not None:
-        attrs["offset"], attrs["bytes"] = record.byte_range
-    notes: tuple[str, ...] = ()
-    if not task.config.tags_only:
-        try:
-            notes = _add_image(record, task, attrs, datasets)
-        except BadData as error:
-            return Item(record.id, error=str(error)), ()
-    return Item(record.id, datasets, attrs), notes
-
-
-def _add_image(record: ImageRecord, task: _ItemTask, attrs: dict[str, Any],
-               datasets: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """Check an image and its mask, add their properties to `attrs` and `datasets`, and return notes for the user.
-
-    Raises BadData if the image or its mask is rejected.
-    """
-    config, listing = task.config, task.listing
-    data = read_image_bytes(listing.root, record.path, record.byte_range)
-    header = check_image(data, where=record.path, max_pixels=config.max_pixels)
-    is_turned = config.apply_exif and header.orientation >= 5
-    height, width = (header.width, header.height) if is_turned else (header.height, header.width)
-    attrs.update(height=height, width=width, bytes=len(data), crc32=zlib.crc32(data))
-    if config.pack:
-        datasets["image"] = np.frombuffer(data, dtype=np.uint8)
-    if record.mask_path is not None:
-        mask = read_image_bytes(listing.root, record.mask_path)
-        decode_mask(mask, where=record.mask_path, num_classes=len(listing.classes) - 1, size=(height, width),
-                    max_pixels=config.max_pixels, label_map=listing.label_map)
-        attrs["mask_crc32"] = zlib.crc32(mask)
-        if config.pack:
-            datasets["mask"] = np.frombuffer(mask, dtype=np.uint8)
-    return header.notes + ((_EXIF_NOTES[config.apply_exif],) if header.orientation != 1 else ())
+def _compare_masks(task: ItemTask, report: Report) -> None:
+    """Report images whose mask contradicts their tags. Raises BadData if they are many and not allowed."""
+    listing = task.listing
+    counts = [task.mask_counts[record.id] for record in listing.records if record.id in task.mask_counts]
+    for sentence in compare_masks(counts, listing.classes, task.mask_values, where=str(listing.root),
+                                  is_allowed=task.config.allow_contradictions):
+        report.info(sentence)
 
 
 def _write_shards(index: _IndexContents, shard_size: int, output: Output, report: Report) -> Summary:
@@ -260,8 +253,10 @@ def _write_shards(index: _IndexContents, shard_size: int, output: Output, report
         folder = Path(os.path.abspath(path.parent))
         items = index.items[part * size:(part + 1) * size]
         root = os.path.relpath(os.path.abspath(index.root), folder)
+        attributes = {"root": root, SUMMARY_ATTRIBUTE: encode_summary(summarise_items(items, index.classes))}
         contents = ShardContents("index", index.classes, items, part=part, parts=num_parts,
-                                 provenance=index.provenance, root_attrs={"root": root})
+                                 provenance=index.provenance, root_attrs=attributes,
+                                 image_records=build_image_records(items))
         part_summary = _write_if_changed(path, contents, output)
         summary.add(part_summary)
         if part_summary.num_up_to_date:
@@ -295,8 +290,8 @@ def _write_if_changed(path: Path, contents: ShardContents, output: Output) -> Su
 
 
 def _describe_changes(existing: Shard, contents: ShardContents) -> str:
-    from stages.shards.writer import encode_shard
-    if existing.kind == "index" and encode_shard(contents)[1] == existing.digest:
+    from stages.shards.writer import has_same_contents
+    if existing.kind == "index" and has_same_contents(existing, contents):
         return ""
     recorded = existing.provenance[-1] if existing.provenance else {}
     return describe_differences(recorded, dict(contents.provenance[-1])) or "the images, tags or masks have changed"

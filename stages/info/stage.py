@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stages.data.index_summary import name_classes, read_summary
 from stages.errors import Stopped
 from stages.flow.cluster_table import cluster_table
 from stages.flow.execution import Stop
+from stages.flow.training_images import TRAINING_IMAGES, read_training_images
 from stages.nets.net_description import read_verified_description
 from stages.shards import Shard, find_shard_files
 
@@ -27,8 +29,13 @@ def _describe_shard(path: Path, stop: Stop) -> dict[str, Any]:
         "path": str(path), "kind": shard.kind, "part": f"{shard.part} of {shard.parts}", "images": len(shard.ids),
         "refused": len(shard.errors), "classes": list(shard.classes), "digest": shard.digest,
     }
+    if shard.images_digest:
+        contents["images_digest"] = shard.images_digest
     if shard.kind == "index":
         contents["root"] = shard.attribute("root")
+        summary = read_summary(shard)
+        if summary:
+            contents["summary"] = name_classes(summary, shard.classes)
     elif shard.kind == "cams":
         contents["background"] = shard.attribute("background")
     elif shard.kind == "clusters":
@@ -41,4 +48,8 @@ def _describe_shard(path: Path, stop: Stop) -> dict[str, Any]:
 
 
 def _describe_net(path: Path) -> dict[str, Any]:
-    return {"path": str(path), **read_verified_description(path)}
+    description = read_verified_description(path)
+    training_images = read_training_images(description, str(path))
+    if training_images is not None:
+        description[TRAINING_IMAGES] = f"{len(training_images)} images"
+    return {"path": str(path), **description}

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from stages.data.image_source import find_image_root
+from stages.data.index_summary import SUMMARY_ATTRIBUTE, encode_summary, summarise_items
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.index_lookup import find_index
 from stages.flow.make_part import write_log
-from stages.flow.parts import find_index, list_sibling_shards, shard_output_path
+from stages.flow.parts import list_sibling_shards, shard_output_path
 from stages.flow.single_shard import reuse_existing_shard
 from stages.merge.config import MergeConfig
 from stages.settings import to_json_dict
@@ -25,14 +27,17 @@ from stages.shards import (
     Shard,
     ShardContents,
     combine_digests,
+    concatenate_rows,
     merge_provenance,
     provenance_entry,
+    read_image_records,
+    read_in_training,
     write_shard,
 )
 from stages.shards.disk import make_folder
 
 # Shards of the other kinds are always a single file.
-MERGEABLE_KINDS = ("index", "features", "cams", "masks")
+MERGEABLE_KINDS = ("index", "features", "cams", "masks", "regions")
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,10 @@ def _write_merged_shard(merged: _MergedShard, input_run: Run, entry: dict[str, A
         input_run.kind, input_run.classes, items, part=merged.part, parts=merged.parts, ids=ids,
         provenance=[*merge_provenance(merged.shards), entry],
         **_resolve_index_attributes(merged.shards, index_argument, folder),
-        root_attrs=_merge_root_attrs(input_run, merged.shards, folder),
-        root_datasets=_concatenate_rows(merged.shards)))
+        root_attrs=_merge_root_attrs(input_run, merged.shards, folder, items),
+        root_datasets=_concatenate_rows(merged.shards),
+        image_records=concatenate_rows(read_image_records, merged.shards),
+        in_training=concatenate_rows(read_in_training, merged.shards)))
     for shard in merged.shards:
         shard.close()
     write_log(output, {"path": merged.path.name, "digest": digest, "items": len(ids), "errors": len(errors)})
@@ -128,9 +135,10 @@ def _concatenate_rows(shards: Sequence[Shard]) -> dict[str, np.ndarray]:
             for array in KINDS[shards[0].kind].root}
 
 
-def _merge_root_attrs(input_run: Run, shards: Sequence[Shard], folder: Path) -> dict[str, Any]:
+def _merge_root_attrs(input_run: Run, shards: Sequence[Shard], folder: Path, items: list[Item]) -> dict[str, Any]:
     if input_run.kind == "index":
-        return {"root": os.path.relpath(find_image_root(input_run), folder)}
+        return {"root": os.path.relpath(find_image_root(input_run), folder),
+                SUMMARY_ATTRIBUTE: encode_summary(summarise_items(items, input_run.classes))}
     attributes = {}
     for name in KINDS[input_run.kind].root_attrs:
         path_by_value = {shard.attribute(name): shard.path for shard in shards}
@@ -147,17 +155,25 @@ def _resolve_index_attributes(shards: Sequence[Shard], index_argument: str | Non
     if shards[0].kind == "index":
         return {}
     digests = sorted({shard.index_digest for shard in shards})
-    path = find_index(shards[0], index_argument) if len(digests) == 1 else _check_merged_index(digests, index_argument)
+    path = (find_index(shards[0], index_argument) if len(digests) == 1
+            else _find_merged_index(shards, digests, index_argument))
     return {"index_digest": Shard(path, "index").digest, "index_path": os.path.relpath(os.path.abspath(path), folder)}
 
 
-def _check_merged_index(digests: list[str], index_argument: str | None) -> Path:
-    """Return the path of the index in --index; raise an error unless it was merged from the indexes of `digests`."""
+def _find_merged_index(shards: Sequence[Shard], digests: list[str], index_argument: str | None) -> Path:
+    """Return the path of the index in --index, merged from the indexes of `digests` or of the same images.
+
+    Raises UsageError without --index, BadData for another index.
+    """
     if not index_argument:
         raise UsageError(f"the shards were made from {len(digests)} indexes",
                          "Merge these first with `wsss merge INDEX -o index.h5`, and add --index index.h5")
     index = Shard(index_argument, "index")
-    if index.provenance[-1].get("inputs", {}).get("index") != combine_digests(digests):
+    if index.provenance[-1].get("inputs", {}).get("index") == combine_digests(digests):
+        return index.path
+    if any(read_image_records(shard) is None for shard in shards):
         raise BadData("was not merged from the indexes of these shards", "Merge those indexes and no others",
                       where=index_argument)
+    for shard in shards:
+        find_index(shard, index_argument)
     return index.path

@@ -18,7 +18,7 @@ from stages.errors import BadData, MissingInput
 from stages.nets.nonfinite import build_nonfinite_error, count_nonfinite_bytes
 
 FORMAT = "wsss-net"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 METADATA_KEY = "wsss"
 NOT_FINITE_NET_REMEDY = "Train the network again"
 # The names of torch for the types that a safetensors file names.

@@ -24,6 +24,7 @@ from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import MapWork
 from stages.flow.packages import require_pydensecrf
 from stages.flow.path_stream import peek_first_path
+from stages.flow.training_images import read_training_images
 from stages.nets.clip import ClipSource, find_clip, find_fragmented_words
 from stages.nets.net_description import read_verified_description
 from stages.nets.prompt_encoding import load_templates
@@ -67,7 +68,7 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
                    to_json_dict(settings), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on},
                    root=inputs.root, shard_size=config.shard_size, batch_size=config.batch_size,
-                   threads=config.threads)
+                   threads=config.threads, training_images=read_training_images(description, net))
     return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
 
 
@@ -114,7 +115,8 @@ def run_grounded(method: str, config: GroundedConfig, inputs: Inputs, output: Ou
     work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:GroundedWorker", config,
                    _build_config_dict(config, words), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on}, root=inputs.root,
-                   shard_size=config.shard_size, threads=config.threads, shared={"words": words})
+                   shard_size=config.shard_size, threads=config.threads, shared={"words": words},
+                   training_images=read_training_images(description, net))
     return _run_work(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
 
 
@@ -223,6 +225,8 @@ def _run_with_scores(work: MapWork, inputs: Inputs, output: Output, path: Path, 
     """Write the scores first and make the masks from them: the same masks as without, in one forward pass."""
     if path.resolve() == output.path.resolve():
         raise UsageError(f"--scores and --output are both {path}", "Choose two different folders")
+    if output.reuse is not None:
+        raise UsageError("--reuse takes over masks and --scores needs every score", "Leave out one of them")
     collector = _PathCollector(report)
     run_map_stage(replace(work, kind="cams"), inputs, replace(output, path=path), stop=stop, report=collector)
     if output.dry_run:

@@ -2,6 +2,18 @@
 
 from stages.shards.check import check_shard
 from stages.shards.history import describe_provenance_differences, merge_provenance
+from stages.shards.image_records import (
+    applies_exif,
+    build_image_keys,
+    build_image_records,
+    concatenate_rows,
+    describe_image_difference,
+    is_identified,
+    mark_training_images,
+    read_image_records,
+    read_in_training,
+    select_image_records,
+)
 from stages.shards.items import Item, ItemStore, OrderedItems, validate_item_id
 from stages.shards.journal import Journal, unfinished_path
 from stages.shards.reader import Shard
@@ -35,22 +47,32 @@ __all__ = [
     "SalvageResult",
     "Shard",
     "ShardContents",
+    "applies_exif",
+    "build_image_keys",
+    "build_image_records",
     "check_same_classes",
     "check_same_run",
     "check_shard",
     "check_shard_name",
     "combine_digests",
+    "concatenate_rows",
     "describe_differences",
+    "describe_image_difference",
     "describe_missing_parts",
     "describe_provenance_differences",
     "encode_strings",
     "extract_request",
     "find_shard_files",
     "hash_json",
+    "is_identified",
+    "mark_training_images",
     "merge_provenance",
     "parse_shard_name",
     "provenance_entry",
+    "read_image_records",
+    "read_in_training",
     "salvage_shard",
+    "select_image_records",
     "shard_name",
     "unfinished_path",
     "validate_item_id",

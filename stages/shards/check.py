@@ -7,10 +7,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from stages.errors import BadData, MissingInput, Stopped, WsssError
 from stages.shards.digest import compute_digest
+from stages.shards.image_records import check_image_records
 from stages.shards.items import group_name
-from stages.shards.reader import Shard, translate_read_errors
+from stages.shards.read_errors import translate_read_errors
+from stages.shards.reader import Shard
 from stages.shards.schema import COMMON_ROOT, KINDS
 
 _REMAKE = "Make the shard again"
@@ -45,16 +49,20 @@ def _find_faults(shard: Shard, should_stop: Callable[[], bool]) -> Iterator[Wsss
     for item_id, count in Counter(shard.ids).items():
         if count > 1:
             yield BadData(f"the id {item_id} appears {count} times", _REMAKE, where=str(shard.path))
+    # What is read here is not read again for the digest, which would take as long as this.
+    values: dict[bytes, np.ndarray] = {}
     if kind.item:
-        reads = (partial(shard.item, item_id) for item_id in shard.ids)
+        reads = (partial(shard.read_item_values, item_id, values) for item_id in shard.ids
+                 if item_id not in shard.errors)
         num_errors += yield from _yield_read_errors(_check_stop_before_each(should_stop, reads))
         group_names = {group_name(item_id) for item_id in shard.ids}
         with translate_read_errors(shard.path):
             for name in sorted(set(shard.file["items"]) - group_names):
                 yield BadData(f"the group items/{name} has no id", _REMAKE, where=str(shard.path))
+    num_errors += yield from _yield_read_errors([partial(check_image_records, shard)])
     if not num_errors:
         with translate_read_errors(shard.path):
-            if compute_digest(shard.file) != shard.digest:
+            if compute_digest(shard.file, values) != shard.digest:
                 yield BadData("its contents don't match its digest", _REMAKE, where=str(shard.path))
 
 

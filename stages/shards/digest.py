@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import h5py
 import numpy as np
-from h5py import h5g, h5o
+from h5py import h5a, h5g, h5o
 
-from stages.shards.values import AttributeOwner, iterate_attributes, list_members, read_value
+from stages.shards.values import AttributeOwner, list_attributes, list_members, read_value
 
 DigestEntry = tuple[bytes, str, tuple[int, ...], np.ndarray]
 
 
-def compute_digest(file: h5py.File) -> str:
-    """Return the digest of the contents of an open shard."""
-    return hash_entries(_iterate_entries(h5o.open(file.id, b"/"), b""))
+def compute_digest(file: h5py.File, values: Mapping[bytes, np.ndarray] | None = None) -> str:
+    """Return the digest of the contents of an open shard; `values` by path have been read from it already."""
+    return hash_entries(_iterate_entries(h5o.open(file.id, b"/"), b"", values or {}))
 
 
 def hash_entries(entries: Iterable[DigestEntry]) -> str:
@@ -39,18 +39,22 @@ def build_digest_entry(path: bytes, value: np.ndarray) -> DigestEntry:
     return path, dtype.str, value.shape, np.ascontiguousarray(value, dtype=dtype)
 
 
-def _iterate_entries(group: h5g.GroupID, path: bytes) -> Iterator[DigestEntry]:
-    yield from _iterate_attribute_entries(group, path)
+def _iterate_entries(group: h5g.GroupID, path: bytes, values: Mapping[bytes, np.ndarray]) -> Iterator[DigestEntry]:
+    yield from _iterate_attribute_entries(group, path, values)
     for name in list_members(group):
         child, child_path = h5o.open(group, name), path + b"/" + name if path else name
         if isinstance(child, h5g.GroupID):
-            yield from _iterate_entries(child, child_path)
+            yield from _iterate_entries(child, child_path, values)
         else:
-            yield from _iterate_attribute_entries(child, child_path)
-            yield build_digest_entry(child_path, read_value(child))
+            yield from _iterate_attribute_entries(child, child_path, values)
+            value = values.get(child_path)
+            yield build_digest_entry(child_path, read_value(child) if value is None else value)
 
 
-def _iterate_attribute_entries(owner: AttributeOwner, path: bytes) -> Iterator[DigestEntry]:
-    for name, attribute in iterate_attributes(owner):
+def _iterate_attribute_entries(owner: AttributeOwner, path: bytes,
+                               values: Mapping[bytes, np.ndarray]) -> Iterator[DigestEntry]:
+    for name in list_attributes(owner):
         if path or name != b"digest":
-            yield build_digest_entry(path + b"@" + name, read_value(attribute))
+            value = values.get(path + b"@" + name)
+            yield build_digest_entry(path + b"@" + name,
+                                     read_value(h5a.open(owner, name)) if value is None else value)

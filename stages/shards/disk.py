@@ -12,11 +12,15 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from stages.errors import CannotCreate, Stopped, explain_write_error
+from stages.errors import CannotCreate, IoFailed, Stopped, explain_write_error
 
+# Errors of file systems without locks, such as Lustre mounted with noflock; `WSSS_LOCKS=off` accepts them.
+_LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 _FOLDER_SYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP}  # errors of CIFS and FUSE, which cannot sync a folder
+_LINKS_UNSUPPORTED = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}  # errors of FAT, exFAT and some CIFS
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -29,8 +33,9 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 def lock_file(path: Path, reported_path: Path) -> int:
     """Open `path` (creating it if needed), lock it and return the descriptor.
 
-    The locked file is still the one under this name. Raises Stopped when another process holds the lock, CannotCreate
-    or IoFailed; the errors mention `reported_path`.
+    The locked file is still the one under this name. On a file system without locks the file is only opened if the
+    environment has WSSS_LOCKS=off. Raises Stopped when another process holds the lock, CannotCreate or IoFailed; the
+    errors mention `reported_path`.
     """
     while True:
         try:
@@ -38,7 +43,7 @@ def lock_file(path: Path, reported_path: Path) -> int:
         except OSError as error:
             raise explain_write_error(error, reported_path) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_if_supported(descriptor, reported_path)
             # The previous holder may have renamed or removed the file between our open and our lock.
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
@@ -48,10 +53,26 @@ def lock_file(path: Path, reported_path: Path) -> int:
             os.close(descriptor)
             raise Stopped("another process is writing it", "Wait until it has finished, or run the same command later",
                           where=str(reported_path)) from None
+        except IoFailed:
+            os.close(descriptor)
+            raise
         except OSError as error:
             os.close(descriptor)
             raise explain_write_error(error, reported_path) from None
         os.close(descriptor)
+
+
+def _lock_if_supported(descriptor: int, reported_path: Path) -> None:
+    """Lock an open file. Raises IoFailed if its file system has no locks, unless the user does without them."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _LOCKS_UNSUPPORTED:
+            raise
+        if os.environ.get("WSSS_LOCKS") != "off":
+            raise IoFailed(f"this file system has no locks ({os.strerror(error.errno)}), which keep two commands from "
+                           "writing one file", "Write to another disk, or run the command with WSSS_LOCKS=off and "
+                           "never write one output twice at the same time", where=str(reported_path)) from None
 
 
 def make_folder(path: Path) -> None:
@@ -111,6 +132,47 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
         raise explain_write_error(error, path) from None
     finally:
         os.close(descriptor)
+
+
+def replace_file_with_chunks(path: Path, chunks: Iterable[bytes], should_replace: Callable[[], bool]) -> None:
+    """Write `chunks` to `<path>.tmp`, then rename it to `path` if `should_replace()`, else remove it.
+
+    Whatever `chunks` or `should_replace` raise leaves `path` as it was. Raises errors as `replace_file` does.
+    """
+    if _is_special(path):
+        raise CannotCreate("is a device or a pipe, which would be replaced", "Give the name of a file", where=str(path))
+    temporary = temporary_path(path)
+    descriptor = lock_file(temporary, path)
+    try:
+        os.ftruncate(descriptor, 0)
+        for chunk in chunks:
+            write_all(descriptor, chunk)
+        if should_replace():
+            os.fsync(descriptor)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except OSError as error:
+        raise explain_write_error(error, path) from None
+    finally:
+        # After a rename another process may already use the name again.
+        if temporary.exists() and os.path.samestat(os.fstat(descriptor), temporary.stat()):
+            temporary.unlink()
+        os.close(descriptor)
+
+
+def link_file(path: Path, target: str) -> None:
+    """Make `path` a symbolic link to `target`, atomically. Raises CannotCreate (also without support for links)."""
+    temporary = temporary_path(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in _LINKS_UNSUPPORTED and path.parent.is_dir():
+            raise CannotCreate(f"can't be a symbolic link ({error.strerror})", "Use --images copy",
+                               where=str(path)) from None
+        raise explain_write_error(error, path) from None
 
 
 def _is_special(path: Path) -> bool:

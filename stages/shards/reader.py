@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +22,9 @@ import numpy as np
 from h5py import h5d, h5g
 
 from stages import STAGES
-from stages.errors import BadData, MissingInput, WsssError, explain_read_error
+from stages.errors import BadData, MissingInput, explain_read_error
 from stages.shards.items import Item, group_name
+from stages.shards.read_errors import REMAKE, format_location, translate_read_errors
 from stages.shards.request import extract_request
 from stages.shards.schema import COMMON_ATTRS, COMMON_ROOT, FORMAT, FORMAT_VERSION, KINDS, MAX_PIXELS, Array
 from stages.shards.values import iterate_attributes, list_members, read_value
@@ -33,34 +33,11 @@ _Read = TypeVar("_Read")
 MAX_OPEN_SHARDS = 64  # in one process
 _CACHE_BYTES = 2 << 20  # as HDF5 counts them; it uses about ten times as much memory
 _ONE_PIXEL = (1, 1)
-_REMAKE = "Make the shard again; `wsss check --repair` keeps its intact images"
 _NOT_HDF5 = "Give a shard that wsss wrote. If this was one, it is damaged: run the command that made it again"
 
 
 class NewerFormat(BadData):
     """A shard of a newer format version; its contents may be intact."""
-
-
-@contextmanager
-def translate_read_errors(path: Path | str, item: str = "") -> Iterator[None]:
-    """Turn any exception of h5py raised inside into BadData that names the file and the item.
-
-    Failures of the system that say nothing about the file become IoFailed.
-    """
-    try:
-        yield
-    except (WsssError, MemoryError):
-        raise
-    except Exception as error:
-        if system_error := explain_read_error(error, path):
-            raise system_error from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadData(f"can't be read ({reason[:160]})", f"The file is damaged. {_REMAKE}",
-                      where=_format_location(path, item)) from None
-
-
-def _format_location(path: Path | str, item: str) -> str:
-    return f"{path}: item {item}" if item else str(path)
 
 
 _open_shards: OrderedDict[int, weakref.ref[Shard]] = OrderedDict()
@@ -140,7 +117,7 @@ class Shard:
                            where=str(self.path))
         reason = str(error)
         message = "is truncated" if "truncated" in reason else f"can't be opened ({reason[:120]})"
-        return BadData(message, _REMAKE, where=str(self.path))
+        return BadData(message, REMAKE, where=str(self.path))
 
     def _check_root(self) -> None:
         with translate_read_errors(self.path):
@@ -153,13 +130,13 @@ class Shard:
                                   "Install a newer wsss", where=str(self.path))
             kind = attributes["kind"]
             if kind not in KINDS:
-                raise BadData(f"has the unknown kind {kind!r}", _REMAKE, where=str(self.path))
+                raise BadData(f"has the unknown kind {kind!r}", REMAKE, where=str(self.path))
             missing = [name for name in (*COMMON_ATTRS, *KINDS[kind].root_attrs) if name not in attributes]
             if missing:
-                raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=str(self.path))
+                raise BadData(f"lacks the attribute {missing[0]}", REMAKE, where=str(self.path))
             part, parts = int(attributes["part"]), int(attributes["parts"])
             if not 0 <= part < parts:
-                raise BadData(f"claims to be part {part} of {parts}, but parts count from 0", _REMAKE,
+                raise BadData(f"claims to be part {part} of {parts}, but parts count from 0", REMAKE,
                               where=str(self.path))
 
     def attribute(self, name: str) -> Any:
@@ -180,7 +157,7 @@ class Shard:
         with translate_read_errors(self.path):
             file = self.file
             if name not in file:
-                raise BadData(f"lacks the dataset {name}", _REMAKE, where=str(self.path))
+                raise BadData(f"lacks the dataset {name}", REMAKE, where=str(self.path))
             values = read_value(h5d.open(file.id, name.encode()))
         for array in (*COMMON_ROOT, *KINDS[self.kind].root):
             if array.name == name:
@@ -209,11 +186,16 @@ class Shard:
         return self.digest if self.kind == "index" else self.attribute("index_digest")
 
     @cached_property
+    def images_digest(self) -> str:
+        """The digest of the images of the shard (not of their tags or masks); empty in a shard of format 1.0."""
+        return str(self._attributes.get("images_digest", ""))
+
+    @cached_property
     def provenance(self) -> list[dict[str, Any]]:
         with translate_read_errors(self.path):
             entries = json.loads(self.attribute("provenance"))
             if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-                raise BadData("its provenance is not a list of entries", _REMAKE, where=str(self.path))
+                raise BadData("its provenance is not a list of entries", REMAKE, where=str(self.path))
             return entries
 
     @cached_property
@@ -265,15 +247,23 @@ class Shard:
 
     def stored_item(self, item_id: str, *, exclude: tuple[str, ...] = ()) -> Item:
         """Return an item that did not fail, as `item` does; reads only the group of the item."""
+        return self.read_item_values(item_id, {}, exclude=exclude)
+
+    def read_item_values(self, item_id: str, values: dict[bytes, np.ndarray], *, exclude: tuple[str, ...] = ()) -> Item:
+        """Return an item as `stored_item` does, and add all that was read to `values` by its path in the digest."""
+        path = b"items/" + group_name(item_id).encode()
         with translate_read_errors(self.path, item_id):
             file = self.file
-            group = h5g.open(file.id, b"items/" + group_name(item_id).encode())
+            group = h5g.open(file.id, path)
             names = [name for name in list_members(group) if name.decode() not in exclude]
-            datasets = {name.decode(): self._read_bounded(h5d.open(group, name), name, item_id) for name in names}
-            attrs = {name.decode(): _to_plain_value(read_value(attribute)[()])
-                     for name, attribute in iterate_attributes(group)}
-        self._check_item(item_id, datasets, attrs)
-        return Item(item_id, datasets, attrs)
+            datasets = {name: self._read_bounded(h5d.open(group, name), name, item_id) for name in names}
+            attrs = {name: read_value(attribute) for name, attribute in iterate_attributes(group)}
+            item = Item(item_id, {name.decode(): array for name, array in datasets.items()},
+                        {name.decode(): _to_plain_value(array[()]) for name, array in attrs.items()})
+        values.update((path + b"/" + name, array) for name, array in datasets.items())
+        values.update((path + b"@" + name, array) for name, array in attrs.items())
+        self._check_item(item_id, item.datasets, item.attrs)
+        return item
 
     def _read_bounded(self, node: h5d.DatasetID, name: bytes, item_id: str) -> np.ndarray:
         """Return a dataset of an item; raise BadData if it has more pixels than `max_pixels`."""
@@ -283,8 +273,8 @@ class Shard:
         return read_value(node)
 
     def _build_size_error(self, name: str, size: tuple[int, ...], item_id: str) -> BadData:
-        return BadData(f"its {name} has {size[0]}x{size[1]} pixels, over the limit of {self.max_pixels}", _REMAKE,
-                       where=_format_location(self.path, item_id))
+        return BadData(f"its {name} has {size[0]}x{size[1]} pixels, over the limit of {self.max_pixels}", REMAKE,
+                       where=format_location(self.path, item_id))
 
     def read_item_dataset(self, item_id: str, name: str) -> np.ndarray | None:
         """Return the dataset `name` of an item that did not fail, None if it has none. Raises BadData."""
@@ -327,12 +317,12 @@ class Shard:
             _check_array(array, datasets.get(array.name), self.path, item_id)
         missing = [name for name in kind.item_attrs if name not in attrs]
         if missing:
-            raise BadData(f"lacks the attribute {missing[0]}", _REMAKE, where=_format_location(self.path, item_id))
+            raise BadData(f"lacks the attribute {missing[0]}", REMAKE, where=format_location(self.path, item_id))
         size, covers = (attrs.get("height", 1), attrs.get("width", 1)), np.asarray(attrs.get("covers", _ONE_PIXEL))
         is_covers_valid = covers.shape == (2,) and covers.dtype.kind in "iu" and covers.min() > 0
         if not (is_covers_valid and all(type(side) is int and side > 0 for side in size)):
-            raise BadData(f"its image of {size[0]}x{size[1]} pixels or its map over {covers} is invalid", _REMAKE,
-                          where=_format_location(self.path, item_id))
+            raise BadData(f"its image of {size[0]}x{size[1]} pixels or its map over {covers} is invalid", REMAKE,
+                          where=format_location(self.path, item_id))
         if size[0] * size[1] > self.max_pixels:
             raise self._build_size_error("image", size, item_id)
 
@@ -369,17 +359,17 @@ def _open_dataset(items: h5g.GroupID, group: bytes, name: bytes) -> h5d.DatasetI
 def _check_array(array: Array, values: np.ndarray | None, path: Path, item: str = "") -> None:
     if values is None:
         if array.required:
-            raise BadData(f"lacks the dataset {array.name}", _REMAKE, where=_format_location(path, item))
+            raise BadData(f"lacks the dataset {array.name}", REMAKE, where=format_location(path, item))
         return
     # h5py returns strings of variable length, which another writer may have used, as objects.
     dtype = "S" if values.dtype.kind in "SO" else values.dtype.str
     if dtype not in array.dtypes or values.ndim != array.ndim:
         raise BadData(f"{array.name} is {values.dtype.str} with {values.ndim} axes, not "
-                      f"{' or '.join(array.dtypes)} with {array.ndim}", _REMAKE,
-                      where=_format_location(path, item))
+                      f"{' or '.join(array.dtypes)} with {array.ndim}", REMAKE,
+                      where=format_location(path, item))
     if item and values.ndim > 1 and not all(values.shape[-2:]):
-        raise BadData(f"its {array.name} has {values.shape[-2]}x{values.shape[-1]} pixels", _REMAKE,
-                      where=_format_location(path, item))
+        raise BadData(f"its {array.name} has {values.shape[-2]}x{values.shape[-1]} pixels", REMAKE,
+                      where=format_location(path, item))
 
 
 def _to_plain_value(value: Any) -> Any:

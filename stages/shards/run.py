@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from stages.errors import BadData, MissingInput
 from stages.shards.history import describe_provenance_differences
+from stages.shards.image_records import concatenate_rows, read_image_records, read_in_training
 from stages.shards.items import Item
 from stages.shards.reader import Shard
 from stages.shards.request import combine_digests
@@ -121,6 +124,14 @@ class Run:
     def ids(self) -> Iterator[str]:
         """The ids of all parts in order."""
         return (item_id for shard in self.shards for item_id in shard.ids)
+
+    def read_image_records(self) -> np.ndarray | None:
+        """Return the image records (N, 5) of all parts in order; None if a part has none."""
+        return concatenate_rows(read_image_records, self.shards)
+
+    def read_in_training(self) -> np.ndarray | None:
+        """Return (N,) uint8, 1 for the images that the network was trained on; None if a part does not tell."""
+        return concatenate_rows(read_in_training, self.shards)
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.shard_by_id and item_id not in self.shard_by_id[item_id].errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FORMAT = "wsss-shard"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MAX_PIXELS = 200_000_000  # of an image, unless the provenance has a `max_pixels`
 
 
@@ -34,7 +34,8 @@ _STRING = ("S",)
 COMMON_ATTRS = ("format", "format_version", "kind", "part", "parts", "provenance", "digest",
                 "index_digest", "index_path")
 COMMON_ROOT = (Array("classes", _STRING, 1), Array("ids", _STRING, 1),
-               Array("error_ids", _STRING, 1), Array("error_messages", _STRING, 1))
+               Array("error_ids", _STRING, 1), Array("error_messages", _STRING, 1),
+               Array("image_records", ("<i8",), 2, False), Array("in_training", ("|u1",), 1, False))
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind("index", root_attrs=("root",), item_attrs=("path",), item=(
@@ -48,6 +49,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind("cams", root_attrs=("background",), item_attrs=("height", "width", "covers"), item=(
         Array("class_ids", ("<u2",), 1), Array("cam", ("<f2", "|u1"), 3), Array("scores", ("<f4",), 1, False))),
     Kind("masks", item=(Array("mask", ("|u1", "<u2"), 2), Array("confidence", ("|u1",), 2, False))),
+    Kind("regions", item=(Array("labels", ("<i4",), 2),)),
 )}
 
 

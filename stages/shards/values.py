@@ -52,6 +52,13 @@ def iterate_attributes(owner: AttributeOwner) -> Iterator[tuple[bytes, h5a.AttrI
         yield attribute.name, attribute
 
 
+def list_attributes(owner: AttributeOwner) -> list[bytes]:
+    """Return the names of all attributes, without opening them."""
+    names: list[bytes] = []
+    h5a.iterate(owner, names.append)
+    return names
+
+
 def list_members(group: h5g.GroupID) -> list[bytes]:
     """Return the sorted names of a group's members."""
     names: list[bytes] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 from stages.errors import BadData
 from stages.shards.digest import DigestEntry, build_digest_entry, hash_entries
 from stages.shards.disk import replace_file
+from stages.shards.image_records import IMAGE_RECORDS, IN_TRAINING, applies_exif, hash_image_records
 from stages.shards.items import Item, group_name
+from stages.shards.reader import Shard
 from stages.shards.schema import FORMAT, FORMAT_VERSION, KINDS
 from stages.shards.values import AttributeOwner, iterate_attributes
 
@@ -30,7 +32,11 @@ _MAX_CHUNK_BYTES = 16 << 20  # one chunk per dataset; for larger datasets h5py c
 
 @dataclass(frozen=True)
 class ShardContents:
-    """All contents of a shard; `items` in the order of `ids`, failed images with their `error`."""
+    """All contents of a shard; `items` in the order of `ids`, failed images with their `error`.
+
+    `image_records` (N, 5) int64 identify the images, see `build_image_records`; `in_training` (N,) uint8 marks those
+    that the network of the shard was trained on. Each is None if it is not known.
+    """
 
     kind: str
     classes: tuple[str, ...]
@@ -43,6 +49,8 @@ class ShardContents:
     root_attrs: Mapping[str, Any] = field(default_factory=dict)
     root_datasets: Mapping[str, np.ndarray] = field(default_factory=dict)
     ids: Sequence[str] | None = None
+    image_records: np.ndarray | None = None
+    in_training: np.ndarray | None = None
 
 
 def write_shard(path: Path, contents: ShardContents) -> str:
@@ -52,14 +60,22 @@ def write_shard(path: Path, contents: ShardContents) -> str:
     return digest
 
 
-def encode_shard(contents: ShardContents) -> tuple[bytes, str]:
+def has_same_contents(shard: Shard, contents: ShardContents) -> bool:
+    """Return whether a shard has these contents; one of format 1.0 is compared without what 1.1 added."""
+    version = str(shard.attribute("format_version"))
+    if version == "1.0":
+        contents = replace(contents, image_records=None, in_training=None)
+    return encode_shard(contents, format_version=version)[1] == shard.digest
+
+
+def encode_shard(contents: ShardContents, *, format_version: str = FORMAT_VERSION) -> tuple[bytes, str]:
     """Return the bytes of a shard (equal for equal contents) and its digest."""
     size = sum(array.nbytes for item in contents.items for array in item.datasets.values())
     block = max(1 << 16, min(size, 64 << 20))
     with h5py.File("shard", "w", driver="core", backing_store=False, block_size=block,
                    libver=("v110", "v110")) as file:
         builder = _ShardBuilder(file)
-        _add_contents(builder, contents)
+        _add_contents(builder, contents, format_version)
         # HDF5 numbers attributes when they are listed, and stores the numbers if there are more than eight. Equal
         # contents give equal bytes only if that is always done or never; existing shards were written with it.
         list(iterate_attributes(builder.root))
@@ -70,21 +86,24 @@ def encode_shard(contents: ShardContents) -> tuple[bytes, str]:
         return file.id.get_file_image(), digest
 
 
-def _add_contents(builder: _ShardBuilder, contents: ShardContents) -> None:
+def _add_contents(builder: _ShardBuilder, contents: ShardContents, format_version: str) -> None:
     ids = contents.ids if contents.ids is not None else [item.id for item in contents.items]
     failed = [item for item in contents.items if item.error is not None]
     datasets = {
         "classes": encode_strings(contents.classes), "ids": encode_strings(ids),
         "error_ids": encode_strings([item.id for item in failed]),
         "error_messages": encode_strings([item.error or "" for item in failed]),
-        **dict(sorted(contents.root_datasets.items())),
+        **dict(sorted(contents.root_datasets.items())), **_collect_image_datasets(contents),
     }
     attributes = {
-        "format": FORMAT, "format_version": FORMAT_VERSION, "kind": contents.kind,
+        "format": FORMAT, "format_version": format_version, "kind": contents.kind,
         "part": contents.part, "parts": contents.parts,
         "provenance": json.dumps(list(contents.provenance), sort_keys=True, ensure_ascii=False),
         "index_digest": contents.index_digest, "index_path": contents.index_path, **contents.root_attrs,
     }
+    if contents.image_records is not None:
+        attributes["images_digest"] = hash_image_records(ids, contents.image_records,
+                                                         apply_exif=applies_exif(contents.provenance))
     builder.add_members(builder.root, b"", datasets, attributes)
     if KINDS[contents.kind].item:
         items = builder.add_group(builder.root, b"items")
@@ -93,6 +112,11 @@ def _add_contents(builder: _ShardBuilder, contents: ShardContents) -> None:
                 name = group_name(item.id).encode()
                 builder.add_members(builder.add_group(items, name), b"items/" + name,
                                     dict(sorted(item.datasets.items())), item.attrs)
+
+
+def _collect_image_datasets(contents: ShardContents) -> dict[str, np.ndarray]:
+    datasets = {IMAGE_RECORDS: contents.image_records, IN_TRAINING: contents.in_training}
+    return {name: array for name, array in datasets.items() if array is not None}
 
 
 class _ShardBuilder:

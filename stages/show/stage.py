@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -12,19 +13,16 @@ from typing import Any
 import numpy as np
 
 from stages.data.contact_pages import render_contact_pages
-from stages.data.contact_sheets import render_contact_sheet
-from stages.data.curve_plots import render_charts
+from stages.data.contact_sheets import describe_escapes, render_contact_sheet
 from stages.data.figures import build_class_legend, render_figure
+from stages.data.image_formats import detect_file_format
 from stages.data.image_source import ImageSource
-from stages.data.terminal_graphics import choose_graphics
-from stages.data.terminal_panels import render_panels_as_text, render_pictures
 from stages.errors import BadData, MissingInput, UsageError
 from stages.flow.background import resolve_background
-from stages.flow.cooc_plot import draw_cooc
 from stages.flow.execution import Inputs, Output, Report, check_picture_path
+from stages.flow.index_lookup import find_indexes
 from stages.flow.panel_inputs import RunReader
-from stages.flow.parts import find_index
-from stages.flow.picture_output import write_pictures
+from stages.flow.picture_output import describe_leftover_pages, write_pictures
 from stages.flow.training_log import find_training_log, is_training_path, read_training_log
 from stages.shards import Run, Shard, check_same_classes
 from stages.show.config import ShowConfig
@@ -37,7 +35,6 @@ from stages.show.image_selection import (
     sort_worst_first,
 )
 from stages.show.photographs import GRID_SIDE, Photographs, build_grid_block, build_single_block
-from stages.show.training_charts import build_training_charts
 
 _IMAGE_KINDS = ("index", "cams", "masks")
 _NO_PICTURE_REMEDIES = {
@@ -58,11 +55,10 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: Output
     training_paths = [path for path in paths if is_training_path(path)]
     if training_paths:
         _check_only_trainings(paths, training_paths)
-        charts = build_training_charts(_read_logs(training_paths, report))
-        return _show_pictures(config, output, report, f"the curves of {', '.join(paths)}",
-                              lambda: [render_charts(charts, heading=", ".join(paths))])
+        return _show_curves(config, paths, output, report)
     runs = [_open_run(path, is_alone=len(paths) == 1) for path in paths]
     if runs[0].kind == "cooc":
+        from stages.flow.cooc_plot import draw_cooc
         return _show_pictures(config, output, report, f"the matrix of {paths[0]}", lambda: [draw_cooc(runs[0].first)])
     photographs = _select_photographs(config, paths, runs, inputs, report)
     if output.dry_run:
@@ -91,6 +87,15 @@ def _check_only_trainings(paths: Sequence[str], training_paths: Sequence[str]) -
                          "Draw curves and photographs with two commands")
 
 
+def _show_curves(config: ShowConfig, paths: Sequence[str], output: Output, report: Report) -> str | None:
+    # What only some pictures need is imported with them: all of it took a third of the time of drawing a photograph.
+    from stages.data.curve_plots import render_charts
+    from stages.show.training_charts import build_training_charts
+    charts = build_training_charts(_read_logs(paths, report))
+    return _show_pictures(config, output, report, f"the curves of {', '.join(paths)}",
+                          lambda: [render_charts(charts, heading=", ".join(paths))])
+
+
 def _read_logs(paths: Sequence[str], report: Report) -> dict[str, list[dict[str, Any]]]:
     """Return the lines of the last training in each log, by the name of the network or log."""
     logs = {}
@@ -106,6 +111,10 @@ def _read_logs(paths: Sequence[str], report: Report) -> dict[str, list[dict[str,
 
 def _open_run(path: str, *, is_alone: bool) -> Run:
     """Open a run that can be drawn. Raises BadData or UsageError for one that cannot."""
+    if detect_file_format(Path(path)):
+        folder = shlex.quote(str(Path(path).parent))
+        raise UsageError(f"{path} is an image, and `wsss show` draws runs",
+                         f"Index its folder first with `wsss index folder {folder} -o photos.h5`")
     run = Run([path], require_all=False)
     if run.kind in _NO_PICTURE_REMEDIES:
         raise BadData(f"holds {run.kind}, which are not pictures", _NO_PICTURE_REMEDIES[run.kind].format(path=path),
@@ -123,15 +132,20 @@ def _show_pictures(config: ShowConfig, output: Output, report: Report, descripti
         report.info(f"Would draw {description} {_describe_target(config, output)}.")
         return None
     if config.terminal:
+        from stages.data.terminal_panels import render_pictures
         return render_pictures(draw(), _choose_graphics(config), config.columns, colour=_has_colour())
-    for path in write_pictures(output.path, draw()):
+    paths = write_pictures(output.path, draw())
+    for path in paths:
         report.print_path(path)
+    if leftover := describe_leftover_pages(output.path, len(paths)):
+        report.info(leftover)
     return None
 
 
 def _choose_graphics(config: ShowConfig) -> str:
     if config.graphics != "auto":
         return config.graphics
+    from stages.data.terminal_graphics import choose_graphics
     return choose_graphics(os.environ, is_terminal=sys.stdout.isatty())
 
 
@@ -145,9 +159,11 @@ def _show_single_photograph(config: ShowConfig, photographs: Photographs, runs: 
     for note in notes:
         report.info(note)
     if config.terminal and _choose_graphics(config) == "blocks":
+        from stages.data.terminal_panels import render_panels_as_text
         lines = [block.title, *(panel.caption for panel in block.panels if panel.caption)]
         return "\n".join([*lines, render_panels_as_text(block.panels, config.columns, colour=_has_colour())])
     legend = build_class_legend(block.class_ids, _get_classes(runs))
+    _report_escapes([block.title, *(name for name, _ in legend)], report)
     return _show_pictures(config, output, report, "", lambda: render_figure(block.panels, heading=block.title,
                                                                            legend=legend))
 
@@ -160,9 +176,16 @@ def _show_photographs(config: ShowConfig, photographs: Photographs, runs: Sequen
         blocks.append(build_grid_block(photographs, item_id, config.cell))
         report.advance()
     if config.terminal and _choose_graphics(config) == "blocks":
+        from stages.data.terminal_panels import render_panels_as_text
         return "\n".join(f"{block.title}\n{render_panels_as_text(block.panels, config.columns, colour=_has_colour())}"
                          for block in blocks)
+    _report_escapes([*photographs.ids, *_get_classes(runs)], report)
     return _show_pictures(config, output, report, "", lambda: render_contact_pages(blocks, _get_classes(runs)))
+
+
+def _report_escapes(names: Sequence[str], report: Report) -> None:
+    if note := describe_escapes(names):
+        report.info(note)
 
 
 def _get_classes(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -216,7 +239,7 @@ def _find_class_ids(names: Sequence[str], classes: Sequence[str]) -> tuple[int, 
 def _find_sources(run: Run, inputs: Inputs) -> dict[str, ImageSource]:
     """Return the source of each image of a run, by id."""
     sources: dict[str, ImageSource] = {}
-    for path in sorted({find_index(shard, inputs.index) for shard in run.shards}):
+    for path in find_indexes(run.shards, inputs.index):
         source = ImageSource(Shard(path, "index"), inputs.root, max_side=_MAX_SIDE)
         sources |= dict.fromkeys(source.index.ids, source)
     return sources

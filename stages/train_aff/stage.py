@@ -16,6 +16,7 @@ from stages.data.image_source import open_image_sources
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.compute_targets import TargetWork, compute_targets, remove_target_cache
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.index_lookup import check_same_images
 from stages.flow.item_arrays import includes_background
 from stages.flow.packages import require_pydensecrf
 from stages.kernels.cell_pairs import compute_smallest_map_size
@@ -54,6 +55,7 @@ def _run_method(method: str, config: Any, inputs: Inputs, output: Output, stop: 
     report.start_phase("reading the index")
     index, cams = Run(inputs.paths, "index"), Run([inputs.require("cams")], "cams")
     check_same_classes((str(index.first.path), index.classes), (str(cams.first.path), cams.classes))
+    check_same_images(index, cams)
     if includes_background(cams.first):
         raise BadData("the CAMs include a background, but train-aff adds its own at two levels",
                       "Pass a run of `wsss cams` that was not refined with a background", where=str(cams.first.path))

@@ -14,6 +14,8 @@ from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, ClassificationViewS
 from stages.data.image_source import open_image_sources
 from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
+from stages.flow.index_lookup import check_same_images, has_same_tags
+from stages.flow.mask_findings import report_contradictions
 from stages.flow.picture_output import write_pictures
 from stages.nets.class_token_backbone import ClassTokenBackbone
 from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
@@ -121,8 +123,11 @@ def _pair_samples(samples: _Samples, index: Run, secondary: dict[str, Run | None
         if secondary_run:
             check_same_classes((str(index.first.path), index.classes),
                                (str(secondary_run.first.path), secondary_run.classes))
+            check_same_images(index, secondary_run)
+    if secondary["masks"] is None:
+        report_contradictions(index.shards, report)
     cooc = secondary.get("cooc")
-    if cooc and cooc.first.index_digest != index.first.digest:
+    if cooc and cooc.first.index_digest != index.first.digest and not has_same_tags(index, cooc):
         report.info(f"warning: {cooc.first.path} was made from a different index than {index.first.path}.")
     paired_samples = PairedSamples(samples, index, secondary["masks"], cooc, config, mean)
     for warning in paired_samples.warnings:

@@ -16,7 +16,10 @@ from stages.data.image_source import ImageSource, open_image_sources
 from stages.errors import BadData, UsageError
 from stages.flow.background_share import WARNING_SHARE
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.index_lookup import check_same_images
 from stages.flow.item_arrays import extract_mask
+from stages.flow.mask_findings import report_contradictions
+from stages.flow.training_images import describe_training_images
 from stages.nets.net_files import describe_net
 from stages.nets.segmenter import build_segmenter
 from stages.shards import Run, check_same_classes
@@ -54,6 +57,8 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     require_samples(samples.images_with_masks, f"of the index has a mask in --masks {masks_option}",
                     str(index.first.path))
     report_rejected_images(index, report)
+    if masks is None:
+        report_contradictions(index.shards, report)
     if samples.num_skipped:
         report.info(f"Skipping {samples.num_skipped} images of the index that have no mask in --masks {masks_option}.")
     torch.manual_seed(config.seed)
@@ -64,8 +69,9 @@ def run(config: SegConfig, inputs: Inputs, output: Output, *, stop: Stop, report
     supervision = f"pseudo masks ({read_supervision(index)})" if masks else "truth (full supervision)"
     net.mean, net.std = mean, std
     parent = masks.first if masks else index.first
+    training_images = describe_training_images(index, [item_id for _, item_id in samples.images_with_masks])
     description = describe_net(net, classes=list(index.classes), initial_weights=initial, supervision=supervision,
-                               provenance=[*parent.provenance, entry])
+                               provenance=[*parent.provenance, entry], **training_images)
     job = TrainingJob(net, _Loss(config, samples.view.ignore_index), samples.draw, len(samples.images_with_masks),
                       list(net.head_parameters()), description, summarise_counts=_PixelSummary(report),
                       steps=config.steps,
@@ -118,6 +124,7 @@ class _Samples:
 
     def __init__(self, index: Run, masks: Run | None, root: str | None, config: SegConfig) -> None:
         if masks:
+            check_same_images(index, masks)
             check_same_classes((str(index.first.path), index.classes), (str(masks.first.path), masks.classes))
         self.masks, self.config = masks, config
         self.sources = open_image_sources(index, root, max_side=config.max_side)

@@ -49,6 +49,11 @@ class Captions:
         """Return the number of images with captions to train on."""
         return len(self._index_positions)
 
+    def list_image_ids(self) -> list[str]:
+        """Return the ids of the images with captions to train on."""
+        return [self._sources[source].index.ids[position]
+                for source, position in zip(self._source_numbers, self._index_positions, strict=True)]
+
     def __getitem__(self, position: int) -> tuple[ImageSource, str, tuple[str, ...]]:
         """Return an image's source, its id, and those of its captions that have nouns."""
         source = self._sources[self._source_numbers[position]]

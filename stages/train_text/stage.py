@@ -12,6 +12,7 @@ from stages.data.image_source import open_image_sources
 from stages.data.nouns import NounSelector, build_noun_selector
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
+from stages.flow.training_images import describe_training_images
 from stages.nets.clip import find_clip, load_open_clip_model
 from stages.nets.net_files import describe_net
 from stages.nets.prompt_encoding import load_templates
@@ -59,7 +60,8 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     samples = CaptionSamples(captions, encoder, config)
     initial = {"name": source.name, "sha256": source.compute_digests()["clip_weights"]}
     description = describe_net(net, classes=["background"], supervision="captions", initial_weights=initial,
-                               provenance=[*index.first.provenance, entry])
+                               provenance=[*index.first.provenance, entry],
+                               **describe_training_images(index, captions.list_image_ids()))
     job = TrainingJob(net, partial(importlib.import_module(METHODS[method]).loss, config=config), samples.draw,
                       len(captions), [], description, steps=config.steps,
                       report_every=config.save_every if config.steps else 0,

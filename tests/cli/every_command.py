@@ -30,6 +30,11 @@ COMMANDS = {
     "index coco": "coco.json --images set/JPEGImages -o OUT.h5",
     "index folder": "folders -o OUT",
     "index webdataset": "captions.tar -o OUT.h5",
+    "index yolo": "yolo --split train -o OUT.h5",
+    "index cvat": "cvat -o OUT.h5",
+    "index labelme": "set -o OUT.h5",
+    "index labelstudio": "project/tasks.json -o OUT.h5",
+    "index fiftyone": "fiftyone -o OUT.h5",
     **{f"index {name}": f"{name} -o OUT.h5" for name in LAYOUTS},
     "index split": "train.h5 --single -o OUT.h5",
     "cooc": "train.h5 -o OUT.h5 --plot OUT.png",
@@ -61,12 +66,18 @@ COMMANDS = {
     **{f"segment {name}": f"train.h5 --net {name}.safetensors --device cpu --template {{}} --iterations 1 "
        f"{' '.join(QUICK[2:])} -o OUT"
        for name in ("tcl", "code")},
+    "import masks": "set/SegmentationClass --index train.h5 -o OUT",
+    "import cams": "irn --index train.h5 -o OUT",
+    "import coco": "results.json --index train.h5 --annotations none -o OUT",
+    "import regions": "regions --index train.h5 -o OUT",
     "merge": "parts -o OUT.h5",
     "segment proxyclip": f"train.h5 {CLIP} --proxy wsss:tiny --proxy-weights random -o OUT",
     "eval": "cams -o OUT.json",
     "show": "cams masks -o OUT.png",
     "export png": "masks -o OUT",
-    "export voc": "masks -o OUT",
+    "export voc": "masks --images copy -o OUT",
+    "export labelme": "masks --images link -o OUT",
+    **{f"export {name}": "masks -o OUT" for name in ("coco", "yolo", "cvat", "labelstudio", "mmseg", "hf")},
     "setup nltk": "--from tagger.zip -o OUT",
 }
 
@@ -81,6 +92,14 @@ def create_inputs(folder: Path, tiny_dataset: TinyDataset) -> None:
     (folder / "coco.json").write_text(json.dumps({
         "images": [{"id": 1, "file_name": f"{tiny_dataset.ids[0]}.jpg"}], "categories": [{"id": 1, "name": "cat"}],
         "annotations": [{"image_id": 1, "category_id": 1}]}))
+    create_annotations(folder, tiny_dataset)
+    (folder / "results.json").write_text(json.dumps([
+        {"image_id": tiny_dataset.ids[0], "category_id": 1, "score": 1, "segmentation": [[4, 4, 40, 4, 40, 30]]}]))
+    for name, class_ids in zip(tiny_dataset.ids, tiny_dataset.labels, strict=True):
+        (folder / "irn").mkdir(exist_ok=True)
+        np.save(folder / "irn" / f"{name}.npy", {class_id - 1: np.full((48, 64), 0.5) for class_id in class_ids},
+                allow_pickle=True)
+        save(folder / "regions" / f"{name}.png", np.full((48, 64), 3, np.uint8))
     write_webdataset(folder / "captions.tar", k1__png=encode_image(10), k1__txt=b"A red cat")
     write_archive(folder)
     (folder / "templates.txt").write_text("a {}\na photo of a {}\n")
@@ -101,6 +120,27 @@ def create_inputs(folder: Path, tiny_dataset: TinyDataset) -> None:
             f"train-seg {COMMANDS['train-seg'].replace('OUT', 'seg')}",
             *(f"train-aff {name} {COMMANDS[f'train-aff {name}'].replace('OUT', name)}" for name in ("psa", "irn"))):
         run_ok(*words.split(), "-q", cwd=folder)
+
+
+def create_annotations(folder: Path, tiny_dataset: TinyDataset) -> None:
+    """Create an annotated image in the format of each annotation tool that `index` reads."""
+    points, image = [[5, 5], [40, 6], [20, 30]], tiny_dataset.root / "JPEGImages" / f"{tiny_dataset.ids[0]}.jpg"
+    for path in ("yolo/images/train", "yolo/labels/train", "cvat/images", "project", "fiftyone/data"):
+        (folder / path).mkdir(parents=True)
+    for path in ("yolo/images/train", "cvat/images", "project", "fiftyone/data"):
+        shutil.copy(image, folder / path / "a.jpg")
+    (folder / "yolo" / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    (folder / "yolo" / "labels" / "train" / "a.txt").write_text("0 0.1 0.1 0.6 0.1 0.3 0.6\n")
+    (folder / "cvat" / "annotations.xml").write_text(
+        '<annotations><image id="0" name="a.jpg" width="64" height="48"><polygon label="cat" points="5,5;40,6;20,30"/>'
+        "</image></annotations>")
+    (folder / "set" / "a.json").write_text(json.dumps({
+        "shapes": [{"label": "cat", "points": points, "shape_type": "polygon"}], "flags": {},
+        "imagePath": f"JPEGImages/{tiny_dataset.ids[0]}.jpg", "imageData": None, "imageHeight": 48, "imageWidth": 64}))
+    (folder / "project" / "tasks.json").write_text(json.dumps([{"id": 1, "data": {"image": "a.jpg"}, "annotations": [
+        {"result": [{"id": "r", "type": "polygonlabels", "value": {"points": points, "polygonlabels": ["cat"]}}]}]}]))
+    (folder / "fiftyone" / "samples.json").write_text(json.dumps({"samples": [
+        {"filepath": "data/a.jpg", "ground_truth": {"_cls": "Classification", "label": "cat"}}]}))
 
 
 def list_commands(command: Any, words: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def run_ok(*args: object, cwd: Path | None = None) -> list[str]:
 
 
 def list_messages(done: Result) -> list[str]:
-    """Return the lines of stderr without progress: neither its start, such as `cams: 12 images`, nor the summary."""
-    return [line for line in done.err.splitlines() if not re.match(r"[a-z-]+: (\d+ images?|up to date)\b", line)]
+    """Return the lines of stderr without starts (`cams: 12 images`), summaries and lists of classes."""
+    return [line for line in done.err.splitlines()
+            if not re.match(r"[a-z-]+: (\d+ images?|up to date)\b|Summary of the index: |The classes of |  ", line)]
 
 
 def check_error(done: Result, code: int, *texts: str) -> str:

@@ -78,7 +78,7 @@ DAMAGES = {
     "text": (lambda path: path.write_text("no shard"), 65, "is not a shard (8 bytes"),
     "empty": (lambda path: path.write_bytes(b""), 65, "is not a shard (0 bytes"),
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), 65, "is truncated"),
-    "newer": (set_newer_format, 65, "has format 2.0 but this wsss reads up to 1.0"),
+    "newer": (set_newer_format, 65, "has format 2.0 but this wsss reads up to 1.1"),
     "another kind": (set_unknown_kind, 65, "poems"),
     "without ids": (remove_ids, 65, "lacks the dataset ids"),
     "ids of numbers": (set_numeric_ids, 65, "ids is <i8 with 1 axes, not S with 1"),
@@ -225,7 +225,7 @@ def test_rejects_shards_of_the_wrong_kind(tiny_index, tiny_net, cams, tmp_path):
     check_error(run("refine", "crf", tiny_index, *out), 65, str(tiny_index), "holds index, not cams")
     check_error(run("pseudo", tiny_index, *out), 65, str(tiny_index), "holds index, not cams")
     check_error(run("eval", tiny_index), 65, str(tiny_index), "holds index, not cams or masks")
-    check_error(run("export", "png", tiny_index, *out), 65, "holds index, not masks")
+    check_error(run("export", "png", cams, *out), 65, "holds cams, not masks or index")
     check_error(run("train-cls", "cam", cams, *TRAINING, "-o", tmp_path / "n.safetensors"), 65, "holds cams, not index")
     check_error(run("train-seg", tiny_index, "--masks", cams, *TRAINING, "-o", tmp_path / "n.safetensors"), 65,
             "holds cams, not masks")

@@ -160,14 +160,15 @@ def test_warns_if_the_network_was_trained_on_this_index(tiny_index, tmp_path):
     net = tmp_path / "seg.safetensors"
     run_ok("train-seg", tiny_index, "--masks", "truth", *TRAINING, "-o", net)
     run_ok("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "out", "--device", "cpu")
-    assert "trained on this index" in run("eval", tmp_path / "out").err
+    assert "trained on these images" in run("eval", tmp_path / "out").err
 
 
 def test_rejects_an_index_of_other_images(cams, tiny_dataset, tmp_path):
     root = copy_dataset(tiny_dataset, tmp_path / "other")
     (root / "labels.csv").write_text("id,labels\npicture_000,cat\n")
     assert index_table(root, tmp_path / "other.h5").code == 0
-    check_error(run("eval", cams, "--index", tmp_path / "other.h5"), 65, "other.h5", "digests differ", "--index")
+    check_error(run("eval", cams, "--index", tmp_path / "other.h5"), 65, "other.h5",
+                "does not contain picture_001 (image 2 of 12)", "--index")
 
 
 def test_rejects_masks_of_another_size(tiny_index, tmp_path):

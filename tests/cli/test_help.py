@@ -11,8 +11,10 @@ import pytest
 from cli.runner import run
 from stages import STAGES
 
+EXPORTS = ("png", "voc", "coco", "yolo", "cvat", "labelme", "labelstudio", "mmseg", "hf")
 COMMANDS = [
     ("index", "voc"), ("index", "table"), ("index", "coco"), ("index", "folder"), ("index", "webdataset"),
+    ("index", "yolo"), ("index", "cvat"), ("index", "labelme"), ("index", "labelstudio"), ("index", "fiftyone"),
     ("index", "context"), ("index", "coco-stuff"), ("index", "coco-object"), ("index", "cityscapes"),
     ("index", "ade20k"), ("index", "split"), ("cooc",), ("train-cls", "cam"), ("train-cls", "mixup"),
     ("train-cls", "fmix"), ("train-cls", "manifold-mixup"), ("train-cls", "subcategory"), ("train-cls", "mctformer"),
@@ -21,15 +23,17 @@ COMMANDS = [
     ("refine", "crf"), ("refine", "psa"), ("refine", "irn"), ("refine", "pamr"), ("pseudo",), ("train-seg",),
     ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("segment", "tcl"), ("segment", "code"),
     ("segment", "naclip"), ("segment", "sclip"), ("segment", "clearclip"), ("segment", "maskclip"),
-    ("segment", "proxyclip"), ("eval",), ("info",), ("check",), ("merge",), ("show",), ("export", "png"),
-    ("export", "voc"), ("setup", "nltk")]
-WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "webdataset", "context", "coco-stuff", "coco-object",
-                          "cityscapes", "ade20k", "split"), "cluster": ("finch", "kmeans"),
+    ("segment", "proxyclip"), ("import", "masks"), ("import", "cams"), ("import", "coco"), ("import", "regions"),
+    ("eval",), ("info",), ("check",), ("merge",), ("show",), ("setup", "nltk"),
+    *(("export", name) for name in EXPORTS)]
+WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "webdataset", "yolo", "cvat", "labelme", "labelstudio",
+                          "fiftyone", "context", "coco-stuff", "coco-object", "cityscapes",
+                          "ade20k", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer", "csd"),
                 "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa", "irn", "pamr"),
                 "train-aff": ("psa", "irn"), "train-text": ("tcl", "code"), "setup": ("nltk",),
                 "segment": ("net", "tcl", "code", "naclip", "sclip", "clearclip", "maskclip", "proxyclip"),
-                "export": ("png", "voc")}
+                "import": ("masks", "cams", "coco", "regions"), "export": EXPORTS}
 HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
 
 

@@ -39,7 +39,8 @@ def whole(cams) -> Path:
 
 def test_export_png_writes_class_ids_as_palette_indices(masks, tiny_dataset, tmp_path):
     paths = run_ok("export", "png", masks, "-o", tmp_path / "png")
-    assert paths == [str(tmp_path / "png" / f"{name}.png") for name in tiny_dataset.ids]
+    names = [*(f"{name}.png" for name in tiny_dataset.ids), "labelmap.txt"]
+    assert paths == [str(tmp_path / "png" / name) for name in names]
     run_ok("export", "png", masks, "-o", tmp_path / "grey", "--no-palette")
     mask_run = Run([masks])
     for name in tiny_dataset.ids:

@@ -14,9 +14,20 @@ from stages.check.config import CheckConfig
 from stages.cooc.config import CoocConfig
 from stages.errors import UsageError
 from stages.eval.config import EvalConfig
-from stages.export.config import PngConfig
+from stages.export.config import CocoConfig, LabelStudioConfig, PngConfig
 from stages.export.config import VocConfig as ExportVocConfig
-from stages.index.config import FolderConfig, SplitConfig, VocConfig
+from stages.import_.config import CamsConfig as ImportCamsConfig
+from stages.import_.config import CocoConfig as ImportCocoConfig
+from stages.import_.config import MasksConfig, RegionsConfig
+from stages.index.config import (
+    FiftyoneConfig,
+    FolderConfig,
+    ShapesConfig,
+    SplitConfig,
+    TableConfig,
+    VocConfig,
+    YoloConfig,
+)
 from stages.info.config import InfoConfig
 from stages.pseudo.config import PseudoConfig
 from stages.refine.config import CrfConfig
@@ -29,12 +40,15 @@ from wsss_cli.app import app
 from wsss_cli.options import ConfigVariants, build_config, build_config_options
 
 COMMANDS = {
-    "index voc": VocConfig, "index table": FolderConfig, "index coco": FolderConfig, "index folder": FolderConfig,
+    "index voc": VocConfig, "index table": TableConfig, "index coco": ShapesConfig, "index folder": FolderConfig,
+    "index yolo": YoloConfig, "index cvat": ShapesConfig, "index fiftyone": FiftyoneConfig,
     "index split": SplitConfig, "cooc": CoocConfig,
     "train-cls cam": CamConfig, "cams cnn": CnnConfig, "refine crf": CrfConfig, "pseudo": PseudoConfig,
     "train-seg": SegConfig, "segment net": NetConfig, "segment code": GroundedConfig,
-    "eval": EvalConfig, "info": InfoConfig, "check": CheckConfig,
-    "show": ShowConfig, "export png": PngConfig, "export voc": ExportVocConfig}
+    "import masks": MasksConfig, "import cams": ImportCamsConfig, "import coco": ImportCocoConfig,
+    "import regions": RegionsConfig, "eval": EvalConfig, "info": InfoConfig, "check": CheckConfig,
+    "show": ShowConfig, "export png": PngConfig, "export voc": ExportVocConfig,
+    "export coco": CocoConfig, "export labelstudio": LabelStudioConfig}
 
 
 def command_of(name: str):

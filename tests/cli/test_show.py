@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from cli.runner import check_error, run, run_ok
 from data.test_terminal_graphics import decode_kitty
+from stages.data import contact_sheets
 from stages.data.class_colours import class_colours
 from stages.shards import Item, Run, Shard, ShardContents, write_shard
 
@@ -123,6 +125,39 @@ def test_many_images_are_pages(cams, masks, tmp_path):
     assert len(paths) > 1 and all(max(read_pixels(Path(path)).shape) <= 2400 for path in paths)
     pdf, = run_ok("show", cams, masks, "--count", 12, "--cell", 600, "-o", tmp_path / "look.pdf")
     assert len(re.findall(rb"/Type\s*/Page\b", Path(pdf).read_bytes())) == len(paths)
+
+
+def test_pages_of_a_longer_run_stay_and_are_named(cams, tmp_path):
+    output = tmp_path / "look.png"
+    for name in ("look-2.png", "look-3.png", "look-5.png"):
+        (tmp_path / name).write_bytes(b"old")
+    done = run("show", cams, "--count", 1, "-o", output)
+    assert done.code == 0
+    assert "look-2.png to look-3.png are not part of this run" in done.err and "look-5" not in done.err
+    assert (tmp_path / "look-2.png").read_bytes() == b"old"
+    (tmp_path / "look-3.png").unlink()
+    assert "look-2.png is not part of this run" in run("show", cams, "--count", 1, "-o", output).err
+    assert "not part" not in run("show", cams, "--count", 1, "-o", tmp_path / "other.png").err
+
+
+def test_an_image_is_not_taken_for_a_run(tiny_dataset, tmp_path):
+    image = next((tiny_dataset.root / "JPEGImages").glob("*.jpg"))
+    shutil.copy(image, tmp_path / "photo")
+    for path in (image, tmp_path / "photo"):
+        check_error(run("show", path, "-o", tmp_path / "look.png"), 2, f"{path} is an image", "wsss index folder")
+
+
+def test_names_that_no_font_can_draw_are_reported_once(tiny_index, tmp_path, monkeypatch):
+    monkeypatch.setattr(contact_sheets, "load_system_font", lambda characters, size: None)
+    index = Shard(tiny_index)
+    items = [index.item(item_id) for item_id in index.ids[:3]]
+    root = os.path.relpath(tiny_index.parent / index.attribute("root"), tmp_path)
+    write_shard(tmp_path / "i.h5", ShardContents("index", ("background", "\u732b", "\u72ac"), items,
+                                                 provenance=index.provenance, root_attrs={"root": root}))
+    done = run("show", tmp_path / "i.h5", "--count", 3, "-o", tmp_path / "look.png")
+    assert done.code == 0, done.err
+    assert done.err.count("drawn as escapes") == 1 and "\u732b" in done.err and "\\u732b" in done.err
+
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".jpg", b"\xff\xd8"), (".JPEG", b"\xff\xd8"), (".pdf", b"%PDF"),

@@ -60,6 +60,10 @@ COMMANDS = {command.name: command for command in (
                    *SERIAL_CPU, changed_option=("--size", "48")),
     shards_command("cams-cnn", "cams", "cnn", _INDEX, "--net", "../inputs/cam.safetensors", "--scales", "1",
                    "--batch-size", "2", *TWO_PARTS, changed_option=("--scales", "1,2")),
+    # Another run to reuse is the changed option: with batches, the provenance names the run.
+    shards_command("cams-reuse", "cams", "cnn", _INDEX, "--net", "../inputs/cam.safetensors", "--scales", "1",
+                   "--batch-size", "2", "--reuse", "../inputs/fewer", *TWO_PARTS,
+                   changed_option=("--reuse", "../inputs/cams")),
     shards_command("cams-clip-es", "cams", "clip-es", _INDEX, *CLIP, "--save-raw", "out/raw", "--batch-size", "2",
                    *SERIAL_CPU, changed_option=("--rounds", "2")),
     shards_command("refine-crf", "refine", "crf", "../inputs/maps", "--iterations", "1", *SERIAL,
@@ -71,6 +75,8 @@ COMMANDS = {command.name: command for command in (
     shards_command("refine-pamr", "refine", "pamr", "../inputs/maps", "--iterations", "1", "--device", "cpu", *SERIAL,
                    changed_option=("--iterations", "2")),
     shards_command("pseudo", "pseudo", "../inputs/cams", *SERIAL, changed_option=("--background", "constant:0.4")),
+    shards_command("import-masks", "import", "masks", "../inputs/pictures/SegmentationClass", "--index", _INDEX,
+                   "--shard-size", "3", "-j", "1", changed_option=("--mask-values", "255=ignore")),
     shards_command("segment-net", "segment", "net", _INDEX, "--net", "../inputs/seg.safetensors", "--scales", "1",
                    "--batch-size", "2", "--scores", "out/scores", *TWO_PARTS, changed_option=("--fusion", "max")),
     shards_command("segment-naclip", "segment", "naclip", _INDEX, *TEXT, *SERIAL_CPU, changed_option=("--scale", "10")),
@@ -98,6 +104,7 @@ COMMANDS = {command.name: command for command in (
     files_command("cooc", "cooc", _INDEX, "-o", "out/cooc.h5", "--plot", "out/cooc.png",
                   changed_option=("--diagonal", "all")),
     files_command("export-voc", "export", "voc", "../inputs/masks", "-o", "out"),
+    files_command("export-coco", "export", "coco", "../inputs/masks", "--images", "copy", "-o", "out"),
     files_command("show", "show", "../inputs/cams", "../inputs/masks", "--count", "2", "-o", "out/look.png"),
     files_command("eval", "eval", "../inputs/masks", "-o", "out/eval.json"),
 )}
@@ -122,6 +129,10 @@ def create_inputs(server: Server) -> None:
     server.run_ok(*redirect_output(COMMANDS["features"], "../inputs/features"))
     server.run_ok(*redirect_output(COMMANDS["cams-cnn"], "../inputs/cams"))
     server.run_ok(*redirect_output(COMMANDS["cams-cnn"], "../inputs/maps"), "--shard-size", "5")
+    write_first_tags(folder, 2)
+    server.run_ok("index", "table", "../inputs/fewer.csv", "--images", f"{pictures}/JPEGImages", "-o",
+                  "../inputs/fewer.h5")
+    server.run_ok("cams", "cnn", "../inputs/fewer.h5", *redirect_output(COMMANDS["cams-cnn"], "../inputs/fewer")[3:])
     server.run_ok(*redirect_output(COMMANDS["pseudo"], "../inputs/masks"))
     server.run_ok("train-seg", _INDEX, "--masks", "../inputs/masks", *NET, *one_epoch, "-o",
                   "../inputs/seg.safetensors")
@@ -135,6 +146,12 @@ def train_affinity_nets(server: Server) -> None:
 
 def redirect_output(command: Command, output: str) -> tuple[str, ...]:
     return (*command.args[:-1], output)
+
+
+def write_first_tags(folder: Path, count: int) -> None:
+    """Write a table of tags with the first images only."""
+    lines = (folder / "pictures/labels.csv").read_text().splitlines()
+    (folder / "fewer.csv").write_text("\n".join(lines[:1 + count]) + "\n")
 
 
 def write_captions(folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from PIL import ImageFont
 
+from stages.data import contact_sheets, system_fonts
 from stages.data.contact_sheets import (
     GAP,
     INK_COLOUR,
@@ -14,8 +17,12 @@ from stages.data.contact_sheets import (
     PAPER_COLOUR,
     TEXT_LINE_HEIGHT,
     TITLE_LINE_HEIGHT,
+    describe_escapes,
     fit_text,
+    load_font,
+    measure_text,
     render_contact_sheet,
+    render_legend,
 )
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
@@ -116,8 +123,48 @@ def test_text_is_cut_with_an_ellipsis_at_the_width(width) -> None:
     ("text", "expected"),
     [("kůň", "kun"), ("e\u0301", "e"), ("日", "\\u65e5"), ("a\tb\nc", "a b c"), ("\x1b[0m", "\\x1b[0m"), ("", "")],
 )
-def test_characters_that_the_font_lacks_are_replaced(text, expected) -> None:
+def test_characters_that_no_font_has_are_replaced(text, expected, monkeypatch) -> None:
+    monkeypatch.setattr(contact_sheets, "load_system_font", lambda characters, size: None)
     assert fit_text(text, 13, 1000) == expected
+
+
+@pytest.fixture
+def system_font(monkeypatch) -> str:
+    """Let the only font of the system be matplotlib's, which has Cyrillic and Greek; return its path."""
+    path = pytest.importorskip("matplotlib").get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
+    monkeypatch.setattr(system_fonts.shutil, "which", lambda program: None)
+    monkeypatch.setattr(system_fonts, "_FONT_FILES", (path,))
+    for function in (system_fonts.find_font_file, system_fonts.load_system_font):
+        function.cache_clear()
+    yield path
+    for function in (system_fonts.find_font_file, system_fonts.load_system_font):
+        function.cache_clear()
+
+
+def test_other_scripts_are_drawn_with_a_font_of_the_system(system_font) -> None:
+    expected = ImageFont.truetype(system_font, 13)
+    for text in ("кот", "γάτα 2"):
+        assert fit_text(text, 13, 1000) == text
+        assert load_font(13, text).path == system_font
+        assert measure_text(text, 13) == expected.getlength(text)
+    assert fit_text("кот日", 13, 1000) == "\\u043a\\u043e\\u0442\\u65e5", "no font has all of them"
+    assert load_font(13, "cat").getlength("cat") == ImageFont.load_default(size=13).getlength("cat")
+    cut = fit_text("кот и собака", 13, 50)
+    assert cut.endswith("\u2026") and expected.getlength(cut) <= 50
+    legends = [render_legend([(name, (200, 0, 0))], 200) for name in ("кот", "как", "日")]
+    assert not any(np.array_equal(first, second) for first, second in combinations(legends, 2))
+
+
+def test_only_letters_that_no_font_has_are_reported(system_font) -> None:
+    assert describe_escapes(["cat", "кот", "kůň"]) == ""
+    note = describe_escapes(["cat", "日本"])
+    assert "'日本'" in note and "\\u65e5" in note and "Install a font" in note
+
+
+def test_scripts_that_need_shaping_are_escaped_without_the_library_for_it(system_font, monkeypatch) -> None:
+    monkeypatch.setattr(system_fonts.features, "check", lambda feature: False)
+    assert fit_text("قط", 13, 1000) == "\\u0642\\u0637"
+    assert fit_text("кот", 13, 1000) == "кот"
 
 
 def test_empty_sheets_are_rejected() -> None:

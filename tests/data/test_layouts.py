@@ -163,7 +163,8 @@ def test_table_by_path_with_masks(photos):
 
 
 def test_table_tags_and_ids_are_checked(photos):
-    write_files(photos, {"t.csv": "id,tags\nd,cwo\n", "twice.csv": "id,tags\nd,cow\nd,cow\n", "names": "cow\nhorse\n"})
+    write_files(photos, {"t.csv": "id,tags\nd,cwo\n", "twice.csv": "id,tags\nd,cow;pig\nd,cow\n",
+                         "names": "cow\nhorse\n"})
     with pytest.raises(BadData, match=r"t\.csv:2: the tag 'cwo' is not a class\W+Did you mean 'cow'\?"):
         list_table(photos / "t.csv", images=photos, class_names=photos / "names")
     with pytest.raises(BadData, match="'d' is repeated in lines 2 and 3"):
@@ -211,7 +212,7 @@ def test_malformed_coco_files_are_rejected(photos):
     bad = {
         "image 8": {**COCO, "annotations": [{"image_id": 8, "category_id": 18}]},
         "category 7": {**COCO, "annotations": [{"image_id": 5, "category_id": 7}]},
-        r"images\[0\] lacks file_name": {"images": [{"id": 1}]},
+        "image 1 lacks file_name": {"images": [{"id": 1}]},
         'no list "images"': [],
         "leads out": {"images": [{"id": 1, "file_name": "../x.jpg"}]},
         "two images have the id 'd'": {"images": [{"id": 1, "file_name": "d.jpg"}, {"id": 2, "file_name": "d.png"}]},
@@ -249,10 +250,19 @@ def test_folder_without_images(tmp_path):
         list_folder(tmp_path / "none")
 
 
-@pytest.mark.parametrize("names", [["background", "cat"], ["mouse", "mouse"], ["", "cat"], [" ", "cat"]])
+@pytest.mark.parametrize("names", [["mouse", "mouse"], ["Mouse", "mouse"], ["", "cat"], [" ", "cat"]])
 def test_coco_categories_must_have_unique_names(photos, names):
     (photos / "i.json").write_text(json.dumps({
         "images": [], "annotations": [], "categories": [{"id": index, "name": name}
                                                         for index, name in enumerate(names)]}))
     with pytest.raises(BadData, match=r"categories\[[01]\] has the name"):
         list_coco(photos / "i.json", images=photos)
+
+
+def test_a_table_without_tags_is_indexed_for_the_classes_of_a_network(photos):
+    write_files(photos, {"t.csv": "id\nd\n"})
+    listing = list_table(photos / "t.csv", images=photos, classes=("background", "cow"))
+    assert [record.labels for record in listing.records] == [None] and listing.supervision == "none"
+    with pytest.raises(BadData, match=r"no column holds tags or captions, only id\W.*--no-tags"):
+        list_table(photos / "t.csv", images=photos)
+    assert list_table(photos / "t.csv", images=photos, reads_tags=False).classes == ("background",)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.data import masks
+from stages.data import mask_colours
 from stages.data.masks import decode_mask, encode_mask, get_ignore_index, voc_palette
 from stages.errors import BadData
 
@@ -62,7 +62,7 @@ def test_rgb_and_rgba_are_decoded_by_the_palette():
 
 
 def test_bands_of_an_rgb_mask_are_decoded_alike(monkeypatch):
-    monkeypatch.setattr(masks, "_BAND_PIXELS", 100)
+    monkeypatch.setattr(mask_colours, "_BAND_PIXELS", 100)
     ids = np.random.default_rng(2).choice(np.array([0, 3, 20, 255], np.uint8), (31, 40))
     colours = voc_palette()[ids]
     np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(colours)), where="m", num_classes=20), ids)

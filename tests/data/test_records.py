@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from stages.data.folders import FileFinder, find_common_root, require_folder, resolve_inside_root
-from stages.data.records import ImageRecord, collect_table_entries, describe_count, infer_supervision, resolve_class_ids
-from stages.data.tables import TableRow
+from stages.data.records import ImageRecord, describe_count, infer_supervision, resolve_class_ids
+from stages.data.table_entries import collect_table_entries
+from stages.data.tables import Table, TableRow
+from stages.data.tag_parsing import TagParser
 from stages.errors import BadData, MissingInput
 
 CLASSES = ("background", "cat", "Dog", "horse")
@@ -28,20 +30,41 @@ def test_an_unknown_tag_suggests_the_most_similar_class():
         resolve_class_ids([""], ("", "cat"), "t:4")
 
 
-def test_rows_that_repeat_an_id_add_captions_only():
-    rows = [TableRow(2, {"id": "a", "caption": "one"}), TableRow(3, {"id": "a", "caption": "two"}),
-            TableRow(4, {"id": "b"})]
-    entries = collect_table_entries(rows, ["a", "a", "b"], CLASSES, Path("t"))
+def collect(ids: list[str], *rows: dict[str, object]):
+    """Return the entries and notes of a table with these rows, which are in the lines 2, 3, ..."""
+    table = Table(Path("t"), tuple(TableRow(line, fields) for line, fields in enumerate(rows, 2)), ())
+    return collect_table_entries(table, ids, TagParser(CLASSES))
+
+
+def test_rows_that_repeat_an_id_add_captions():
+    entries, notes = collect(["a", "a", "b"], {"caption": "one"}, {"caption": "two"}, {})
     assert entries["a"].captions == ("one", "two") and entries["a"].tags is None and entries["b"].captions == ()
-    for second in ({"tags": "cat"}, {"tags": "horse", "caption": "x"}):
-        repeated = [TableRow(2, {"tags": "cat"}), TableRow(5, second)]
-        with pytest.raises(BadData, match="'a' is repeated in lines 2 and 5"):
-            collect_table_entries(repeated, ["a", "a"], CLASSES, Path("t"))
+    assert notes == ()
+    with pytest.raises(BadData, match="'a' is repeated in lines 2 and 3"):
+        collect(["a", "a"], {"tags": "cat"}, {"tags": "horse", "caption": "x"})
 
 
-def test_an_empty_cell_means_no_tags():
-    entries = collect_table_entries([TableRow(2, {"tags": ""}), TableRow(3, {})], ["a", "b"], CLASSES, Path("t"))
-    assert entries["a"].tags == () and entries["b"].tags is None
+def test_rows_with_one_tag_each_are_united():
+    entries, notes = collect(["a", "b", "a", "a"], {"tags": "cat"}, {"tags": "dog"}, {"tags": "dog"}, {"tags": "cat"})
+    assert entries["a"].tags == ("cat", "Dog") and entries["b"].tags == ("Dog",)
+    assert "1 row added a tag to an image that an earlier row names, for example 'a' in lines 2 and 4." in notes
+    with pytest.raises(BadData, match="'a' is repeated in lines 2 and 3 with other tags"):
+        collect(["a", "a"], {"tags": "cat;dog"}, {"tags": "horse"})
+    with pytest.raises(BadData, match="'a' is repeated in lines 2 and 3 with other tags"):
+        collect(["a", "a"], {"tags": ""}, {"tags": "horse"})
+
+
+def test_identical_rows_count_once_and_other_paths_are_an_error():
+    entries, notes = collect(["a", "a"], {"tags": "cat", "path": "a.jpg"}, {"tags": "cat", "path": "./a.jpg"})
+    assert entries["a"].tags == ("cat",)
+    assert notes == ("1 row repeated an earlier row, for example 'a' in lines 2 and 3.",)
+    with pytest.raises(BadData, match=r"two paths, 'a\.jpg' in line 2 and 'a\.png' in line 3"):
+        collect(["a", "a"], {"tags": "cat", "path": "a.jpg"}, {"tags": "cat", "path": "a.png"})
+
+
+def test_an_empty_cell_means_no_tags_and_a_null_word_that_they_are_unknown():
+    entries, _ = collect(["a", "b", "c", "d"], {"tags": ""}, {}, {"tags": "nan"}, {"tags": "[]"})
+    assert [entries[name].tags for name in "abcd"] == [(), None, None, ()]
 
 
 def test_supervision_and_counts():

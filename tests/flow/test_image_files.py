@@ -9,6 +9,7 @@ import pytest
 
 from flow.workers import RecordingReport
 from stages.errors import BadData, MissingInput, UsageError
+from stages.flow import image_files
 from stages.flow.image_files import choose_image_ids, select_image_files
 
 
@@ -43,21 +44,47 @@ def test_hidden_files_and_those_of_systems_are_ignored_without_a_message(tmp_pat
 
 
 def test_skipped_files_are_counted_and_named(tmp_path):
-    touch(tmp_path, "p/a.jpg", "p/notes.txt", "p/b.mov", "p/c.csv", "p/d.pdf", "p/new2.heic", "p/e.AVIF")
+    touch(tmp_path, "p/a.jpg", "p/notes.txt", "p/b.mov", "p/c.csv", "p/d.pdf", "p/new2.dng", "p/e.JXL")
     files, messages = select(tmp_path, "p")
     assert files == ["p/a.jpg"]
     assert messages == [
         "Skipping 4 files that are not images: b.mov, c.csv, d.pdf, ...",
-        "Skipping e.AVIF: not an image this installation can read. Convert it to JPEG or PNG.",
-        "Skipping new2.heic: not an image this installation can read. Convert it to JPEG or PNG."]
+        "Skipping e.JXL: not an image this installation can read. Convert it to JPEG or PNG.",
+        "Skipping new2.dng: not an image this installation can read. Convert it to JPEG or PNG."]
     assert select(tmp_path, "p/notes.txt", "p/a.jpg")[1] == ["Skipping 1 file that is not an image: notes.txt"]
 
 
 def test_many_unreadable_images_take_few_lines(tmp_path):
-    touch(tmp_path, "p/a.jpg", *(f"p/IMG_{number}.HEIC" for number in range(7)))
+    touch(tmp_path, "p/a.jpg", *(f"p/IMG_{number}.CR2" for number in range(7)))
     messages = select(tmp_path, "p")[1]
     assert len(messages) == 4
-    assert messages[3] == "Skipping 4 more that this installation cannot read: IMG_3.HEIC, IMG_4.HEIC, IMG_5.HEIC, ..."
+    assert messages[3] == "Skipping 4 more that this installation cannot read: IMG_3.CR2, IMG_4.CR2, IMG_5.CR2, ..."
+
+
+def test_photographs_whose_decoder_is_not_installed_name_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "has_decoder", lambda suffix: suffix not in (".heic", ".avif"))
+    touch(tmp_path, "p/a.jpg", "p/b.HEIC", "p/c.avif")
+    files, messages = select(tmp_path, "p")
+    assert files == ["p/a.jpg"]
+    assert "b.HEIC" in messages[0] and "pip install 'wsss[heif]'" in messages[0]
+    assert "c.avif" in messages[1] and "Pillow 11.3" in messages[1]
+    with pytest.raises(BadData, match=r"b\.HEIC: not an image this installation can read.*wsss\[heif\]"):
+        select(tmp_path, "p/b.HEIC")
+
+
+def test_a_file_without_suffix_is_recognised_by_its_contents(tmp_path):
+    touch(tmp_path, "p/README", "p/empty")
+    for name, data in (("jpeg", b"\xff\xd8\xff\xe0"), ("png", b"\x89PNG\r\n\x1a\n"), ("tiff", b"II*\0"),
+                       ("webp", b"RIFF\0\0\0\0WEBP"), ("heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+                       ("avif", b"\0\0\0\x18ftypmif1\0\0\0\0avifmif1"), ("ppm", b"P6\n8 8\n255\n")):
+        (tmp_path / "p" / name).write_bytes(data + bytes(64))
+    (tmp_path / "p" / "README").write_text("Photographs of 2023")
+    (tmp_path / "p" / "film").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0mp41isom")
+    files, messages = select(tmp_path, "p")
+    assert files == ["p/avif", "p/heic", "p/jpeg", "p/png", "p/ppm", "p/tiff", "p/webp"]
+    assert messages == ["Skipping 3 files that are not images: README, empty, film"]
+    assert select(tmp_path, "p/png") == (["p/png"], [])
+    assert select_image_files([str(tmp_path / "p/README")]) == ([str(tmp_path / "p/README")], [])
 
 
 def test_links_to_folders_are_followed_without_loops(tmp_path):
@@ -94,13 +121,13 @@ def test_a_mixture_of_shards_and_image_files_is_an_error(tmp_path):
 
 
 def test_without_any_photograph_the_folder_or_file_is_named(tmp_path):
-    touch(tmp_path, "p/notes.txt", "p/.hidden.jpg", "q/new.heic")
+    touch(tmp_path, "p/notes.txt", "p/.hidden.jpg", "q/new.nef")
     (tmp_path / "empty").mkdir()
     for name in ("p", "empty"):
         with pytest.raises(MissingInput, match=f"{name}: holds no shards and no photographs"):
             select(tmp_path, name)
-    for name in ("q", "q/new.heic"):
-        with pytest.raises(BadData, match=r"new\.heic: not an image this installation can read"):
+    for name in ("q", "q/new.nef"):
+        with pytest.raises(BadData, match=r"new\.nef: not an image this installation can read"):
             select(tmp_path, name)
     with pytest.raises(MissingInput, match=r"gone\.jpg: does not exist"):
         select(tmp_path, "gone.jpg")

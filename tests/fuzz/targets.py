@@ -9,13 +9,23 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
+from stages.data.class_names import read_class_names
 from stages.data.class_vocabulary import read_words_file
 from stages.data.images import decode_image, read_header
+from stages.data.mask_values import read_mask_values
 from stages.data.masks import decode_mask
-from stages.data.tables import read_class_names
+from stages.data.yolo_config import read_yolo_config, select_split
 from stages.flow.background import resolve_background
 from stages.flow.execution import Inputs, Output, SilentReport, Stop
-from stages.index.config import FolderConfig, VocConfig
+from stages.import_.cam_classes import find_class_ids
+from stages.import_.cam_files import compute_covers, decode_cam_file, scale_to_unit
+from stages.import_.coco_results import draw_valid_shapes, read_results
+from stages.import_.mask_files import decode_mask_file
+from stages.import_.regions import decode_regions
+from stages.import_.rle_json import build_shape, parse_json
+from stages.index.config import FiftyoneConfig, FolderConfig, ShapesConfig, TableConfig, VocConfig, YoloConfig
 from stages.index.stage import run as run_index
 from stages.nets.clip_config import load_config_from_json
 from stages.nets.net_files import load_net
@@ -27,6 +37,10 @@ from stages.training.checkpoint import Checkpoint
 from wsss_cli.recipe import read_section
 
 _PIXELS = 1 << 20
+CLASSES = ("background", "cat", "dog")
+_CONFIGS = {"voc": VocConfig(tags_only=True), "table": TableConfig(tags_only=True), "coco": ShapesConfig(),
+            "cvat": ShapesConfig(), "labelme": ShapesConfig(), "labelstudio": ShapesConfig(),
+            "fiftyone": FiftyoneConfig(), "yolo": YoloConfig()}
 REQUEST = {"stage": "pseudo", "config": {"seed": 1}, "inputs": {"index": "ab"}, "part": "0/1"}
 
 
@@ -37,11 +51,16 @@ def write_file(data: bytes, folder: Path, name: str) -> Path:
 
 
 def write_and_read_index(layout: str, folder: Path, path: Path, **named: Path) -> None:
-    """Write an index of tags, and read it."""
-    config = VocConfig(tags_only=True) if layout == "voc" else FolderConfig(tags_only=True)
+    """Write an index of tags, or with masks if the layout has outlines, and read it."""
+    config = _CONFIGS.get(layout, FolderConfig(tags_only=True))
     inputs = Inputs([str(path)], {name: str(path) for name, path in named.items()})
     run_index(layout, config, inputs, Output(folder / "index.h5"), stop=Stop(), report=SilentReport())
     list(Shard(folder / "index.h5").items())
+
+
+def write_image(folder: Path, name: str = "a.jpg") -> None:
+    """Write an image of 8 x 10 pixels."""
+    Image.new("RGB", (10, 8)).save(folder / name, "PNG")
 
 
 def read_shard(data: bytes, folder: Path) -> None:
@@ -59,7 +78,7 @@ def resume_journal(data: bytes, folder: Path) -> None:
 
 def index_table(data: bytes, folder: Path) -> None:
     """Index by a table; the first byte chooses its format."""
-    suffix = ("csv", "tsv", "jsonl", "txt")[data[0] % 4] if data else "csv"
+    suffix = ("csv", "tsv", "jsonl", "txt", "json")[data[0] % 5] if data else "csv"
     write_and_read_index("table", folder, write_file(data[1:], folder, f"fuzzed.{suffix}"), images=folder)
 
 
@@ -81,14 +100,67 @@ def index_annotation(data: bytes, folder: Path) -> None:
 
 
 def read_names(data: bytes, folder: Path) -> None:
-    """Read a file of class names."""
-    read_class_names(write_file(data, folder, "fuzzed.txt"))
+    """Read a file of class names; the first byte chooses its format."""
+    suffix = ("txt", "json", "yaml")[data[0] % 3] if data else "txt"
+    read_class_names(write_file(data[1:], folder, f"fuzzed.{suffix}"))
 
 
 def index_coco(data: bytes, folder: Path) -> None:
-    """Index by a COCO instances file."""
-    (folder / "a.jpg").touch()
+    """Index by a COCO instances file, whose masks are drawn on an image."""
+    write_image(folder)
     write_and_read_index("coco", folder, write_file(data, folder, "fuzzed.json"), images=folder)
+
+
+def index_yolo(data: bytes, folder: Path) -> None:
+    """Index by a YOLO file of labels."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(exist_ok=True)
+    write_image(folder / "images")
+    write_file(data, folder / "labels", "a.txt")
+    (folder / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+    write_and_read_index("yolo", folder, folder)
+
+
+def read_yolo_yaml(data: bytes, folder: Path) -> None:
+    """Read data.yaml of a YOLO data set; its images are not listed, since they may be anywhere."""
+    select_split(read_yolo_config(write_file(data, folder, "data.yaml")), "train")
+
+
+def index_cvat(data: bytes, folder: Path) -> None:
+    """Index by an XML file of CVAT."""
+    write_image(folder)
+    write_and_read_index("cvat", folder, write_file(data, folder, "annotations.xml"))
+
+
+def index_colour_masks(data: bytes, folder: Path) -> None:
+    """Index CVAT's masks in colours by their labelmap.txt."""
+    for name in ("JPEGImages", "SegmentationClass"):
+        (folder / name).mkdir(exist_ok=True)
+    write_image(folder / "JPEGImages")
+    write_image(folder / "SegmentationClass", "a.png")
+    write_file(data, folder, "labelmap.txt")
+    write_and_read_index("cvat", folder, folder)
+
+
+def index_labelme(data: bytes, folder: Path) -> None:
+    """Index by a JSON file of LabelMe."""
+    write_image(folder)
+    write_file(data, folder, "a.json")
+    write_and_read_index("labelme", folder, folder)
+
+
+def index_labelstudio(data: bytes, folder: Path) -> None:
+    """Index by the JSON export of Label Studio."""
+    write_image(folder)
+    write_and_read_index("labelstudio", folder, write_file(data, folder, "fuzzed.json"))
+
+
+def index_fiftyone(data: bytes, folder: Path) -> None:
+    """Index by the samples of a dataset of FiftyOne."""
+    write_image(folder)
+    write_file(data, folder, "samples.json")
+    (folder / "metadata.json").write_text('{"default_mask_targets": {"1": "cat"}}')
+    write_and_read_index("fiftyone", folder, folder)
 
 
 def index_webdataset(data: bytes, folder: Path) -> None:
@@ -127,6 +199,40 @@ def read_mask(data: bytes, folder: Path) -> None:
     decode_mask(data, where="fuzzed.png", num_classes=20, max_pixels=_PIXELS)
 
 
+def import_mask(data: bytes, folder: Path) -> None:
+    """Import a mask: an array, or an image."""
+    decode_mask_file(data, where="fuzzed.npy", num_classes=20, size=(2, 3), max_pixels=_PIXELS, mask_values=None)
+
+
+def import_cams(data: bytes, folder: Path) -> None:
+    """Import the CAMs of an image, which other tools pickle."""
+    class_maps = decode_cam_file(data, where="fuzzed.npy")
+    class_ids = find_class_ids(class_maps.keys, CLASSES, 0, has_background=False, where="fuzzed.npy")
+    scale_to_unit(class_maps.maps, where="fuzzed.npy", divide_by_maximum=bool(len(class_ids) % 2))
+    compute_covers(class_maps.maps.shape[1:], (2, 3), 0, "fuzzed.npy")
+
+
+def import_results(data: bytes, folder: Path) -> None:
+    """Import instances in COCO's results format, and draw them on images of 2 x 3 pixels."""
+    results = read_results(parse_json(data, "fuzzed.json"), ("a", "7"), CLASSES, min_score=0.5, images=None,
+                           categories=None, where="fuzzed.json")
+    for entries in results.entries.values():
+        shapes = [build_shape(entry["segmentation"], class_id=entry["class_id"], layer=layer, where="fuzzed.json")
+                  for layer, entry in enumerate(entries)]
+        draw_valid_shapes(shapes, (2, 3), len(CLASSES) - 1)
+
+
+def import_regions(data: bytes, folder: Path) -> None:
+    """Import regions; the first byte chooses which of them is on top."""
+    on_top = ("smaller", "larger", "score", "order")[data[0] % 4] if data else "smaller"
+    decode_regions(data[1:], where="fuzzed.json", size=(2, 3), max_pixels=_PIXELS, on_top=on_top)
+
+
+def read_values(data: bytes, folder: Path) -> None:
+    """Read what the values of masks mean."""
+    read_mask_values(str(write_file(data, folder, "fuzzed.txt")), ("background", "cat", "dog"))
+
+
 def read_net(data: bytes, folder: Path) -> None:
     """Load a network."""
     load_net(write_file(data, folder, "fuzzed.safetensors"))
@@ -162,7 +268,11 @@ def install_tagger(data: bytes, folder: Path) -> None:
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "shard": read_shard, "journal": resume_journal, "table": index_table, "image_list": index_image_list,
     "annotation": index_annotation, "class_names": read_names, "coco": index_coco, "webdataset": index_webdataset,
+    "yolo": index_yolo, "yolo_yaml": read_yolo_yaml, "cvat": index_cvat, "colour_masks": index_colour_masks,
+    "labelme": index_labelme, "labelstudio": index_labelstudio, "fiftyone": index_fiftyone,
     "words": read_words, "clip_config": read_clip_config, "recipe": read_recipe, "evaluation": read_evaluation,
-    "image": read_image, "mask": read_mask, "net": read_net, "weights": read_weights, "torchscript": read_script,
-    "training_state": read_training_state, "tagger": install_tagger,
+    "image": read_image, "mask": read_mask, "mask_values": read_values, "import_mask": import_mask,
+    "import_cams": import_cams, "import_results": import_results, "import_regions": import_regions, "net": read_net,
+    "weights": read_weights, "torchscript": read_script, "training_state": read_training_state,
+    "tagger": install_tagger,
 }

@@ -69,6 +69,10 @@ def encode_json_lines(document: Any) -> bytes:
     return b"\x02" + b"\n".join(encode_json(row) for row in document)
 
 
+def encode_regions(document: Any) -> bytes:
+    return b"\x02" + encode_json(document)
+
+
 def encode_toml(document: Any) -> bytes:
     return "".join(f"{json.dumps(key)} = {format_toml_value(value)}\n" for key, value in document.items()).encode()
 
@@ -118,17 +122,28 @@ STATE = {"request": REQUEST, "step": 1, "plain": {"0.step": 3}, "scaler": {}, "h
 CLIP = {"model_cfg": {"embed_dim": 4, "quick_gelu": True, "text_cfg": {"layers": 1, "width": 4},
                       "vision_cfg": {"layers": 1, "width": 4, "patch_size": 16, "image_size": 32}},
         "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-COCO = {"images": [{"id": 1, "file_name": "a.jpg", "height": 3, "width": 4}, {"id": 2, "file_name": "d/b.jpg"}],
-        "annotations": [{"id": 5, "image_id": 1, "category_id": 3}, {"image_id": 2, "caption": "a cat"}],
+COCO = {"images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 10}, {"id": 2, "file_name": "d/b.jpg"}],
+        "annotations": [{"id": 5, "image_id": 1, "category_id": 3, "iscrowd": 0, "segmentation": [[1, 1, 8, 1, 4, 7]]},
+                        {"image_id": 1, "category_id": 9, "segmentation": {"size": [8, 10], "counts": [9, 9, 62]}},
+                        {"image_id": 2, "caption": "a cat"}],
         "categories": [{"id": 3, "name": "cat", "supercategory": "animal"}, {"id": 9, "name": "dog"}]}
+RESULTS = [{"image_id": "a", "category_id": 1, "score": 0.9, "segmentation": {"size": [2, 3], "counts": [1, 2, 3]}},
+           {"image_id": 7, "category_id": 2, "score": 0.5, "segmentation": [[0, 0, 2, 0, 2, 1.5]]},
+           {"image_id": "a", "category_id": 2, "score": 1, "segmentation": {"size": [2, 3], "counts": "123"}}]
+REGIONS = [{"segmentation": {"size": [2, 3], "counts": [1, 2, 3]}, "area": 2, "predicted_iou": 0.5},
+           {"segmentation": [[True, False, False], [False, False, True]], "score": 0.3}]
 TABLE = [{"id": "a", "tags": ["cat", "dog"], "caption": None}, {"id": 2, "tags": "dog", "captions": ["one", "two"]},
-         {"path": "b.jpg", "labels": "dog"}]
+         {"path": "b.jpg", "tags": {"dog": 0.9}}]
+CATEGORIES = {"labels": {"background": 0, "cat": 1}, "categories": [{"id": 1, "name": "cat"}], "names": ["cat", "dog"]}
 EVALUATION = {"miou": 0.5, "background": {"rule": "constant", "value": 0.3, "chosen_on": "train", "index": "ab"}}
 CASES: tuple[tuple[str, Document, Callable[[Any], bytes]], ...] = (
-    ("table", TABLE, encode_json_lines), ("coco", COCO, encode_json), ("webdataset", {"caption": "a cat", "key": [1]},
-                                                                       encode_tar),
+    ("table", TABLE, encode_json_lines), ("table", TABLE, lambda document: b"\x04" + encode_json(document)),
+    ("table", {"a": ["cat"], "b": {"tags": "dog"}, "c": None}, lambda document: b"\x04" + encode_json(document)),
+    ("class_names", CATEGORIES, lambda document: b"\x01" + encode_json(document)), ("coco", COCO, encode_json),
+    ("webdataset", {"caption": "a cat", "key": [1]}, encode_tar),
     ("evaluation", EVALUATION, encode_json), ("clip_config", CLIP, encode_json), ("journal", [REQUEST, ITEM],
                                                                                   encode_journal),
+    ("import_results", RESULTS, encode_json), ("import_regions", REGIONS, encode_regions),
     ("words", {"background": ["sky", "sea"], "classes": {"cat": ["cat", "kitten"], "dog": "dog"}}, encode_toml),
     ("recipe", {"train-cls": {"lr": 0.1, "cam": {"lr": 0.1, "epochs": 5}}}, encode_toml),
     ("net", NET, encode_net), ("training_state", STATE, encode_training_state))

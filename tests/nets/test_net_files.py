@@ -109,7 +109,7 @@ def test_files_that_are_not_network_files_are_an_error(tmp_path, small_file, mon
     newer = net_files.serialise_net(tensors, description)
     monkeypatch.undo()
     small_file.write_bytes(newer)
-    with pytest.raises(BadData, match=r"version 2\.0 but this wsss reads version 1\.0"):
+    with pytest.raises(BadData, match=r"version 2\.0 but this wsss reads version 1\.1"):
         net_files.read_net(small_file)
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from stages.errors import WsssError
-from stages.shards import KINDS, Shard, check_shard
+from stages.shards import KINDS, Shard, check_shard, read_image_records, read_in_training
 
-_NAMES = ("kind", "part", "parts", "classes", "ids", "errors", "provenance", "digest", "index_digest")
+_NAMES = ("kind", "part", "parts", "classes", "ids", "errors", "provenance", "digest", "index_digest",
+          "images_digest")
 
 
 def read_everything(path: Path) -> str:
@@ -29,8 +30,10 @@ def read_everything(path: Path) -> str:
                   sorted((name, repr(value)) for name, value in item.attrs.items()))
                  for item in (shard.items() if kind.item else ())]
         roots = _describe_arrays({array.name: shard.read_root(array.name) for array in kind.root})
+        images = repr([rows if rows is None else rows.tolist() for rows in (read_image_records(shard),
+                                                                           read_in_training(shard))])
         attributes = [str(shard.attribute(name)) for name in ("index_path", *kind.root_attrs)]
-        return repr([[getattr(shard, name) for name in _NAMES], attributes, roots, items])
+        return repr([[getattr(shard, name) for name in _NAMES], attributes, roots, items, images])
     finally:
         shard.close()
 

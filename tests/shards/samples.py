@@ -44,7 +44,12 @@ def _masks_item(item_id: str, number: int) -> Item:
     return Item(item_id, datasets)
 
 
-_ITEMS = {"index": _index_item, "cams": _cams_item, "masks": _masks_item}
+def _regions_item(item_id: str, number: int) -> Item:
+    """Return an item with labels, one of which has more than 16 bits."""
+    return Item(item_id, {"labels": np.array([[0, 70_000, number]], np.int32)})
+
+
+_ITEMS = {"index": _index_item, "cams": _cams_item, "masks": _masks_item, "regions": _regions_item}
 _ROOT_ATTRS = {"index": {"root": "../photos"}, "cams": {"background": "none"}}
 
 
@@ -115,7 +120,10 @@ SMALL_FILES: dict[str, Callable[[Path], Path]] = {
     "features": _small_shard("features", ("a", "b")), "clusters": _small_shard("clusters", ("a", "b")),
     "cooc": _small_shard("cooc", ("a",)), "cams": _small_shard("cams", ("a", "b"), failed=("a",)),
     "cams with background": _small_shard("cams", ("a", "b"), failed=("a",), root_attrs={"background": "included"}),
-    "masks": _small_shard("masks", ("a",)), "net": _write_small_net, "state of a training": _write_small_checkpoint,
+    "masks": _small_shard("masks", ("a",)), "regions": _small_shard("regions", ("a",)),
+    "masks with records": _small_shard("masks", ("a",), image_records=np.array([[7, 77, 3, 5, -1]]),
+                                       in_training=np.ones(1, np.uint8)),
+    "net": _write_small_net, "state of a training": _write_small_checkpoint,
 }
 
 

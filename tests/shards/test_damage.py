@@ -124,7 +124,7 @@ def _put(name: str, data: object) -> Callable[[h5py.File], None]:
 
 @pytest.mark.parametrize(("change", "message"), [
     (_set("format", "other"), "not a shard of wsss"),
-    (_set("format_version", "1.1"), r"format 1\.1 but this wsss reads up to 1\.0\. Install a newer wsss"),
+    (_set("format_version", "1.2"), r"format 1\.2 but this wsss reads up to 1\.1\. Install a newer wsss"),
     (_set("format_version", "10.0"), r"format 10\.0"),
     (_set("format_version", "new"), "can't be read"),
     (_set("kind", "depth"), "unknown kind 'depth'"),
