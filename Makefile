@@ -84,10 +84,10 @@ test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is ins
 test-damage: $(STAMP) ## every byte of a small file of each kind flipped: told by check, or harmless (a minute)
 	OMP_NUM_THREADS=1 $(RUN) tests/shards/every_byte.py
 
-test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH=12 seconds, 19 readers)
+test-fuzz: $(STAMP) ## all readers fuzzed with atheris, guided by coverage (EACH=12 seconds, 31 readers)
 	@$(RUN) -c 'import atheris' 2>/dev/null \
 	  || $(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[fuzz]'
-	OMP_NUM_THREADS=1 timeout 1200 $(RUN) tests/fuzz/run.py --seconds "$(EACH)" --seed 1
+	OMP_NUM_THREADS=1 timeout 1200 $(RUN) tests/fuzz/run.py --seconds "$(EACH)" --seed 1 --jobs "$(JOBS)"
 
 test-formats: $(FORMATS_STAMP) ## exports read by the other tools' own code, in .venv-formats (two minutes)
 	$(PYTEST) -n $(JOBS) -q tests/formats

@@ -21,6 +21,7 @@ ARITHMETIC = {"torch", "torchvision", "timm", "open_clip", "numpy", "scipy", "h5
               "math", "cmath", "statistics", "decimal", "fractions", "random"}
 NOT_METHODS = {"__init__.py", "config.py", "stage.py", "workers.py", "registry.py"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc"}
+PYTHON_MODULE = "wsss.py"  # the Python interface, whose parts are in wsss_api
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 80
 
@@ -43,9 +44,10 @@ class Import:
         return self.target.split(".")[0]
 
 
-def read_project(root: Path, folders: tuple[str, ...] = ("stages", "wsss_cli")) -> dict[str, str]:
-    """Return the sources below `folders` of `root`."""
-    paths = (path for folder in folders for path in sorted((root / folder).rglob("*.py")))
+def read_project(root: Path, folders: tuple[str, ...] = ("stages", "wsss_cli", "wsss_api")) -> dict[str, str]:
+    """Return the sources below `folders` of `root`, and its module `wsss.py`."""
+    paths = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
+    paths += [root / PYTHON_MODULE]
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
@@ -151,7 +153,7 @@ def check_stage_isolation(project: Project) -> list[str]:
 def check_h5py_imports(project: Project) -> list[str]:
     """Only stages/shards imports h5py."""
     return [f"{imported.location}: h5py outside stages/shards" for path,
-            imported in _iterate_imports(project, "stages", "wsss_cli")
+            imported in _iterate_imports(project, "stages", "wsss_cli", "wsss_api")
             if imported.top_level == "h5py" and not path.startswith("stages/shards/")]
 
 
@@ -188,6 +190,22 @@ def check_net_and_data_imports(project: Project) -> list[str]:
             for _, imported in _iterate_imports(project, folder) if imported.is_within(*packages)]
 
 
+def check_python_interface(project: Project) -> list[str]:
+    """wsss.py imports light modules only, wsss_api also the library, and nothing else imports either of them."""
+    light = ("stages.errors", "stages.flow.execution", "stages.VERSION", "wsss_api")
+    library = ("stages", "wsss_api", "numpy", "PIL", "torch")
+    violations = [f"{imported.location}: {PYTHON_MODULE} imports {imported.target}"
+                  for imported in find_imports(PYTHON_MODULE, project.get(PYTHON_MODULE, ""))
+                  if not (imported.is_late or _is_standard(imported) or imported.is_within(*light))]
+    violations += [f"{imported.location}: the Python interface imports {imported.target}"
+                   for _, imported in _iterate_imports(project, "wsss_api")
+                   if not (_is_standard(imported) or imported.is_within(*library)
+                           or (imported.is_late and imported.top_level in ("pandas", "torchvision")))]
+    return violations + [f"{imported.location}: the program imports the Python interface"
+                         for _, imported in _iterate_imports(project, "stages", "wsss_cli")
+                         if imported.is_within("wsss", "wsss_api")]
+
+
 def check_file_lengths(project: Project) -> list[str]:
     """No file is longer than MAX_FILE_LINES lines."""
     lengths = {path: len(source.splitlines()) for path, source in project.items()}
@@ -215,6 +233,7 @@ def check_module_names(project: Project) -> list[str]:
 IMPORT_RULES: tuple[Callable[[Project], list[str]], ...] = (
     check_command_line_imports, check_command_line_arithmetic, check_stage_isolation, check_h5py_imports,
     check_kernel_imports, check_method_imports, check_config_imports, check_net_and_data_imports,
+    check_python_interface,
 )
 SHAPE_RULES: tuple[Callable[[Project], list[str]], ...] = (check_file_lengths, check_function_lengths,
                                                            check_module_names)

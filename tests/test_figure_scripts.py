@@ -210,7 +210,7 @@ def test_confidence_bins_agree_with_the_posteriors(script, tiny_dataset, tiny_in
                 for name, count in zip(("0-0.6", "0.6-0.9", "0.9-1"), counts, strict=True)]
     assert read_rows(tmp_path / "c.csv")[1:] == expected
     assert out.splitlines()[1].split("\t")[1] == str(counts[0])
-    next((tmp_path / "png-0.9").iterdir()).unlink()
+    next((tmp_path / "png-0.9").glob("*.png")).unlink()
     code, _, err = script("confidence_bins", "0.9=png-0.9", "0.6=png-0.6", "-o", "c.csv")
     assert code == 65 and "have different images" in err
 

@@ -10,7 +10,7 @@ import layers
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY_SOURCES = layers.read_project(ROOT)
-ALL_SOURCES = layers.read_project(ROOT, ("stages", "wsss_cli", "tests", "examples"))
+ALL_SOURCES = layers.read_project(ROOT, ("stages", "wsss_cli", "wsss_api", "tests", "examples"))
 
 # A project without violations, to detect rules that are too strict.
 CLEAN = {
@@ -40,6 +40,13 @@ CLEAN = {
     "stages/data/images.py": "from PIL import Image\nfrom stages.shards import reader\n",
     "stages/training/config.py": "from stages.settings import setting\n",
     "stages/training/loop.py": "from stages.data import images\nfrom stages.shards import reader\n",
+    "wsss.py": (
+        "import os\nfrom stages import VERSION\nfrom stages.errors import WsssError\n"
+        "from stages.flow.execution import Report\nfrom wsss_api.commands import COMMANDS\n"
+        "def f():\n    from wsss_api.runs import Run\n    import numpy\n"),
+    "wsss_api/runs.py": (
+        "import numpy as np\nimport torch\nfrom stages.cams.stage import build\nfrom stages.shards import reader\n"
+        "from wsss_api.commands import COMMANDS\ndef f():\n    import pandas\n"),
 }
 LONG_FUNCTION = "def f():\n" + "    pass\n" * layers.MAX_FUNCTION_LINES
 
@@ -75,6 +82,12 @@ PLANTED = [
     (layers.check_net_and_data_imports, "stages/nets/a.py", "from stages.data import images\n", 1),
     (layers.check_net_and_data_imports, "stages/nets/a.py", "def f():\n    import stages.shards.reader\n", 2),
     (layers.check_net_and_data_imports, "stages/data/a.py", "from stages.flow import map\n", 1),
+    (layers.check_python_interface, "wsss.py", "import numpy\n", 1),
+    (layers.check_python_interface, "wsss.py", "import os\nfrom stages.cams.stage import build\n", 2),
+    (layers.check_python_interface, "wsss_api/a.py", "from wsss_cli import options\n", 1),
+    (layers.check_python_interface, "wsss_api/a.py", "import wsss\n", 1),
+    (layers.check_python_interface, "wsss_api/a.py", "import pandas\n", 1),
+    (layers.check_python_interface, "stages/cams/a.py", "from wsss_api.runs import Run\n", 1),
     (layers.check_file_lengths, "stages/cams/a.py", "\n" * (layers.MAX_FILE_LINES + 1), layers.MAX_FILE_LINES + 1),
     (layers.check_function_lengths, "stages/cams/a.py", "\n" + LONG_FUNCTION, 2),
     (layers.check_module_names, "stages/cams/utils.py", "", 1),

@@ -121,13 +121,24 @@ def _run_command(stage: str, values: dict[str, Any], config: type | ConfigVarian
         if not output.dry_run:
             report.print_summary(summary, output.path)
     if summary.has_more_errors_than(output.allow_errors):
-        again = "--retry" if "retry" in values else "--force"
-        remedy = (f"Fix them and run the same command with {again}, or accept them with --allow-errors."
-                  if "allow_errors" in values else "The others are complete.")
-        report.info(f"wsss {stage}: {summary.num_failed} of {summary.num_images} images failed. `wsss info` lists them "
-                    f"with the reasons. {remedy}", always=True)
+        report.info(f"wsss {stage}: {_describe_failures(summary, values)}", always=True)
         return BadData.code
     return 0
+
+
+def _describe_failures(summary: Summary, values: Mapping[str, Any]) -> str:
+    """Return how many images failed, and what to do: where they failed first, since a repetition changes nothing."""
+    counts = f"{summary.num_failed} of {summary.num_images} images failed"
+    again = "--retry" if "retry" in values else "--force"
+    remedy = f"Fix them and run the same command with {again}, or accept them with --allow-errors."
+    if summary.num_inherited and summary.num_inherited == summary.num_failed:
+        counts += f", all of them in the input {summary.failed_input} already"
+        remedy = ("Fix them, run the command that made the input again with --retry and this one with --force, or "
+                  "accept them with --allow-errors.")
+    elif summary.num_inherited:
+        counts += f", {summary.num_inherited} of them in the input {summary.failed_input} already"
+    return (f"{counts}. `wsss info` lists them with the reasons. "
+            f"{remedy if 'allow_errors' in values else 'The others are complete.'}")
 
 
 def _build_call(stage: str, values: dict[str, Any], config: type | ConfigVariants, named_inputs: tuple[NamedInput, ...],

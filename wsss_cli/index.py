@@ -108,7 +108,9 @@ add_command(
     app, "webdataset", stage="index webdataset", run=partial(_run, "webdataset"), config=FolderConfig,
     argument="TAR...", example="wsss index webdataset cc12m/*.tar -o captions.h5",
     summary="Index tar archives of images and captions (KEY.jpg with KEY.txt or KEY.json), without unpacking them.",
-    description=_READS_AND_WRITES, named_inputs=(_CLASSES_OF,), option_groups=_OPTION_GROUPS)
+    description=f"{_READS_AND_WRITES} Compressed archives (.tar.gz, .tar.bz2, .tar.xz) need --pack, which stores the "
+                "images in the index.",
+    named_inputs=(_CLASSES_OF,), option_groups=_OPTION_GROUPS)
 
 _OTHER_IMAGES = NamedInput("images", "DIR", "Folder of the images, if they are not with the annotations.",
                            required=False)

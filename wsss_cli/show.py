@@ -14,14 +14,15 @@ CONFIG = ShowConfig
 EXAMPLE = ("wsss show cams masks --ids 2008_000144 --truth -o look.png\n"
            "wsss show masks --worst 12 --truth -o worst.pdf\n"
            "wsss show cam.safetensors -o curves.png\n"
+           "wsss show masks regions --count 6 -o regions.png\n"
            "wsss show captions.h5 --net code.safetensors --count 4 -o look.png")
-SUMMARY = "Draw photographs with their CAMs and masks, or the curves of a training."
-DESCRIPTION = ("Reads shards with images (index, cams, masks) and the images of their index. Draws one photograph with "
-               "one heat map per class and its masks, or several photographs with one panel per run. An index "
-               "before other runs limits the images; alone it is drawn with tags and ground truth. Of a network or a "
-               "training log it draws the curves, of a cooc shard the matrix, and with --net captions: the image "
-               "region and the words of each noun. Writes PNG, JPEG or PDF by suffix (further pages are FILE-2.png, "
-               "..., or pages of the PDF), or draws in the terminal.")
+SUMMARY = "Draw photographs with their CAMs, masks and regions, or the curves of a training."
+DESCRIPTION = ("Reads shards with images (index, cams, masks, regions) and the images of their index. Draws one "
+               "photograph with one heat map per class, its masks and the outlines of its regions, or several "
+               "photographs with one panel per run. An index before other runs limits the images; alone it is drawn "
+               "with tags and ground truth. Of a network or a training log it draws the curves, of a cooc shard the "
+               "matrix, and with --net captions: the image region and the words of each noun. Writes PNG, JPEG or PDF "
+               "by suffix (further pages are FILE-2.png, ..., or pages of the PDF), or draws in the terminal.")
 NAMED_INPUTS = (NamedInput("net", "FILE", "Network trained with train-text code, to draw the regions and words of "
                            "captions.", required=False),)
 OPTION_GROUPS = (options.PICTURE, options.INDEX, options.DRY_RUN)

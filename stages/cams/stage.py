@@ -37,12 +37,18 @@ _DEFAULT_FOLDER = "cams"  # of image files
 
 def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the CAMs of a classifier trained by `train-cls`. Raises UsageError, BadData, MissingInput."""
-    check_selection(config)
-    if not config.scales:
-        raise UsageError("--scales is empty", "Give at least one scale, for example --scales 1")
+    _check_settings(config)
     net = inputs.require("net")
     inputs, output, files = select_inputs(inputs, output, "cams cnn", _DEFAULT_FOLDER, report)
     description = _read_classifier(net)
+    work = build_cnn_work(config, net, description, root=inputs.root, has_image_files=bool(files))
+    return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
+
+
+def build_cnn_work(config: CnnConfig, net: str, description: Mapping[str, Any], *, root: str | None = None,
+                   has_image_files: bool) -> MapWork:
+    """Build the work of `cams cnn` for the network file `net`. Raises UsageError, BadData, Unavailable."""
+    _check_settings(config)
     if config.maps == "subcategories" and not sum(description["architecture"].get("n_subcategories", ())):
         raise BadData("the network has no sub-categories",
                       "Use a network trained by `wsss train-cls subcategory`, or leave out --maps", where=net)
@@ -51,13 +57,11 @@ def run_cnn(config: CnnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
                       "Use `wsss cams gradcam`, or train a network with `wsss train-cls cam --pool mean`", where=net)
     if description["architecture"]["head"] in MCTFORMER_HEADS:
         raise BadData("the network is an MCTformer", "Use `wsss cams mctformer`", where=net)
-    classes = tuple(description["classes"])
-    config = resolve_selection(config, classes, net, has_image_files=bool(files))
+    config = resolve_selection(config, description["classes"], net, has_image_files=has_image_files)
     settings = replace(config, device=resolve_device(config.device))
-    work = MapWork("cams", "cnn", "cams", ("index",), "stages.cams.workers:CnnWorker", config, to_json_dict(settings),
-                   named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
+    return MapWork("cams", "cnn", "cams", ("index",), "stages.cams.workers:CnnWorker", config, to_json_dict(settings),
+                   named={"net": net}, digests={"net": description["sha256"]}, root=root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
-    return _run_work(work, inputs, files, classes, output, stop, report)
 
 
 def run_mctformer(config: MctformerConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
@@ -66,6 +70,14 @@ def run_mctformer(config: MctformerConfig, inputs: Inputs, output: Output, *, st
     net = inputs.require("net")
     inputs, output, files = select_inputs(inputs, output, "cams mctformer", _DEFAULT_FOLDER, report)
     description = read_verified_description(net)
+    work = build_mctformer_work(config, net, description, root=inputs.root, has_image_files=bool(files))
+    return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
+
+
+def build_mctformer_work(config: MctformerConfig, net: str, description: Mapping[str, Any], *, root: str | None = None,
+                         has_image_files: bool) -> MapWork:
+    """Build the work of `cams mctformer` for the network file `net`. Raises UsageError, BadData, Unavailable."""
+    check_selection(config)
     version = MCTFORMER_HEADS.get(description["architecture"].get("head", ""))
     if description["task"] != "classification" or version is None:
         raise BadData("the network is not an MCTformer", "Use a network trained by `wsss train-cls mctformer`",
@@ -74,21 +86,17 @@ def run_mctformer(config: MctformerConfig, inputs: Inputs, output: Output, *, st
     if version == "v1" and config.map == "patch":
         raise UsageError("--map patch needs a patch classifier, which MCTformer v1 does not have",
                          "Use --map attention, or a network of version v2 or plus")
-    classes = tuple(description["classes"])
     config = replace(config, scales=config.scales or DEFAULT_SCALES[version])
-    config = resolve_selection(config, classes, net, has_image_files=bool(files))
+    config = resolve_selection(config, description["classes"], net, has_image_files=has_image_files)
     settings = replace(config, device=resolve_device(config.device))
-    work = MapWork("cams", "mctformer", "cams", ("index",), "stages.cams.workers:MctformerWorker", config,
-                   to_json_dict(settings), named={"net": net}, digests={"net": description["sha256"]}, root=inputs.root,
+    return MapWork("cams", "mctformer", "cams", ("index",), "stages.cams.workers:MctformerWorker", config,
+                   to_json_dict(settings), named={"net": net}, digests={"net": description["sha256"]}, root=root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)
-    return _run_work(work, inputs, files, classes, output, stop, report)
 
 
 def run_gradcam(config: GradcamConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write Grad-CAMs of a network of `train-cls`, or of a timm or torchvision classifier with `--weights`."""
-    check_selection(config)
-    if not config.scales:
-        raise UsageError("--scales is empty", "Give at least one scale, for example --scales 1")
+    _check_settings(config)
     net, weights, names = inputs.require("net"), inputs.named.get("weights"), inputs.named.get("names")
     inputs, output, files = select_inputs(inputs, output, "cams gradcam", _DEFAULT_FOLDER, report)
     if names and (not files or weights is None):
@@ -110,12 +118,17 @@ def run_gradcam(config: GradcamConfig, inputs: Inputs, output: Output, *, stop: 
         has_imagenet_names = bool(files) and weights is not None and names is None
         config = replace(config, score="softmax" if has_imagenet_names else "sigmoid")
     config = resolve_selection(config, classes, where, has_image_files=bool(files))
-    settings = replace(config, device=resolve_device(config.device))
-    named = {"net": net, "weights": weights}
-    work = MapWork("cams", "gradcam", "cams", ("index",), "stages.cams.workers:GradcamWorker", config,
-                   to_json_dict(settings), named=named, digests=digests, root=inputs.root, shard_size=config.shard_size,
-                   batch_size=config.batch_size, threads=config.threads)
+    work = build_gradcam_work(config, {"net": net, "weights": weights}, digests, root=inputs.root)
     return _run_work(work, inputs, files, classes, output, stop, report)
+
+
+def build_gradcam_work(config: GradcamConfig, named: Mapping[str, str | None], digests: Mapping[str, str], *,
+                       root: str | None = None) -> MapWork:
+    """Build the work of `cams gradcam` for the network and the weights in `named`. Raises UsageError, Unavailable."""
+    settings = replace(config, device=resolve_device(config.device))
+    return MapWork("cams", "gradcam", "cams", ("index",), "stages.cams.workers:GradcamWorker", config,
+                   to_json_dict(settings), named=named, digests=digests, root=root, shard_size=config.shard_size,
+                   batch_size=config.batch_size, threads=config.threads)
 
 
 def _find_library_classes(net: str, weights: str, names: str | None, inputs: Inputs, *,
@@ -144,17 +157,29 @@ def run_clip_es(config: ClipEsConfig, inputs: Inputs, output: Output, *, stop: S
 
     Raises UsageError, BadData, Unavailable.
     """
+    _check_settings(config)
+    clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
+    inputs, output, files = select_inputs(inputs, output, "cams clip-es", _DEFAULT_FOLDER, report)
+    work, inputs = build_clip_es_work(config, clip, inputs, has_image_files=bool(files), report=report)
+    return _run_work(work, inputs, files, ("background", *work.shared["words"].names), output, stop, report)
+
+
+def build_clip_es_work(config: ClipEsConfig, clip: ClipSource, inputs: Inputs, *, has_image_files: bool,
+                       report: Report) -> tuple[MapWork, Inputs]:
+    """Build the work of `cams clip-es`, and return the inputs again. Raises UsageError, BadData, Unavailable."""
+    _check_settings(config)
+    words, inputs = _load_words(config, inputs, has_image_files=has_image_files)
+    config = resolve_selection(config, ("background", *words.names), words.source if has_image_files else "the index",
+                               has_image_files=has_image_files,
+                               image_file_tags="all" if inputs.named.get("words") else IMAGE_FILE_TAGS)
+    return _build_clip_work(config, inputs, clip, words, report), inputs
+
+
+def _check_settings(config: CnnConfig | GradcamConfig | ClipEsConfig) -> None:
+    """Raise UsageError for an invalid selection of classes, and for an empty list of scales."""
     check_selection(config)
     if not config.scales:
         raise UsageError("--scales is empty", "Give at least one scale, for example --scales 1")
-    clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
-    inputs, output, files = select_inputs(inputs, output, "cams clip-es", _DEFAULT_FOLDER, report)
-    words, inputs = _load_words(config, inputs, has_image_files=bool(files))
-    classes = ("background", *words.names)
-    config = resolve_selection(config, classes, words.source if files else "the index", has_image_files=bool(files),
-                               image_file_tags="all" if inputs.named.get("words") else IMAGE_FILE_TAGS)
-    work = _build_clip_work(config, inputs, clip, words, report)
-    return _run_work(work, inputs, files, classes, output, stop, report)
 
 
 def _load_words(config: ClipEsConfig, inputs: Inputs, *, has_image_files: bool) -> tuple[ClassWords, Inputs]:

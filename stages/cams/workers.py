@@ -15,6 +15,7 @@ from stages.cams.config import CamsConfig, ClipEsConfig, GradcamConfig, Mctforme
 from stages.data.image_size import scale_covers
 from stages.data.image_source import ImageSource
 from stages.data.inference_views import build_patch_aligned_views, build_scaled_views, round_size_to_patches
+from stages.data.single_image import SingleImage
 from stages.errors import BadData, UsageError
 from stages.flow.finite import check_finite
 from stages.flow.map_work import COMPANION_PREFIX, MapWork
@@ -37,7 +38,7 @@ def _select_device(work: MapWork) -> torch.device:
 class _CamsPart:
     """The images of one part, and the rule that selects which of their classes get a CAM."""
 
-    def __init__(self, images: ImageSource, config: CamsConfig) -> None:
+    def __init__(self, images: ImageSource | SingleImage, config: CamsConfig) -> None:
         self.root_attrs = {"background": "none"}
         self.images, self.classes = images, images.classes
         self.rule, self.threshold = parse_tags(config.tags)
@@ -77,13 +78,17 @@ class CnnWorker:
         """Open a part. Raises BadData if the network was trained for other classes."""
         check_same_classes((str(index.path), index.classes),
                            (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _CnnPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
+
+    def open_images(self, images: ImageSource | SingleImage) -> _CnnPart:
+        """Open images of the classes of the network."""
+        return _CnnPart(self, images)
 
 
 class _CnnPart(_CamsPart):
     """A part of `cams cnn`."""
 
-    def __init__(self, worker: CnnWorker, images: ImageSource) -> None:
+    def __init__(self, worker: CnnWorker, images: ImageSource | SingleImage) -> None:
         super().__init__(images, worker.config)
         self.worker, self.config = worker, worker.config
 
@@ -147,14 +152,18 @@ class GradcamWorker:
             self._prepare_net(net, mean, std, find_size_divisor(net))
         if self.classes is not None:
             check_same_classes((str(index.path), index.classes), (str(self.work.named["net"]), self.classes))
-        return _GradcamPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
+
+    def open_images(self, images: ImageSource | SingleImage) -> _GradcamPart:
+        """Open images of the classes of the network, which must be loaded."""
+        return _GradcamPart(self, images)
 
 
 class _PatchPart(_CamsPart):
     """A part whose CAMs span the whole image, which is resized to multiples of a cell unless `rounding` is none."""
 
-    def __init__(self, images: ImageSource, config: GradcamConfig | ClipEsConfig | MctformerConfig, cell: int,
-                 mean: tuple[float, ...], std: tuple[float, ...], rounding: str = "up") -> None:
+    def __init__(self, images: ImageSource | SingleImage, config: GradcamConfig | ClipEsConfig | MctformerConfig,
+                 cell: int, mean: tuple[float, ...], std: tuple[float, ...], rounding: str = "up") -> None:
         super().__init__(images, config)
         self.config, self.cell, self.mean, self.std, self.rounding = config, cell, mean, std, rounding
 
@@ -181,7 +190,7 @@ class _PatchPart(_CamsPart):
 class _GradcamPart(_PatchPart):
     """A part of `cams gradcam`."""
 
-    def __init__(self, worker: GradcamWorker, images: ImageSource) -> None:
+    def __init__(self, worker: GradcamWorker, images: ImageSource | SingleImage) -> None:
         super().__init__(images, worker.config, worker.cell, worker.mean, worker.std)
         self.worker = worker
 
@@ -214,13 +223,17 @@ class MctformerWorker:
         """Open a part. Raises BadData if the network was trained for other classes."""
         check_same_classes((str(index.path), index.classes),
                            (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _MctformerPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
+
+    def open_images(self, images: ImageSource | SingleImage) -> _MctformerPart:
+        """Open images of the classes of the network."""
+        return _MctformerPart(self, images)
 
 
 class _MctformerPart(_PatchPart):
     """A part of `cams mctformer`."""
 
-    def __init__(self, worker: MctformerWorker, images: ImageSource) -> None:
+    def __init__(self, worker: MctformerWorker, images: ImageSource | SingleImage) -> None:
         description = worker.description
         super().__init__(images, worker.config, description["stride"], tuple(description["mean"]),
                          tuple(description["std"]), "none" if worker.config.as_released else "down")
@@ -258,13 +271,17 @@ class ClipWorker:
 
     def open(self, part: Part, source: Shard, index: Shard) -> _ClipPart:
         """Open a part."""
-        return _ClipPart(self, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
+
+    def open_images(self, images: ImageSource | SingleImage) -> _ClipPart:
+        """Open images of the classes of the words."""
+        return _ClipPart(self, images)
 
 
 class _ClipPart(_PatchPart):
     """A part of `cams clip-es`."""
 
-    def __init__(self, worker: ClipWorker, images: ImageSource) -> None:
+    def __init__(self, worker: ClipWorker, images: ImageSource | SingleImage) -> None:
         super().__init__(images, worker.config, worker.vision.cell, worker.mean, worker.std)
         self.worker = worker
 

@@ -15,8 +15,13 @@ from stages.errors import BadData, Stopped, UsageError
 from stages.flow.cluster_table import cluster_table
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
 from stages.flow.index_lookup import find_index, find_indexes
-from stages.flow.picture_output import write_pictures
-from stages.flow.single_shard import check_single_file, reuse_existing_shard, write_single_shard
+from stages.flow.picture_output import report_escapes, write_pictures
+from stages.flow.single_shard import (
+    check_single_file,
+    mark_inherited_failures,
+    reuse_existing_shard,
+    write_single_shard,
+)
 from stages.settings import to_json_dict
 from stages.shards import Run, Shard, ShardContents, provenance_entry
 
@@ -75,9 +80,10 @@ def run(method: str, config: Any, inputs: Inputs, output: Output, *, stop: Stop,
     _report_clusters(Shard(output.path, "clusters"), report)
     if inputs.named.get("sheet"):
         _write_sheet(Path(str(inputs.named["sheet"])), output.path, features, inputs)
+        report_escapes(features.classes[1:], report)
         report.info(f"Wrote the contact sheet {inputs.named['sheet']}.")
     report.print_path(output.path)
-    return summary
+    return mark_inherited_failures(summary, features.shards)
 
 
 def _check_partition(config: Any) -> None:

@@ -13,7 +13,12 @@ from stages.cooc.matrix import compute_probability, count_cooccurrences
 from stages.errors import BadData, Stopped
 from stages.flow.cooc_plot import draw_cooc
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
-from stages.flow.single_shard import check_single_file, reuse_existing_shard, write_single_shard
+from stages.flow.single_shard import (
+    check_single_file,
+    mark_inherited_failures,
+    reuse_existing_shard,
+    write_single_shard,
+)
 from stages.settings import to_json_dict
 from stages.shards import Run, Shard, ShardContents, provenance_entry
 
@@ -47,10 +52,11 @@ def run(config: CoocConfig, inputs: Inputs, output: Output, *, stop: Stop, repor
     if summary is None:
         summary = _write_counts(config, index, entry, output, stop, report)
     if plot:
-        from stages.flow.picture_output import write_pictures  # imports Pillow, which few runs need
+        from stages.flow.picture_output import report_escapes, write_pictures  # imports Pillow, which few runs need
+        report_escapes(index.classes[1:], report)
         write_pictures(Path(plot), [draw_cooc(Shard(output.path, "cooc"))])
         report.info(f"Wrote the plot {plot}.")
-    return summary
+    return mark_inherited_failures(summary, index.shards)
 
 
 def summarise_shard(path: Path) -> dict[str, Any]:

@@ -21,7 +21,6 @@ _ANNOTATION_KEYS = ("id", "image_id", "category_id", "caption", "iscrowd", "segm
 _ID_KEYS = {"images": ("id",), "annotations": ("image_id", "category_id"), "categories": ("id",)}
 _TEXT_KEYS = ("file_name", "name", "caption")
 _REQUIRED_KEYS = {"images": ("id",), "annotations": ("image_id",), "categories": ("id", "name")}
-_SEGMENTATION_REMEDY = "Write a list of polygons [[x1, y1, x2, y2, ...]] or an RLE, or use --no-draw-masks"
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)")
 
 Id = int | str
@@ -60,10 +59,12 @@ def read_coco_file(path: Path) -> CocoFile:
                     "annotations" in content, notes)
 
 
-def parse_segmentation(segmentation: Any, image: dict[str, Any], entry: str, where: str) -> dict[str, Any] | None:
+def parse_segmentation(segmentation: Any, image: dict[str, Any], entry: str, where: str, *,
+                       remedy: str) -> dict[str, Any] | None:
     """Return the `polygons`, `runs` and `size` of a shape, or None if an annotation has no segmentation.
 
-    `size` is (H, W) of the RLE, else of the `image` entry, if it has one. Raises BadData for another structure.
+    `size` is (H, W) of the RLE, else of the `image` entry, if it has one. Raises BadData with `remedy` for another
+    structure.
     """
     if segmentation is None or segmentation in ([], {}, ""):
         return None
@@ -71,22 +72,22 @@ def parse_segmentation(segmentation: Any, image: dict[str, Any], entry: str, whe
         polygons = tuple(np.frombuffer(polygon) for polygon in segmentation if len(polygon))
         return {"polygons": polygons, "size": _read_size(image, where)} if polygons else None
     if isinstance(segmentation, dict):
-        return _parse_rle(segmentation, entry, where)
+        return _parse_rle(segmentation, entry, where, remedy)
     raise BadData(f"{entry} has a segmentation that is not a list of polygons: {str(segmentation)[:40]}",
-                  _SEGMENTATION_REMEDY, where=where)
+                  remedy, where=where)
 
 
-def _parse_rle(segmentation: dict[str, Any], entry: str, where: str) -> dict[str, Any]:
+def _parse_rle(segmentation: dict[str, Any], entry: str, where: str, remedy: str) -> dict[str, Any]:
     counts, size = segmentation.get("counts"), segmentation.get("size")
     if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
-        raise BadData(f"{entry} has an RLE of the size {size!r}, which is not [height, width]", _SEGMENTATION_REMEDY,
+        raise BadData(f"{entry} has an RLE of the size {size!r}, which is not [height, width]", remedy,
                       where=where)
     if isinstance(counts, str):
         return {"runs": counts.encode("utf-8", "surrogatepass"), "size": tuple(size)}
     if isinstance(counts, array):
         return {"runs": np.frombuffer(counts, dtype=f"u{counts.itemsize}"), "size": tuple(size)}
     raise BadData(f"{entry} has an RLE with the counts {str(counts)[:40]}, which are neither whole numbers nor text",
-                  _SEGMENTATION_REMEDY, where=where)
+                  remedy, where=where)
 
 
 def _read_size(image: dict[str, Any], where: str) -> tuple[int, int] | None:

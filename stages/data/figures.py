@@ -32,6 +32,7 @@ from stages.data.contact_sheets import (
 )
 from stages.data.draw import overlay_mask
 from stages.data.heat_maps import draw_colour_bar, overlay_heat_map
+from stages.data.region_outlines import overlay_regions
 from stages.kernels.resample import upsample
 
 PANEL_SIDE = 320  # of one photograph
@@ -128,6 +129,11 @@ def build_heat_panels(image: np.ndarray, maps: np.ndarray, class_ids: np.ndarray
 def build_mask_panel(image: np.ndarray, mask: np.ndarray, title: str) -> Panel:
     """Return the panel of a mask (H, W) over the image."""
     return Panel(overlay_mask(image, mask), title)
+
+
+def build_region_panel(image: np.ndarray, labels: np.ndarray, title: str, caption: str) -> Panel:
+    """Return the panel of regions without classes, `labels` (H, W), over the image."""
+    return Panel(overlay_regions(image, labels), title, caption=caption)
 
 
 def build_text_panel(text: str, size: tuple[int, int], title: str) -> Panel:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from stages.data.archive_files import check_not_archive
 from stages.data.image_source import read_image_bytes
 from stages.data.mask_values import MaskValues
 from stages.data.masks import decode_mask, get_ignore_index
@@ -22,8 +23,10 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".mat")
 
 
 def require_folder(path: Path, remedy: str = "Check the path") -> Path:
-    """Return `path` if it is a folder. Raises MissingInput with `remedy` otherwise."""
+    """Return `path` if it is a folder. Raises MissingInput with `remedy` otherwise, BadData for an archive."""
     path = Path(path)
+    if path.is_file():
+        check_not_archive(path)
     if not path.is_dir():
         message = "this is a file, but a folder is required" if path.exists() else "there is no such folder"
         raise MissingInput(message, remedy, where=str(path))

@@ -20,6 +20,8 @@ from stages.data.folders import MASK_SUFFIXES, FileFinder, require_folder
 from stages.data.records import Listing
 from stages.errors import BadData
 
+_SEGMENTATION_REMEDY = "Write a list of polygons [[x1, y1, x2, y2, ...]] or an RLE, or use --no-draw-masks"
+
 
 def list_coco(*annotations: Path, images: Path, captions: Path | None = None, masks: Path | None = None,
               draw_masks: bool = True) -> Listing:
@@ -127,5 +129,6 @@ def _add_object(annotation: dict[str, Any], position: int, file: CocoFile, image
         raise BadData(f'{entry} is of category {category_id}, which is not in "categories"', REPAIR_REMEDY, where=where)
     if is_crowd not in (0, 1):
         raise BadData(f"{entry} has {is_crowd!r} as iscrowd, which must be 0 or 1", REPAIR_REMEDY, where=where)
-    region = parse_segmentation(annotation.get("segmentation"), file.images[annotation["image_id"]], entry, where)
+    region = parse_segmentation(annotation.get("segmentation"), file.images[annotation["image_id"]], entry, where,
+                                remedy=_SEGMENTATION_REMEDY)
     image.add_object(class_ids[category_id], region, is_crowd=bool(is_crowd), where=f"{file.path.name}: {entry}")

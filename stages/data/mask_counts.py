@@ -13,6 +13,7 @@ from stages.errors import BadData
 from stages.shards import Item
 
 PIXELS_ATTRIBUTE = "mask_pixels"  # of an item: rows (class id or ignore index, pixels), int64 (K, 2)
+_BAND_PIXELS = 1 << 20
 _MAX_VALUES = 64  # of a mask with values that are no class; smoothed masks have thousands of colours
 
 
@@ -61,7 +62,11 @@ class MaskCounts:
 def count_classes(mask: np.ndarray, num_classes: int, *,
                   has_background: bool = True) -> tuple[dict[int | str, int], int]:
     """Return (the pixels of each class id of a mask (H, W), the ignored pixels); without background, 0 is ignored."""
-    counts = np.bincount(mask.ravel(), minlength=1)
+    counts = np.zeros(np.iinfo(mask.dtype).max + 1, np.int64)
+    values = mask.ravel()
+    for start in range(0, len(values), _BAND_PIXELS):
+        # bincount takes eight bytes for each pixel that it counts.
+        counts += np.bincount(values[start:start + _BAND_PIXELS], minlength=len(counts))
     pixels: dict[int | str, int] = {int(class_id): int(counts[class_id]) for class_id in np.flatnonzero(counts)}
     ignored = pixels.pop(get_ignore_index(num_classes), 0)
     return pixels, ignored if has_background else ignored + pixels.pop(0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.data.shapes import Shape
@@ -21,7 +21,8 @@ class ImageRecord:
 
     `labels` are sorted class ids: () if the image is known to have no class, None if its classes are unknown.
     `byte_range` is (offset, size) of the image's bytes if `path` leads into a tar archive. `shapes` are the outlined
-    objects that make the mask of an image without `mask_path`: () if it has none, None if they are unknown.
+    objects that make the mask of an image without `mask_path`: () if it has none, None if they are unknown. `data` are
+    the bytes of an image that can't be read alone, since its archive is compressed.
     """
 
     id: str
@@ -31,6 +32,7 @@ class ImageRecord:
     captions: tuple[str, ...] = ()
     byte_range: tuple[int, int] | None = None
     shapes: tuple[Shape, ...] | None = None
+    data: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import posixpath
+import shlex
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from stages.data.folders import IMAGE_SUFFIXES
 from stages.data.name_forms import fold_name
+from stages.data.name_pattern import PLAIN_NAMES, NamePattern, suggest_pattern
 from stages.errors import BadData, IoFailed, MissingInput, explain_read_error
 
 _MAX_LISTED_FILES = 3
@@ -51,14 +53,19 @@ def list_result_files(folder: Path) -> list[str]:
     return sorted(files)
 
 
-def match_files(ids: Sequence[str], files: Iterable[str], suffixes: Sequence[str]) -> FileMatches:
-    """Match image ids with the files ID.SUFFIX, where the suffix is one of `suffixes` in any letter case."""
+def match_files(ids: Sequence[str], files: Iterable[str], suffixes: Sequence[str],
+                pattern: NamePattern = PLAIN_NAMES) -> FileMatches:
+    """Match image ids with the files ID.SUFFIX, where the suffix is one of `suffixes` in any letter case.
+
+    With a `pattern`, its {id} is the ID of this form.
+    """
     by_stem, by_folded_stem, matches = defaultdict(list), defaultdict(list), FileMatches()
     for file in files:
         stem, suffix = posixpath.splitext(file)
-        if suffix.lower() in suffixes:
-            by_stem[stem].append(file)
-            by_folded_stem[fold_name(stem)].append(file)
+        name = pattern.extract_name(stem, suffix)
+        if suffix.lower() in suffixes and name is not None:
+            by_stem[name].append(file)
+            by_folded_stem[fold_name(name)].append(file)
         else:
             matches.unused.append(file)
     ids_by_folded_name = defaultdict(list)
@@ -98,10 +105,12 @@ def require_matches(matches: Mapping[str, object], ids: Sequence[str], files: Se
     names = {posixpath.basename(file): file for file in files}
     similar = difflib.get_close_matches(posixpath.basename(expected), list(names)[:5000], n=1, cutoff=0.3)
     example = names[similar[0]] if similar else files[0]
+    pattern = suggest_pattern(ids, files)
+    remedy = (f"Use --pattern {shlex.quote(pattern)}" if pattern else
+              "Rename the files to ID.SUFFIX, with the ids that `wsss info` lists for the index, or give the form of "
+              "their names, such as --pattern '{id}_mask.png'")
     raise MissingInput(f"none of the {len(ids)} images of the index has a file in this folder; for example, there is "
-                       f"no {expected}, and the most similar name is {example}",
-                       "Rename the files to ID.SUFFIX, with the ids that `wsss info` lists for the index",
-                       where=str(folder))
+                       f"no {expected}, and the most similar name is {example}", remedy, where=str(folder))
 
 
 def describe_unused_files(unused: Sequence[str]) -> str:

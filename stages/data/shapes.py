@@ -14,7 +14,6 @@ from stages.errors import BadData
 
 # The class id of an object whose pixels are neither a class nor background (`void`, `__ignore__`).
 IGNORED_ID = -1
-_DRAW_REMEDY = "Correct it, or use --no-draw-masks to index the tags without masks"
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,17 @@ class Shape:
     rasteriser: Callable[[np.ndarray, tuple[int, int]], np.ndarray] | None = None
 
 
-def draw_shapes(shapes: Sequence[Shape], size: tuple[int, int], num_classes: int) -> np.ndarray:
+def draw_shapes(shapes: Sequence[Shape], size: tuple[int, int], num_classes: int, *, remedy: str) -> np.ndarray:
     """Draw objects on an image of (H, W) `size`: class ids (H, W), uint8, or uint16 if there are over 254 classes.
 
     Polygons become pixels as in pycocotools, unless the shape has a rasteriser. Pixels without an object are 0. A crowd
-    alone, and the class IGNORED_ID, get the ignore index. Raises BadData for an invalid object and for one drawn on
-    another size.
+    alone, and the class IGNORED_ID, get the ignore index. Raises BadData for an invalid object, with `remedy`, and for
+    one drawn on another size.
     """
     ignore_index = get_ignore_index(num_classes)
     # In the order of pycocotools' masks, which makes drawing several times faster.
     mask = np.zeros(size, np.uint16 if ignore_index > 255 else np.uint8, order="F")
-    for shape, region in _sort_by_layer([(shape, _encode_region(shape, size)) for shape in shapes]):
+    for shape, region in _sort_by_layer([(shape, _encode_region(shape, size, remedy)) for shape in shapes]):
         is_ignored = shape.is_crowd or shape.class_id == IGNORED_ID
         np.copyto(mask, ignore_index if is_ignored else shape.class_id, where=coco_mask.decode(region).view(bool))
     return np.ascontiguousarray(mask)
@@ -61,14 +60,14 @@ def _sort_by_layer(regions: list[tuple[Shape, dict]]) -> list[tuple[Shape, dict]
     return sorted(regions, key=lambda pair: (not pair[0].is_crowd, pair[0].layer, -int(coco_mask.area(pair[1]))))
 
 
-def _encode_region(shape: Shape, size: tuple[int, int]) -> dict:
+def _encode_region(shape: Shape, size: tuple[int, int], remedy: str) -> dict:
     """Return the pixels of an object as pycocotools' RLE, which is small."""
     if shape.size is not None and tuple(shape.size) != tuple(size):
         raise _build_size_error(shape, size)
     if shape.runs is not None:
         return _encode_pixels(decode_runs(shape.runs, size, where=shape.where))
     scale = np.array([size[1], size[0]], float) if shape.is_relative else np.ones(2)
-    polygons = [_check_polygon(polygon, scale, size, shape.where) for polygon in shape.polygons]
+    polygons = [_check_polygon(polygon, scale, size, shape.where, remedy) for polygon in shape.polygons]
     if shape.rasteriser is not None:
         regions = [shape.rasteriser(polygon.reshape(-1, 2), size) for polygon in polygons]
         return _encode_pixels(np.logical_or.reduce(regions))
@@ -88,14 +87,15 @@ def _build_size_error(shape: Shape, size: tuple[int, int]) -> BadData:
                    f"{size[0]}x{size[1]}", remedy, where=shape.where)
 
 
-def _check_polygon(polygon: np.ndarray, scale: np.ndarray, size: tuple[int, int], where: str) -> np.ndarray:
+def _check_polygon(polygon: np.ndarray, scale: np.ndarray, size: tuple[int, int], where: str,
+                   remedy: str) -> np.ndarray:
     """Return the coordinates (2n,) in pixels. Raises BadData for a polygon that has no area or is elsewhere."""
     if polygon.size % 2:
-        raise BadData(f"a polygon has {polygon.size} numbers, but x and y come in pairs", _DRAW_REMEDY, where=where)
+        raise BadData(f"a polygon has {polygon.size} numbers, but x and y come in pairs", remedy, where=where)
     if polygon.size < 6:
-        raise BadData(f"a polygon has {polygon.size // 2} points, but needs at least 3", _DRAW_REMEDY, where=where)
+        raise BadData(f"a polygon has {polygon.size // 2} points, but needs at least 3", remedy, where=where)
     if not np.isfinite(polygon).all():
-        raise BadData(f"a polygon has the coordinate {polygon[~np.isfinite(polygon)][0]}", _DRAW_REMEDY, where=where)
+        raise BadData(f"a polygon has the coordinate {polygon[~np.isfinite(polygon)][0]}", remedy, where=where)
     corners = polygon.reshape(-1, 2) * scale
     limits = np.array([size[1], size[0]], float)
     # Annotation tools let objects reach a little over the border. Far outside, the image or the units are wrong, and
@@ -105,5 +105,5 @@ def _check_polygon(polygon: np.ndarray, scale: np.ndarray, size: tuple[int, int]
     if is_far.any() or is_elsewhere:
         x, y = corners[is_far.argmax()]
         raise BadData(f"a polygon has the corner ({x:g}, {y:g}), which is outside the image of {size[1]}x{size[0]} "
-                      "pixels (width x height)", _DRAW_REMEDY, where=where)
+                      "pixels (width x height)", remedy, where=where)
     return corners.ravel()

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from stages.data.archive_files import check_not_archive
 from stages.data.table_text import Record, build_record, check_unique_columns, normalise_header
 from stages.errors import BadData, Unavailable
 
@@ -20,11 +21,6 @@ _OTHER_FILES = (
     (b"%PDF", "a PDF", _CSV_REMEDY),
     (b"\xd0\xcf\x11\xe0", "a spreadsheet of the old Excel format (.xls)", "Save it as XLSX or CSV and pass that file"),
     (b"\x89HDF", "an HDF5 file", "Pass a table such as CSV; an index of wsss is passed to the later commands"),
-    (b"\x1f\x8b", "compressed with gzip", "Unpack it first: gunzip FILE"),
-    (b"BZh", "compressed with bzip2", "Unpack it first: bunzip2 FILE"),
-    (b"\xfd7zXZ", "compressed with xz", "Unpack it first: unxz FILE"),
-    (b"7z\xbc\xaf", "a 7z archive", "Unpack it and pass the table"),
-    (b"Rar!", "a RAR archive", "Unpack it and pass the table"),
     (b"ARROW1", "an Arrow or Feather file", "Convert it: pandas.read_feather(FILE).to_csv('tags.csv', index=False)"),
     (b"SQLite format 3", "an SQLite database", "Export its table as CSV and pass that file"),
     (b"\x89PNG", "an image", "Pass a table of tags, and the folder of images with --images"),
@@ -78,9 +74,10 @@ def _read_spreadsheet(data: bytes, path: Path) -> tuple[list[Record], tuple[str,
         raise BadData(f"the archive is damaged ({error})", "Save or copy the file again", where=str(path)) from error
     if "xl/workbook.xml" not in names:
         is_sheet = any(name.startswith("Index/") for name in names) or "content.xml" in names
-        kind = "a spreadsheet of Numbers or OpenOffice" if is_sheet else "a zip archive"
-        raise BadData(f"this is {kind}, not a table that can be read",
-                      _CSV_REMEDY if is_sheet else "Unpack it and pass the table", where=str(path))
+        if not is_sheet:
+            check_not_archive(path, data)
+        kind = "a spreadsheet of Numbers or OpenOffice" if is_sheet else "a document"
+        raise BadData(f"this is {kind}, not a table that can be read", _CSV_REMEDY, where=str(path))
     openpyxl = _import_reader("openpyxl", path)
     try:
         with warnings.catch_warnings():

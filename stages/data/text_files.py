@@ -6,6 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
+from stages.data.archive_files import check_not_archive
 from stages.errors import BadData, MissingInput
 
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -26,8 +27,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text_file(path: Path) -> str:
-    """Read a text file of UTF-8 or UTF-16, without BOM. Raises MissingInput, or BadData for other encodings."""
+    """Read a text file of UTF-8 or UTF-16, without BOM. Raises MissingInput, or BadData for archives and other text."""
     data = read_bytes(path)
+    check_not_archive(path, data)
     encoding = _find_unicode_encoding(data)
     try:
         return data.decode(encoding)
@@ -39,8 +41,10 @@ def read_text_file(path: Path) -> str:
 def decode_text(data: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
     """Return (the text without BOM, notes): text that is not Unicode is read as Windows-1252, and the note says so.
 
-    Raises BadData for text that is neither; words of other alphabets would become senseless letters.
+    Raises BadData for text that is neither; words of other alphabets would become senseless letters. Raises it for an
+    archive too.
     """
+    check_not_archive(path, data)
     encoding = _find_unicode_encoding(data)
     try:
         return data.decode(encoding), ()

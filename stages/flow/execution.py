@@ -110,19 +110,24 @@ def check_table_path(path: str | Path, option: str = "-o", content: str = "a tab
 class Summary:
     """Counts of what a command did: shards written and up to date, images, failed images, images reduced in size.
 
-    Of the images in written shards, `num_reused` were taken over from another run, the others not. `work` says what
-    was done instead of images, such as "8 epochs"; `written_noun` what was written instead of shards.
+    Of the failed images, `num_inherited` had failed in the input before, such as in the file `failed_input`. Of the
+    images in written shards, `num_reused` were taken over from another run, the others not. `work` says what was done
+    instead of images, such as "8 epochs"; `written_noun` what was written instead of shards. `contents` is what `index`
+    says of the images of an index, as `--summary-json` writes it.
     """
 
     num_written: int = 0
     num_up_to_date: int = 0
     num_images: int = 0
     num_failed: int = 0
+    num_inherited: int = 0
+    failed_input: str = ""
     num_reduced: int = 0
     num_reused: int = 0
     num_not_reused: int = 0
     work: str = ""
     written_noun: str = "shard"
+    contents: Mapping[str, object] | None = None
 
     def add(self, other: Summary) -> None:
         """Add the counts of another summary."""
@@ -130,6 +135,8 @@ class Summary:
         self.num_up_to_date += other.num_up_to_date
         self.num_images += other.num_images
         self.num_failed += other.num_failed
+        self.num_inherited += other.num_inherited
+        self.failed_input = self.failed_input or other.failed_input
         self.num_reduced += other.num_reduced
         self.num_reused += other.num_reused
         self.num_not_reused += other.num_not_reused

@@ -24,6 +24,7 @@ from stages.errors import Stopped
 from stages.flow.execution import Output, Report, Stop
 from stages.flow.index_lookup import find_index
 from stages.flow.item_arrays import resize_to_input
+from stages.flow.picture_output import report_escapes
 from stages.shards import Item, Run, parse_shard_name
 from stages.shards.disk import replace_file
 
@@ -54,6 +55,8 @@ def write_pictures(output: Output, kind: str, report: Report, stop: Stop, *,
             replace_file(path, encode_png(picture))
             report.info(f"{images.read_entry(item_id).attrs['path']}: {line} -> {path}")
         report.advance()
+    names = [Path(str(images.read_entry(item_id).attrs["path"])).name for item_id in run.ids if item_id in run]
+    report_escapes([*names, *run.classes[1:]], report)
 
 
 def _draw_item(item: Item, images: ImageSource, classes: tuple[str, ...],

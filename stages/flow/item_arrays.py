@@ -1,4 +1,4 @@
-"""Reads the arrays of `cams` and `masks` items: CAMs in [0, 1] at the size of the image, checked masks."""
+"""Reads the arrays of `cams`, `masks` and `regions` items: CAMs in [0, 1] at the size of the image, checked ids."""
 
 from __future__ import annotations
 
@@ -124,6 +124,15 @@ def extract_mask(item: Item, num_classes: int) -> np.ndarray:
         raise BadData(f"the mask contains class {int(invalid.max())}, but the classes are 0..{num_classes}",
                       "Make the masks with the classes of this index", where=item.id)
     return mask
+
+
+def extract_regions(item: Item) -> np.ndarray:
+    """Return the labels (H, W) of the regions of a `regions` item, 0 for none. Raises BadData for negative labels."""
+    labels = item.datasets["labels"]
+    if labels.ndim != 2 or labels.min(initial=0) < 0:
+        raise BadData(f"the regions have the shape {labels.shape} and labels from {labels.min(initial=0)}",
+                      "Import them again", where=item.id)
+    return labels
 
 
 def includes_background(shard: Shard) -> bool:

@@ -50,7 +50,8 @@ def reuse_existing_part(work: MapWork, part: Part, output: Output) -> Summary | 
     """
     companion_part = work.companion_part(part)
     is_companion_done = companion_part is None or reuse_existing_part(*companion_part, output) is not None
-    request = work.build_request(part, Shard(part.source))
+    source = Shard(part.source)
+    request = work.build_request(part, source)
     shard = find_finished_shard(part.path, request, output)
     # The journal of a shard without its companion shard is unfinished work, so it is not removed.
     if shard is None or not is_companion_done or (output.retry and shard.errors):
@@ -58,7 +59,14 @@ def reuse_existing_part(work: MapWork, part: Part, output: Output) -> Summary | 
     if not output.dry_run:
         os.utime(part.path)
         _remove_leftover_journal(part, request, shard)
-    return Summary(num_up_to_date=1, num_images=len(shard.ids), num_failed=len(shard.errors))
+    return Summary(num_up_to_date=1, num_images=len(shard.ids), num_failed=len(shard.errors),
+                   **_count_inherited_failures(shard.errors, source))
+
+
+def _count_inherited_failures(failed_ids: Iterable[str], source: Shard) -> dict[str, Any]:
+    """Return, for a summary, how many of the failed images had failed in the source of their part, and its path."""
+    num_inherited = sum(item_id in source.errors for item_id in failed_ids)
+    return {"num_inherited": num_inherited, "failed_input": str(source.path) if num_inherited else ""}
 
 
 def check_output_run(work: MapWork, part: Part, output: Output) -> None:
@@ -131,13 +139,14 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     except BaseException:
         journal.close(remove=not journal.items)
         raise
-    num_failed = sum(item.error is not None for item in items.values())
+    failed_ids = [item.id for item in items.values() if item.error is not None]
     num_reduced = part_work.images.num_reduced if part_work.images is not None else 0
     reuse = {"reused": len(reused), "reused_from": output.reuse} if output.reuse is not None else {}
-    write_log(output, {"path": part.path.name, "digest": digest, "items": len(items), "errors": num_failed, **reuse,
-                       "seconds": round(time.time() - started, 3)})
-    return Summary(num_written=1, num_images=len(items), num_failed=num_failed, num_reduced=num_reduced,
-                   num_reused=len(reused), num_not_reused=len(items) - len(reused))
+    write_log(output, {"path": part.path.name, "digest": digest, "items": len(items), "errors": len(failed_ids),
+                       **reuse, "seconds": round(time.time() - started, 3)})
+    return Summary(num_written=1, num_images=len(items), num_failed=len(failed_ids), num_reduced=num_reduced,
+                   num_reused=len(reused), num_not_reused=len(items) - len(reused),
+                   **_count_inherited_failures(failed_ids, source))
 
 
 def _take_over_items(reusable: ItemStore, items: ItemStore) -> set[int]:

@@ -18,7 +18,7 @@ from stages.flow.make_part import check_output_run, make_part, reuse_existing_pa
 from stages.flow.map_work import MapWork, Worker
 from stages.flow.parts import Part, Plan
 from stages.flow.path_stream import poll_paths
-from stages.flow.reuse import check_reuse, record_reuse
+from stages.flow.reuse import check_reuse, count_reusable_items, record_reuse
 from stages.flow.worker_processes import kill_workers, tie_to_parent
 from stages.shards import Shard
 
@@ -81,6 +81,7 @@ def _skip_finished_parts(plan: Plan, work: MapWork, output: Output, report: Repo
     In a dry run it yields none, and reports those that would be made.
     """
     is_output_checked = False
+    num_reusable = num_planned = 0
     for part in plan:
         if part is None:
             yield None
@@ -99,8 +100,12 @@ def _skip_finished_parts(plan: Plan, work: MapWork, output: Output, report: Repo
             is_output_checked = True
         if output.dry_run:
             report.info(f"Would make {part.path} ({part.stop - part.start} images)")
+            num_reusable += count_reusable_items(work, part, output)
+            num_planned += part.stop - part.start
         else:
             yield part
+    if output.reuse is not None and num_planned:
+        report.info(f"Would take over {num_reusable} from {output.reuse} and compute {num_planned - num_reusable}.")
     report.set_total(*plan.count_images())
 
 

@@ -1,4 +1,4 @@
-"""Reads what a panel shows of a run, at the size of the panel: CAMs with their scores, and masks.
+"""Reads what a panel shows of a run, at the size of the panel: CAMs with their scores, masks, and regions.
 
 Photographs may have 50 megapixels and panels a few hundred pixels, so nothing is computed at the photograph's size.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from stages.data.image_size import resize_labels
 from stages.data.masks import get_ignore_index
 from stages.errors import BadData
-from stages.flow.item_arrays import extract_mask, includes_background, resize_to_image
+from stages.flow.item_arrays import extract_mask, extract_regions, includes_background, resize_to_image
 from stages.kernels.background import Background, cams_to_mask, scores_to_mask
 from stages.shards import Item, Run
 
@@ -34,17 +34,18 @@ class ClassMaps(NamedTuple):
 
 
 class RunReader:
-    """Reads the CAMs or masks of a run at the size of a panel."""
+    """Reads the CAMs, masks or regions of a run at the size of a panel."""
 
     def __init__(self, run: Run, background: Background | None = None) -> None:
-        """Read `run`, a run of cams or masks; `background` is the rule by which CAMs become masks."""
+        """Read `run`, a run of cams, masks or regions; `background` is the rule by which CAMs become masks."""
         self.run, self.background = run, background
         self.kind, self.classes, self.path = run.kind, run.classes, str(run.first.path)
         self.includes_background = run.kind == "cams" and includes_background(run.first)
-        self.can_read_masks = run.kind == "masks" or self.includes_background or background is not None
+        self.can_read_masks = run.kind == "masks" or self.includes_background or (
+            run.kind == "cams" and background is not None)
 
     def find_problem(self, item_id: str) -> str:
-        """Return why the run has no CAMs or mask of an image; empty if it has."""
+        """Return why the run has nothing of an image; empty if it has."""
         if item_id not in self.run.shard_by_id:
             return "not in this run"
         error = self.run.shard_by_id[item_id].errors.get(item_id)
@@ -79,6 +80,10 @@ class RunReader:
         else:
             raise ValueError("CAMs without a background need a rule to become a mask")
         return mask.astype(np.uint16 if ignore > np.iinfo(np.uint8).max else np.uint8)
+
+    def read_regions(self, item_id: str) -> np.ndarray:
+        """Return the labels (H, W) of the regions of an image at its own size, 0 for none. Raises BadData."""
+        return extract_regions(self.run.item(item_id))
 
     def _check_scores(self, item_id: str, scores: np.ndarray | None, class_ids: np.ndarray) -> np.ndarray | None:
         if scores is not None and len(scores) != len(class_ids):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from stages.data.contact_sheets import describe_escapes
 from stages.data.picture_files import encode_pictures
+from stages.flow.execution import Report
 from stages.shards.disk import make_folder, replace_file
 
 
@@ -22,6 +24,12 @@ def write_pictures(path: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
     for file_path, data in zip(paths, files, strict=True):
         replace_file(file_path, data)
     return paths
+
+
+def report_escapes(names: Iterable[str], report: Report) -> None:
+    """Report if letters of a name in a picture are drawn as escapes, because no font has them."""
+    if note := describe_escapes(names):
+        report.info(note)
 
 
 def build_page_path(path: Path, number: int) -> Path:

@@ -39,6 +39,8 @@ from stages.shards.request import TOOL
 
 REUSED_INPUT = "reused"
 _SHARD_INPUTS = ("index", "features", "cams", "masks", REUSED_INPUT)
+# Their classes are those of a network or of the command line, which the settings and networks tell.
+_STAGES_WITH_OTHER_CLASSES = ("segment",)
 _PARTITION_SETTINGS = ("shard_size",)
 
 _RunKey = tuple[tuple[Path, int, int], ...]
@@ -106,14 +108,32 @@ def load_reusable_items(work: MapWork, part: Part, part_work: PartWork, source: 
     run = _open_run(output.reuse, work.kind)
     check_same_classes((f"--reuse {output.reuse}", run.classes), (str(part.source), tuple(part_work.classes)))
     _check_root_attributes(run, part_work, output.reuse)
-    images = _list_images(output.reuse, work.kind)
+    for position, shard in _find_reusable_images(output.reuse, work.kind, part, source, index).items():
+        items.add(position, _read_item(shard, source.ids[part.start + position]))
+    return items
+
+
+def count_reusable_items(work: MapWork, part: Part, output: Output) -> int:
+    """Return the number of images of a part that `load_reusable_items` takes over, without loading them."""
+    if output.reuse is None:
+        return 0
+    source, index = Shard(part.source), Shard(part.index_path, "index")
+    if work.stage not in _STAGES_WITH_OTHER_CLASSES:
+        check_same_classes((f"--reuse {output.reuse}", _open_run(output.reuse, work.kind).classes),
+                           (str(part.source), tuple(source.classes)))
+    return len(_find_reusable_images(output.reuse, work.kind, part, source, index))
+
+
+def _find_reusable_images(path: str, kind: str, part: Part, source: Shard, index: Shard) -> dict[int, Shard]:
+    """Return the shard that has the image, for each position in the part that need not be computed again."""
+    images, shards = _list_images(path, kind), {}
     records = select_image_records(source, index, slice(part.start, part.stop))
     for position, (item_id, record) in enumerate(zip(part.ids(source), records, strict=True)):
         image = images.get(item_id)
         is_same = image is not None and is_identified(record) and np.array_equal(image.record, record)
         if is_same and item_id not in source.errors and item_id not in index.errors:
-            items.add(position, _read_item(image.shard, item_id))
-    return items
+            shards[position] = image.shard
+    return shards
 
 
 def _check_root_attributes(run: Run, part_work: PartWork, reuse: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from stages.errors import UsageError
 from stages.flow.execution import Output, Summary
 from stages.flow.existing_output import find_finished_shard
 from stages.flow.make_part import write_log
-from stages.shards import Item, ShardContents, extract_request, write_shard
+from stages.shards import Item, Shard, ShardContents, extract_request, write_shard
 from stages.shards.disk import make_folder
 
 
@@ -50,3 +50,9 @@ def write_single_shard(output: Output, contents: ShardContents, index: tuple[str
     write_log(output, {"path": output.path.name, "digest": write_shard(output.path, complete), "items": num_images,
                        "errors": len(items)})
     return Summary(num_written=1, num_images=num_images, num_failed=len(items))
+
+
+def mark_inherited_failures(summary: Summary, shards: Sequence[Shard]) -> Summary:
+    """Return the summary of a command that computes nothing per image: its failed images failed in the input shards."""
+    failed_input = next((str(shard.path) for shard in shards if shard.errors), "")
+    return replace(summary, num_inherited=summary.num_failed, failed_input=failed_input)

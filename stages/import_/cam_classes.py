@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from stages.data.name_forms import fold_name
+from stages.data.name_pattern import PLAIN_NAMES, NamePattern
 from stages.data.result_files import FileMatches, remove_image_suffix
 from stages.data.tag_parsing import BACKGROUND_NAMES
 from stages.errors import BadData
@@ -99,10 +100,12 @@ def _suggest_other_classes(class_ids: np.ndarray, allowed: set[int], ids_from: i
 
 
 def match_class_files(ids: Sequence[str], files: Iterable[str], classes: Sequence[str],
-                      suffixes: Sequence[str]) -> tuple[dict[str, dict[str, str]], FileMatches]:
+                      suffixes: Sequence[str], pattern: NamePattern = PLAIN_NAMES) -> tuple[
+                          dict[str, dict[str, str]], FileMatches]:
     """Match files ID_CLASS.SUFFIX and ID/CLASS.SUFFIX with images, where CLASS is a name or a number.
 
-    Returns the file of each class by image id, and the files that belong to no image and class.
+    With a `pattern`, its {id} is ID_CLASS or ID/CLASS. Returns the file of each class by image id, and the files that
+    belong to no image and class.
     """
     names = {fold_name(name) for name in (*classes, *BACKGROUND_NAMES) if name}
     ids_by_name = {name: item_id for item_id in ids for name in (item_id, remove_image_suffix(item_id))}
@@ -110,7 +113,8 @@ def match_class_files(ids: Sequence[str], files: Iterable[str], classes: Sequenc
     matches = FileMatches()
     for file in files:
         stem, suffix = posixpath.splitext(file)
-        pairs = _split_stem(stem, names, ids_by_name) if suffix.lower() in suffixes else []
+        name = pattern.extract_name(stem, suffix)
+        pairs = _split_stem(name, names, ids_by_name) if name and suffix.lower() in suffixes else []
         if len(pairs) == 1:
             item_id, key = pairs[0]
             if key in by_image[item_id]:

@@ -17,7 +17,7 @@ from stages.data.name_forms import fold_name
 from stages.data.result_files import remove_image_suffix
 from stages.data.shapes import Shape, draw_shapes
 from stages.errors import BadData
-from stages.import_.rle_json import build_shape
+from stages.import_.rle_json import SHAPE_REMEDY, build_shape
 
 Id = int | str
 _RESULTS_REMEDY = ('Give a list of {"image_id", "category_id", "segmentation", "score"}, as written for the COCO '
@@ -158,15 +158,7 @@ def draw_results(entries: Sequence[Mapping[str, Any]], source: ImageSource, item
     for layer, entry in enumerate(entries):
         name = f"{where}: results[{entry['position']}]"
         shapes.append(build_shape(entry["segmentation"], class_id=entry["class_id"], layer=layer, where=name))
-    mask = draw_valid_shapes(shapes, source.read_size(item_id), num_classes)
+    mask = draw_shapes(shapes, source.read_size(item_id), num_classes, remedy=SHAPE_REMEDY)
     if not source.classes[0]:
         mask[mask == 0] = get_ignore_index(num_classes)
     return mask
-
-
-def draw_valid_shapes(shapes: Sequence[Shape], size: tuple[int, int], num_classes: int) -> np.ndarray:
-    """Return the ids (H, W) of shapes on an image of (H, W) `size`. Raises BadData with a remedy for results."""
-    try:
-        return draw_shapes(shapes, size, num_classes)
-    except BadData as error:
-        raise BadData(error.message, "Correct this entry, or remove it", where=error.where) from None

@@ -16,7 +16,15 @@ class ImportConfig:
 
 
 @dataclass(frozen=True)
-class MasksConfig(ImportConfig):
+class FilesConfig(ImportConfig):
+    """Settings of the commands that import a folder of files."""
+
+    pattern: str = setting("{id}", "Form of the file names, with {id} in place of the image id: '{id}_mask.png'. "
+                           "Without a suffix, any that can be read is meant.")
+
+
+@dataclass(frozen=True)
+class MasksConfig(FilesConfig):
     """Settings of `import masks`."""
 
     mask_values: str = setting("", "Meaning of the values in the masks: FROM=TO pairs separated by commas, or a file "
@@ -26,7 +34,7 @@ class MasksConfig(ImportConfig):
 
 
 @dataclass(frozen=True)
-class CamsConfig(ImportConfig):
+class CamsConfig(FilesConfig):
     """Settings of `import cams`."""
 
     ids_from: int = setting(0, "Number of the first foreground class in the files: 0, or 1 if 0 is the background. "
@@ -51,7 +59,7 @@ class CocoConfig(ImportConfig):
 
 
 @dataclass(frozen=True)
-class RegionsConfig(ImportConfig):
+class RegionsConfig(FilesConfig):
     """Settings of `import regions`."""
 
     on_top: str = setting("smaller", "Which of overlapping regions in a JSON file is seen: the smaller, the larger (as "

@@ -11,12 +11,11 @@ import numpy as np
 
 from stages.data.masks import IGNORE_16_BIT, decode_mask
 from stages.data.run_lengths import encode_runs
-from stages.data.shapes import Shape
+from stages.data.shapes import Shape, draw_shapes
 from stages.errors import BadData
-from stages.import_.coco_results import draw_valid_shapes
 from stages.import_.mask_files import decode_label_array
 from stages.import_.numpy_files import NPY_SIGNATURE, NPZ_SIGNATURE
-from stages.import_.rle_json import build_shape, parse_json
+from stages.import_.rle_json import SHAPE_REMEDY, build_shape, parse_json
 
 REGION_SUFFIXES = (".png", ".json", ".npy", ".npz", ".tif", ".tiff", ".bmp", ".pgm")
 _MAX_REGIONS = IGNORE_16_BIT - 1  # in a JSON file
@@ -82,7 +81,7 @@ def draw_regions(content: Any, size: tuple[int, int], on_top: str, where: str) -
     shapes = [_build_region(entry, position, where) for position, entry in enumerate(entries)]
     ranks = _rank(shapes, entries, size, on_top, where)
     ranked = [replace(shape, layer=rank) for shape, rank in zip(shapes, ranks, strict=True)]
-    return draw_valid_shapes(ranked, size, _MAX_REGIONS).astype(np.int32)
+    return draw_shapes(ranked, size, _MAX_REGIONS, remedy=SHAPE_REMEDY).astype(np.int32)
 
 
 def _build_region(entry: Any, position: int, where: str) -> Shape:
@@ -113,8 +112,8 @@ def _rank(shapes: Sequence[Shape], entries: Sequence[Mapping[str, Any]], size: t
     if on_top == "order":
         return range(len(shapes))
     if on_top == "larger":
-        values: list[float] = [float(np.count_nonzero(draw_valid_shapes([shape], size, _MAX_REGIONS)))
-                               for shape in shapes]
+        values: list[float] = [
+            float(np.count_nonzero(draw_shapes([shape], size, _MAX_REGIONS, remedy=SHAPE_REMEDY))) for shape in shapes]
     else:
         values = [_read_score(entry, f"{where}: regions[{position}]") for position, entry in enumerate(entries)]
     order = sorted(range(len(values)), key=values.__getitem__)

@@ -10,6 +10,8 @@ import numpy as np
 from stages.data.shapes import Shape
 from stages.errors import BadData
 
+# What to do about an object that can't be drawn.
+SHAPE_REMEDY = "Correct this entry, or remove it"
 _REMEDY = ('Write the segmentation as RLE {"size": [height, width], "counts": ...} or as polygons '
            "[[x1, y1, x2, y2, ...]]")
 

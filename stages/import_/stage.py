@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stages.data.archive_files import check_not_archive
 from stages.data.folders import require_folder
 from stages.data.image_source import open_image_sources
 from stages.data.mask_colours import format_colour
 from stages.data.mask_values import IGNORED, MaskValues, read_mask_values
+from stages.data.name_pattern import ID_FIELD, NamePattern, parse_name_pattern
 from stages.data.result_files import (
     FileMatches,
     combine_hashes,
@@ -52,10 +54,11 @@ def run_masks(config: MasksConfig, inputs: Inputs, output: Output, *, stop: Stop
     if mask_values:
         report.info(f"Values of the masks: {_describe_mask_values(mask_values, index.classes)}")
     files = list_result_files(folder)
-    matches = match_files(list(index.ids), files, MASK_SUFFIXES)
-    _report_matches(matches.files, matches, files, index, folder, "{}.png", "mask", report)
+    pattern = parse_name_pattern(config.pattern, MASK_SUFFIXES)
+    matches = match_files(list(index.ids), files, MASK_SUFFIXES, pattern)
+    _report_matches(matches.files, matches, files, index, folder, "{id}.png", pattern, "mask", report)
     shared, digest = _hash_matches(folder, {name: [file] for name, file in matches.files.items()}, matches.problems,
-                                   "{}.png", stop, report)
+                                   "{id}.png", pattern, stop, report)
     work = MapWork("import", "masks", "masks", ("index",), "stages.import_.workers:MasksWorker", config,
                    {**to_json_dict(config), "mask_values": mask_values.text}, digests={"folder": digest},
                    root=inputs.root, shard_size=config.shard_size, needs_torch=False, shared=shared)
@@ -78,11 +81,12 @@ def run_cams(config: CamsConfig, inputs: Inputs, output: Output, *, stop: Stop, 
                          "Leave out one of them")
     folder, index = _open_inputs(inputs, "CAMs")
     files = list_result_files(folder)
-    files_by_id, keys, matches, expected = _match_cams(files, index, folder)
-    _report_matches(files_by_id, matches, files, index, folder, expected, "file of CAMs", report)
+    pattern = parse_name_pattern(config.pattern, (*ARRAY_SUFFIXES, *PICTURE_SUFFIXES))
+    files_by_id, keys, matches, expected = _match_cams(files, index, folder, pattern)
+    _report_matches(files_by_id, matches, files, index, folder, expected, pattern, "file of CAMs", report)
     has_background = config.background == "included"
     report.info(f"Numbers of classes: {describe_keys(index.classes, config.ids_from, has_background=has_background)}")
-    shared, digest = _hash_matches(folder, files_by_id, matches.problems, expected, stop, report)
+    shared, digest = _hash_matches(folder, files_by_id, matches.problems, expected, pattern, stop, report)
     work = MapWork("import", "cams", "cams", ("index",), "stages.import_.workers:CamsWorker", config,
                    to_json_dict(config), digests={"folder": digest}, root=inputs.root, shard_size=config.shard_size,
                    needs_torch=False, shared={**shared, "keys": keys})
@@ -123,10 +127,11 @@ def run_regions(config: RegionsConfig, inputs: Inputs, output: Output, *, stop: 
     """Write the regions in a folder as a `regions` run. Raises what run_masks raises."""
     folder, index = _open_inputs(inputs, "regions")
     files = list_result_files(folder)
-    matches = match_files(list(index.ids), files, REGION_SUFFIXES)
-    _report_matches(matches.files, matches, files, index, folder, "{}.png", "file of regions", report)
+    pattern = parse_name_pattern(config.pattern, REGION_SUFFIXES)
+    matches = match_files(list(index.ids), files, REGION_SUFFIXES, pattern)
+    _report_matches(matches.files, matches, files, index, folder, "{id}.png", pattern, "file of regions", report)
     shared, digest = _hash_matches(folder, {name: [file] for name, file in matches.files.items()}, matches.problems,
-                                   "{}.png", stop, report)
+                                   "{id}.png", pattern, stop, report)
     work = MapWork("import", "regions", "regions", ("index",), "stages.import_.workers:RegionsWorker", config,
                    to_json_dict(config), digests={"folder": digest}, root=inputs.root, shard_size=config.shard_size,
                    needs_torch=False, shared=shared)
@@ -141,6 +146,7 @@ def _open_results(inputs: Inputs) -> tuple[Path, Run]:
                          "results")
     if not paths[0].is_file():
         raise MissingInput("there is no such file", "Give a file of results in COCO's format", where=str(paths[0]))
+    check_not_archive(paths[0])
     return paths[0], Run([inputs.require("index")], "index")
 
 
@@ -163,25 +169,25 @@ def _report_results(results: Results, config: CocoConfig, index: Run, path: Path
                     f"example {results.unknown_images[0]!r}.")
 
 
-def _match_cams(files: Sequence[str], index: Run, folder: Path) -> tuple[dict[str, list[str]], dict[str, str] | None,
-                                                                         FileMatches, str]:
+def _match_cams(files: Sequence[str], index: Run, folder: Path, pattern: NamePattern) -> tuple[
+        dict[str, list[str]], dict[str, str] | None, FileMatches, str]:
     """Return the files of each image, the classes of the files if each has one, and what did not match.
 
     Raises BadData if the folder has both arrays and a picture per class.
     """
     ids = list(index.ids)
-    matches = match_files(ids, files, ARRAY_SUFFIXES)
-    pictures, picture_matches = match_class_files(ids, files, index.classes, PICTURE_SUFFIXES)
+    matches = match_files(ids, files, ARRAY_SUFFIXES, pattern)
+    pictures, picture_matches = match_class_files(ids, files, index.classes, PICTURE_SUFFIXES, pattern)
     if (matches.files or matches.problems) and pictures:
         first_array, first_picture = (next(iter(group), "") for group in (
             matches.files.values(), (file for by_key in pictures.values() for file in by_key.values())))
         raise BadData(f"holds arrays ({first_array}) and pictures of classes ({first_picture})",
                       "Move one kind to another folder", where=str(folder))
     if not pictures:
-        return {name: [file] for name, file in matches.files.items()}, None, matches, "{}.npy"
+        return {name: [file] for name, file in matches.files.items()}, None, matches, "{id}.npy"
     keys = {file: key for by_key in pictures.values() for key, file in by_key.items()}
     return ({name: sorted(by_key.values()) for name, by_key in pictures.items()}, keys, picture_matches,
-            "{}_CLASS.png")
+            "{id}_CLASS.png")
 
 
 def _describe_mask_values(mask_values: MaskValues, classes: Sequence[str]) -> str:
@@ -212,10 +218,11 @@ def _open_inputs(inputs: Inputs, noun: str) -> tuple[Path, Run]:
 
 
 def _report_matches(files_by_id: Mapping[str, object], matches: FileMatches, files: Sequence[str], index: Run,
-                    folder: Path, expected: str, noun: str, report: Report) -> None:
+                    folder: Path, expected: str, pattern: NamePattern, noun: str, report: Report) -> None:
     """Report what was found in the folder. Raises MissingInput if no image has a file."""
     ids = list(index.ids)
-    require_matches({**files_by_id, **matches.problems}, ids, files, folder, expected.format(ids[0] if ids else "ID"))
+    first = pattern.build_file_name(expected.replace(ID_FIELD, ids[0] if ids else "ID"))
+    require_matches({**files_by_id, **matches.problems}, ids, files, folder, first)
     missing = [item_id for item_id in ids if item_id not in files_by_id and item_id not in matches.problems]
     without = f"; {len(missing)} have none, for example {missing[0]}" if missing else ""
     report.info(f"{len(files_by_id)} of {len(ids)} images of the index have a {noun} in {folder}{without}.")
@@ -227,7 +234,7 @@ def _report_matches(files_by_id: Mapping[str, object], matches: FileMatches, fil
 
 
 def _hash_matches(folder: Path, files_by_id: Mapping[str, list[str]], problems: Mapping[str, str], expected: str,
-                  stop: Stop, report: Report) -> tuple[dict[str, Any], str]:
+                  pattern: NamePattern, stop: Stop, report: Report) -> tuple[dict[str, Any], str]:
     """Return what the workers need to know of the files, and the digest of all their names and contents."""
     files = sorted({file for paths in files_by_id.values() for file in paths})
     report.start_progress("reading files", len(files), unit="files")
@@ -239,7 +246,7 @@ def _hash_matches(folder: Path, files_by_id: Mapping[str, list[str]], problems: 
 
     hashes = hash_files(folder, files, advance)
     shared = {"folder": str(folder), "files": dict(files_by_id), "hashes": hashes, "problems": dict(problems),
-              "expected": expected}
+              "expected": expected, "pattern": pattern}
     return shared, combine_hashes(hashes)
 
 

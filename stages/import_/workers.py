@@ -12,6 +12,7 @@ import numpy as np
 from stages.data.coco_json import read_coco_file
 from stages.data.image_source import ImageSource
 from stages.data.mask_values import parse_recorded_values
+from stages.data.name_pattern import ID_FIELD
 from stages.data.result_files import read_unchanged_file
 from stages.errors import BadData
 from stages.flow.map_work import MapWork
@@ -60,7 +61,7 @@ class ResultFiles:
     def __init__(self, work: MapWork) -> None:
         self.folder = Path(work.shared["folder"])
         self.files, self.hashes, self.problems = (work.shared[name] for name in ("files", "hashes", "problems"))
-        self.expected = work.shared["expected"]
+        self.expected, self.pattern = work.shared["expected"], work.shared["pattern"]
         self.keys: Mapping[str, str] | None = work.shared.get("keys")
 
     def get_paths(self, item_id: str) -> list[str]:
@@ -68,8 +69,8 @@ class ResultFiles:
         if item_id in self.problems:
             raise BadData(self.problems[item_id], "Remove the file that is not meant", where=item_id)
         if item_id not in self.files:
-            raise BadData(f"there is no file {self.expected.format(item_id)} in the folder", _MISSING_REMEDY,
-                          where=item_id)
+            file = self.pattern.build_file_name(self.expected.replace(ID_FIELD, item_id))
+            raise BadData(f"there is no file {file} in the folder", _MISSING_REMEDY, where=item_id)
         return self.files[item_id]
 
     def read(self, file: str) -> bytes:

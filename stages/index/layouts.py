@@ -35,7 +35,7 @@ def read_listing(layout: str, paths: list[Path], config: Any, named: NamedInputs
     if layout == "coco":
         return _read_coco(paths, config, named)
     if layout in MULTI_PATH_LAYOUTS:
-        listing = list_webdataset(paths)
+        listing = list_webdataset(paths, packs_images=config.pack and not config.tags_only)
         return listing if classes is None else replace(listing, classes=classes)  # archives have no tags
     if classes is None:
         return _LAYOUTS[layout](paths[0], config, named)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from stages.data.image_source import find_image_root
-from stages.data.index_summary import SUMMARY_ATTRIBUTE, encode_summary, name_classes, summarise_items
+from stages.data.index_statistics import summarise_items
+from stages.data.index_summary import SUMMARY_ATTRIBUTE, encode_summary, name_classes
 from stages.data.mask_values import MaskValues, read_mask_values
 from stages.data.records import Listing, describe_count
 from stages.data.skipped_files import describe_skipped_files, find_skipped_files
@@ -92,8 +93,8 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
     if rejected:
         report.info(f"{len(rejected)} of {len(items)} images were rejected, the first: {rejected[0].error}")
     skipped = () if config.tags_only else _find_skipped(layout, paths, inputs.named, listing)
-    _report_contents(items, listing, skipped, None if output.dry_run else summary_path, report)
-    return summary
+    contents = _report_contents(items, listing, skipped, None if output.dry_run else summary_path, report)
+    return replace(summary, contents=contents)
 
 
 def _read_mask_values(config: IndexConfig, listing: Listing, layout: str) -> MaskValues:
@@ -117,16 +118,17 @@ def _find_skipped(layout: str, paths: list[Path], named: NamedInputs, listing: L
 
 
 def _report_contents(items: list[Item], listing: Listing, skipped: tuple[str, ...], summary_path: Path | None,
-                     report: Report) -> None:
-    """Show the table of what the index contains, and write it as JSON to `summary_path`."""
+                     report: Report) -> dict[str, Any]:
+    """Show the table of what the index contains, write it as JSON to `summary_path`, and return it."""
     failures = {item.id: item.error for item in items if item.error is not None}
     summary = summarise_items(items, listing.classes)
     for line in format_summary(summary, listing.classes, failures, skipped):
         report.info(line)
+    contents = {**name_classes(summary, listing.classes), "failures": failures, "skipped": list(skipped)}
     if summary_path:
-        contents = {**name_classes(summary, listing.classes), "failures": failures, "skipped": skipped}
         make_folder(summary_path.absolute().parent)
         replace_file(summary_path, (json.dumps(contents, indent=1, ensure_ascii=False) + "\n").encode())
+    return contents
 
 
 def _read_net_classes(named: Mapping[str, str | None]) -> tuple[tuple[str, ...] | None, dict[str, str]]:

@@ -30,6 +30,8 @@ from stages.shards import Item, encode_strings
 _EXIF_NOTES = {False: "have an EXIF orientation, which is not applied (see --apply-exif)",
                True: "are rotated according to their EXIF orientation"}
 
+_DRAW_REMEDY = "Correct it, or use --no-draw-masks to index the tags without masks"
+
 
 @dataclass(frozen=True)
 class ItemTask:
@@ -72,7 +74,7 @@ def _add_image(record: ImageRecord, task: ItemTask, attrs: dict[str, Any],
     Raises BadData if the image or its mask is rejected.
     """
     config, listing = task.config, task.listing
-    data = read_image_bytes(listing.root, record.path, record.byte_range)
+    data = read_image_bytes(listing.root, record.path, record.byte_range) if record.data is None else record.data
     header = check_image(data, where=record.path, max_pixels=config.max_pixels)
     is_turned = config.apply_exif and header.orientation >= 5
     height, width = (header.width, header.height) if is_turned else (header.height, header.width)
@@ -86,7 +88,7 @@ def _add_image(record: ImageRecord, task: ItemTask, attrs: dict[str, Any],
         if config.pack:
             datasets["mask"] = np.frombuffer(mask, dtype=np.uint8)
     elif record.shapes is not None:
-        ids = draw_shapes(record.shapes, (height, width), len(listing.classes) - 1)
+        ids = draw_shapes(record.shapes, (height, width), len(listing.classes) - 1, remedy=_DRAW_REMEDY)
         mask = encode_mask(ids)
         attrs["mask_crc32"] = zlib.crc32(mask)
         attrs[PIXELS_ATTRIBUTE] = _count_ids(record, ids, None, task)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from stages.data.image_source import find_image_root
-from stages.data.index_summary import SUMMARY_ATTRIBUTE, encode_summary, summarise_items
+from stages.data.index_statistics import summarise_items
+from stages.data.index_summary import SUMMARY_ATTRIBUTE, encode_summary
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.index_lookup import find_index
 from stages.flow.make_part import write_log
 from stages.flow.parts import list_sibling_shards, shard_output_path
-from stages.flow.single_shard import reuse_existing_shard
+from stages.flow.single_shard import mark_inherited_failures, reuse_existing_shard
 from stages.merge.config import MergeConfig
 from stages.settings import to_json_dict
 from stages.shards import (
@@ -74,7 +75,7 @@ def run(config: MergeConfig, inputs: Inputs, output: Output, *, stop: Stop, repo
             report.start_phase(f"writing {merged.path.name}")
         summary.add(shard_summary or _write_merged_shard(merged, input_run, entry, inputs.index, output))
         report.print_path(merged.path)
-    return summary
+    return mark_inherited_failures(summary, input_run.shards)
 
 
 def _check_ids(input_run: Run) -> None:

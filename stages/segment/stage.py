@@ -49,13 +49,25 @@ _DEFAULT_FOLDER = "masks"  # of image files
 
 def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Write the masks predicted by a network of `train-seg`, and with `--scores` its scores as a `cams` run."""
+    _check_net_settings(config)
+    net = inputs.require("net")
+    inputs, output, files = select_inputs(inputs, output, "segment net", _DEFAULT_FOLDER, report)
+    description = read_verified_description(net)
+    work = build_net_work(config, net, description, root=inputs.root)
+    return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
+
+
+def _check_net_settings(config: NetConfig) -> None:
+    """Raise UsageError for an empty list of scales, Unavailable for a CRF without pydensecrf."""
     if not config.scales:
         raise UsageError("--scales is empty", "List at least one scale, for example --scales 1")
     if config.crf:
         require_pydensecrf()
-    net = inputs.require("net")
-    inputs, output, files = select_inputs(inputs, output, "segment net", _DEFAULT_FOLDER, report)
-    description = read_verified_description(net)
+
+
+def build_net_work(config: NetConfig, net: str, description: Mapping[str, Any], *, root: str | None = None) -> MapWork:
+    """Build the work of `segment net` for the network file `net`. Raises UsageError, BadData, Unavailable."""
+    _check_net_settings(config)
     if description["task"] == GROUNDED:
         raise BadData(f"the network was trained for {GROUNDED}, not for segmentation",
                       f"Run `wsss segment {description['architecture']['head']}` instead", where=net)
@@ -64,12 +76,11 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
                       "Pass a network of `wsss train-seg` with --net", where=net)
     settings = replace(config, device=resolve_device(config.device))
     trained_on = description["provenance"][-1]["inputs"].get("index", "")
-    work = MapWork("segment", "net", "masks", ("index",), "stages.segment.workers:NetWorker", config,
+    return MapWork("segment", "net", "masks", ("index",), "stages.segment.workers:NetWorker", config,
                    to_json_dict(settings), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on},
-                   root=inputs.root, shard_size=config.shard_size, batch_size=config.batch_size,
-                   threads=config.threads, training_images=read_training_images(description, net))
-    return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
+                   root=root, shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads,
+                   training_images=read_training_images(description, net))
 
 
 def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *, stop: Stop,
@@ -101,23 +112,31 @@ def run_grounded(method: str, config: GroundedConfig, inputs: Inputs, output: Ou
 
     Raises UsageError, MissingInput, BadData.
     """
-    requested, config = config, _resolve_config(config)
+    _resolve_config(config)
     net = inputs.require("net")
     inputs, output, files = select_inputs(inputs, output, f"segment {method}", _DEFAULT_FOLDER, report)
     description = read_verified_description(net)
     _check_grounded_net(method, description, net)
-    words, paths = _load_words(config, inputs.named.get("words"), inputs.paths, has_files=bool(files))
+    work, inputs = build_grounded_work(method, config, description, inputs, has_image_files=bool(files), report=report)
+    return _run_work(work, inputs, files, ("background", *work.shared["words"].names), output, stop, report)
+
+
+def build_grounded_work(method: str, config: GroundedConfig, description: Mapping[str, Any], inputs: Inputs, *,
+                        has_image_files: bool, report: Report) -> tuple[MapWork, Inputs]:
+    """Build the work of `segment tcl` or `code`, and return the inputs again. Raises UsageError, BadData."""
+    requested, config = config, _resolve_config(config)
+    net = inputs.require("net")
+    words, paths = _load_words(config, inputs.named.get("words"), inputs.paths, has_files=has_image_files)
     config = _apply_short_side(config, requested, words)
     clip = ClipSource(description["initial_weights"]["name"], description["architecture"]["clip"], None)
     for message in (*words.notes, *_describe_doubtful_words(words, clip)):
         report.info(message)
     trained_on = description["provenance"][-1]["inputs"].get("index", "")
-    work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:GroundedWorker", config,
+    return MapWork("segment", method, "masks", ("index",), "stages.segment.workers:GroundedWorker", config,
                    _build_config_dict(config, words), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on}, root=inputs.root,
                    shard_size=config.shard_size, threads=config.threads, shared={"words": words},
-                   training_images=read_training_images(description, net))
-    return _run_work(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
+                   training_images=read_training_images(description, net)), replace(inputs, paths=paths)
 
 
 def _check_grounded_net(method: str, description: Mapping[str, Any], net: str) -> None:

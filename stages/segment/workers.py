@@ -15,6 +15,7 @@ from stages.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from stages.data.class_vocabulary import ClassWords
 from stages.data.image_source import ImageSource
 from stages.data.inference_views import build_corner_aligned_views, build_scaled_views, resize_short_side
+from stages.data.single_image import SingleImage
 from stages.errors import Unavailable
 from stages.flow.finite import check_finite
 from stages.flow.map_work import MapWork
@@ -72,13 +73,19 @@ class NetWorker:
         """Open a part. Raises BadData if the network was trained for other classes."""
         check_same_classes((str(index.path), index.classes),
                            (str(self.work.named["net"]), tuple(self.description["classes"])))
-        return _NetPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
+
+    def open_images(self, images: ImageSource | SingleImage) -> _NetPart:
+        """Open images of the classes of the network."""
+        return _NetPart(self, images)
 
 
 class _StoredScoresPart:
     """A part whose scores are read from a shard."""
 
-    def __init__(self, source: Shard, images: ImageSource, classes: tuple[str, ...], work: MapWork) -> None:
+    def __init__(self, source: Shard | None, images: ImageSource | SingleImage, classes: tuple[str, ...],
+                 work: MapWork) -> None:
+        """`source` holds the scores, and is None for a part that computes them."""
         self.source, self.images, self.classes, self.work, self.config = source, images, classes, work, work.config
         self.crf = getattr(work.config, "crf", "")
         self.should_store_scores = work.kind == "cams"
@@ -118,8 +125,8 @@ class _StoredScoresPart:
 class _NetPart(_StoredScoresPart):
     """A part whose scores are computed by a network."""
 
-    def __init__(self, worker: NetWorker, source: Shard, images: ImageSource) -> None:
-        super().__init__(source, images, images.classes, worker.work)
+    def __init__(self, worker: NetWorker, images: ImageSource | SingleImage) -> None:
+        super().__init__(None, images, images.classes, worker.work)
         self.worker = worker
 
     def batch_key(self, item_id: str) -> tuple[int, int]:
@@ -210,7 +217,11 @@ class TextWorker:
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Open a part."""
-        return _TextPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
+
+    def open_images(self, images: ImageSource | SingleImage) -> _TextPart:
+        """Open images, whose background is the only class that they bring."""
+        return _TextPart(self, images)
 
 
 class GroundedWorker:
@@ -238,7 +249,11 @@ class GroundedWorker:
 
     def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
         """Open a part."""
-        return _TextPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
+
+    def open_images(self, images: ImageSource | SingleImage) -> _TextPart:
+        """Open images, whose background is the only class that they bring."""
+        return _TextPart(self, images)
 
 
 def _split_vectors(vectors: Tensor) -> Vectors:
@@ -266,8 +281,8 @@ def embed_with_proxy(tower: VisionTower, proxy: Proxy, config: ProxyclipConfig, 
 class _TextPart(_StoredScoresPart):
     """A part whose scores come from comparing its images with words."""
 
-    def __init__(self, worker: TextWorker | GroundedWorker, source: Shard, images: ImageSource) -> None:
-        super().__init__(source, images, (images.classes[0], *worker.word_vectors.words.names), worker.work)
+    def __init__(self, worker: TextWorker | GroundedWorker, images: ImageSource | SingleImage) -> None:
+        super().__init__(None, images, (images.classes[0], *worker.word_vectors.words.names), worker.work)
         self.worker = worker
         self.text = worker.word_vectors(bool(self.classes[0]))
 

@@ -1,4 +1,4 @@
-"""Turn photographs with their CAMs, masks and ground truth into panels: arrays in, pictures out."""
+"""Turn photographs with their CAMs, masks, regions and ground truth into panels: arrays in, pictures out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stages.data.figures import (
     build_heat_panels,
     build_mask_panel,
     build_photograph_panel,
+    build_region_panel,
     build_text_panel,
     fit_size,
     format_tags,
@@ -21,6 +22,7 @@ from stages.data.figures import (
 )
 from stages.data.image_size import resize_labels
 from stages.data.image_source import ImageSource
+from stages.data.region_outlines import describe_regions
 
 SINGLE_SIDE, GRID_SIDE = 320, 240
 _MIN_DRAWN_VALUE = 0.05  # of CAMs that include the background, which have a map for every class
@@ -28,7 +30,7 @@ Size = tuple[int, int]
 
 
 class RunReader(Protocol):
-    """Reads the CAMs or masks of a run; see `stages.flow.panel_inputs`."""
+    """Reads the CAMs, masks or regions of a run; see `stages.flow.panel_inputs`."""
 
     kind: str
     classes: tuple[str, ...]
@@ -37,7 +39,7 @@ class RunReader(Protocol):
     can_read_masks: bool
 
     def find_problem(self, item_id: str) -> str:
-        """Return why the run has no CAMs or mask of an image; empty if it has."""
+        """Return why the run has nothing of an image; empty if it has."""
 
     def read_scores(self, item_id: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Return class ids (K,) and scores (K,) of the CAMs."""
@@ -47,6 +49,9 @@ class RunReader(Protocol):
 
     def read_mask(self, item_id: str, size: Size) -> np.ndarray:
         """Return the mask (h, w)."""
+
+    def read_regions(self, item_id: str) -> np.ndarray:
+        """Return the labels (H, W) of the regions at the size of the image."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def build_single_block(photographs: Photographs, side: int | None) -> tuple[Bloc
     panels, drawn_classes = [build_photograph_panel(image, tags)], []
     num_cam_runs = sum(reader.kind == "cams" for reader in photographs.readers)
     for reader, title in zip(photographs.readers, photographs.titles, strict=True):
-        if reader.kind == "masks" or photographs.draws_masks or reader.find_problem(item_id):
+        if reader.kind != "cams" or photographs.draws_masks or reader.find_problem(item_id):
             panel, class_ids = _build_run_panel(photographs, reader, title, item_id, image)
             panels.append(panel)
             drawn_classes += class_ids
@@ -110,7 +115,16 @@ def build_grid_block(photographs: Photographs, item_id: str, side: int | None) -
     if photographs.has_truth:
         parts.append(_build_truth_panel(photographs, item_id, image))
     panels = [Panel(image, "photograph"), *(panel for panel, _ in parts)]
-    return Block(f"{item_id}   {format_tags(tags)}", panels, tuple(class_id for _, ids in parts for class_id in ids))
+    counts = _describe_region_counts(photographs, parts)
+    class_ids = tuple(class_id for _, ids in parts for class_id in ids)
+    return Block("   ".join((item_id, *counts, format_tags(tags))), panels, class_ids)
+
+
+def _describe_region_counts(photographs: Photographs, parts: list[tuple[Panel, tuple[int, ...]]]) -> list[str]:
+    """Return the captions of the panels of regions, since the panels of a grid have none; with titles if several."""
+    counts = [(panel.title, panel.caption) for reader, (panel, _) in zip(photographs.readers, parts, strict=False)
+              if reader.kind == "regions" and panel.caption]
+    return [f"{title}: {caption}" if len(counts) > 1 else caption for title, caption in counts]
 
 
 def read_truth(source: ImageSource, item_id: str, size: Size) -> np.ndarray:
@@ -132,6 +146,9 @@ def _build_run_panel(photographs: Photographs, reader: RunReader, title: str, it
     size = (image.shape[0], image.shape[1])
     if problem := reader.find_problem(item_id):
         return build_text_panel(problem, size, title), ()
+    if reader.kind == "regions":
+        labels = reader.read_regions(item_id)
+        return build_region_panel(image, resize_labels(labels, size), title, describe_regions(labels)), ()
     if reader.kind == "masks" or photographs.draws_masks:
         return _build_mask_panel(photographs, image, reader.read_mask(item_id, size), title)
     (maps, class_ids, scores), _ = _select_drawn_maps(photographs, reader, reader.read_maps(item_id, size))

@@ -1,4 +1,4 @@
-"""`show`: draws photographs with their CAMs and masks, the curves of trainings, and co-occurrence matrices."""
+"""`show`: draws photographs with their CAMs, masks and regions, the curves of trainings, and co-occurrence matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stages.data.contact_pages import render_contact_pages
-from stages.data.contact_sheets import describe_escapes, render_contact_sheet
+from stages.data.contact_sheets import render_contact_sheet
 from stages.data.figures import build_class_legend, render_figure
 from stages.data.image_formats import detect_file_format
 from stages.data.image_source import ImageSource
@@ -22,7 +22,7 @@ from stages.flow.background import resolve_background
 from stages.flow.execution import Inputs, Output, Report, check_picture_path
 from stages.flow.index_lookup import find_indexes
 from stages.flow.panel_inputs import RunReader
-from stages.flow.picture_output import describe_leftover_pages, write_pictures
+from stages.flow.picture_output import describe_leftover_pages, report_escapes, write_pictures
 from stages.flow.training_log import find_training_log, is_training_path, read_training_log
 from stages.shards import Run, Shard, check_same_classes
 from stages.show.config import ShowConfig
@@ -36,7 +36,7 @@ from stages.show.image_selection import (
 )
 from stages.show.photographs import GRID_SIDE, Photographs, build_grid_block, build_single_block
 
-_IMAGE_KINDS = ("index", "cams", "masks")
+_IMAGE_KINDS = ("index", "cams", "masks", "regions")
 _NO_PICTURE_REMEDIES = {
     "features": "Cluster them and draw the clusters with `wsss cluster finch {path} -o clusters.h5 --sheet "
                 "clusters.png`",
@@ -59,6 +59,7 @@ def run(config: ShowConfig, paths: Sequence[str], inputs: Inputs, output: Output
     runs = [_open_run(path, is_alone=len(paths) == 1) for path in paths]
     if runs[0].kind == "cooc":
         from stages.flow.cooc_plot import draw_cooc
+        report_escapes(runs[0].classes[1:], report)
         return _show_pictures(config, output, report, f"the matrix of {paths[0]}", lambda: [draw_cooc(runs[0].first)])
     photographs = _select_photographs(config, paths, runs, inputs, report)
     if output.dry_run:
@@ -92,6 +93,7 @@ def _show_curves(config: ShowConfig, paths: Sequence[str], output: Output, repor
     from stages.data.curve_plots import render_charts
     from stages.show.training_charts import build_training_charts
     charts = build_training_charts(_read_logs(paths, report))
+    report_escapes(paths, report)
     return _show_pictures(config, output, report, f"the curves of {', '.join(paths)}",
                           lambda: [render_charts(charts, heading=", ".join(paths))])
 
@@ -163,7 +165,7 @@ def _show_single_photograph(config: ShowConfig, photographs: Photographs, runs: 
         lines = [block.title, *(panel.caption for panel in block.panels if panel.caption)]
         return "\n".join([*lines, render_panels_as_text(block.panels, config.columns, colour=_has_colour())])
     legend = build_class_legend(block.class_ids, _get_classes(runs))
-    _report_escapes([block.title, *(name for name, _ in legend)], report)
+    report_escapes([block.title, *(name for name, _ in legend)], report)
     return _show_pictures(config, output, report, "", lambda: render_figure(block.panels, heading=block.title,
                                                                            legend=legend))
 
@@ -179,17 +181,12 @@ def _show_photographs(config: ShowConfig, photographs: Photographs, runs: Sequen
         from stages.data.terminal_panels import render_panels_as_text
         return "\n".join(f"{block.title}\n{render_panels_as_text(block.panels, config.columns, colour=_has_colour())}"
                          for block in blocks)
-    _report_escapes([*photographs.ids, *_get_classes(runs)], report)
+    report_escapes([*photographs.ids, *_get_classes(runs)], report)
     return _show_pictures(config, output, report, "", lambda: render_contact_pages(blocks, _get_classes(runs)))
 
 
-def _report_escapes(names: Sequence[str], report: Report) -> None:
-    if note := describe_escapes(names):
-        report.info(note)
-
-
 def _get_classes(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return the class names of the runs of CAMs and masks, or of the index if there are none."""
+    """Return the class names of the runs of CAMs, masks and regions, or of the index if there are none."""
     return next((run for run in runs if run.kind != "index"), runs[0]).classes
 
 
@@ -198,10 +195,11 @@ def _select_photographs(config: ShowConfig, paths: Sequence[str], runs: Sequence
     """Choose the images and classes to draw. Raises UsageError, MissingInput, BadData."""
     drawn = [(path, run) for path, run in zip(paths, runs, strict=True) if run.kind != "index"]
     if config.titles and len(config.titles) != len(drawn):
-        raise UsageError(f"--titles has {len(config.titles)} titles for {len(drawn)} runs of CAMs or masks",
+        raise UsageError(f"--titles has {len(config.titles)} titles for {len(drawn)} runs of CAMs, masks or regions",
                          "Give one title per run, separated by commas")
     if drawn:
         check_same_classes(*((path, run.classes) for path, run in drawn))
+        _check_region_options(config, {run.kind for _, run in drawn})
     background = resolve_background(config.background)[0] if config.background else None
     readers = tuple(RunReader(run, background) for _, run in drawn)
     class_ids = _find_class_ids(config.classes, _get_classes(runs))
@@ -215,6 +213,14 @@ def _select_photographs(config: ShowConfig, paths: Sequence[str], runs: Sequence
     return Photographs(tuple(ids), sources, readers, config.titles or _build_titles([path for path, _ in drawn]),
                        bool(config.titles), class_ids, background is not None,
                        config.truth or (not drawn and has_truth))
+
+
+def _check_region_options(config: ShowConfig, kinds: set[str]) -> None:
+    """Raise UsageError for options that would change nothing, since regions have no classes."""
+    ignored = [name for name, value in (("--classes", config.classes and not config.truth),
+                                        ("--background", config.background)) if value]
+    if kinds == {"regions"} and ignored:
+        raise UsageError(f"{ignored[0]} does not apply to regions, which have no classes", f"Leave out {ignored[0]}")
 
 
 def _build_titles(paths: Sequence[str]) -> tuple[str, ...]:
@@ -262,8 +268,9 @@ def _select_ids(config: ShowConfig, first: Run, readers: Sequence[RunReader], so
                                                                                               config.count))
     if not (config.worst or config.sort):
         return candidates
-    key = config.sort or choose_sort_key(readers, sources, candidates)
-    compared = select_compared_runs(key, readers)
+    with_classes = [reader for reader in readers if reader.kind != "regions"]
+    key = config.sort or choose_sort_key(with_classes, sources, candidates)
+    compared = select_compared_runs(key, with_classes)
     report.start_progress("comparing images", len(candidates))
     values, message = compute_values(key, candidates, compared, sources, class_ids, report.advance)
     if message:
@@ -303,6 +310,7 @@ def run_captions(config: ShowConfig, paths: Sequence[str], inputs: Inputs, outpu
     sources = _find_sources(index, inputs)
     captions = select_captions(config.ids, config.count, sources, selector, training["config"]["n_nouns"],
                                str(index.first.path))
+    report_escapes((text for item_id, (_, nouns) in captions.items() for text in (item_id, *nouns)), report)
     return _show_pictures(config, output, report, ", ".join(captions),
                           lambda: [_draw_captions(net, captions, sources, config.cell or GRID_SIDE)])
 

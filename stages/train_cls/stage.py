@@ -16,7 +16,7 @@ from stages.errors import BadData, UsageError
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary, check_picture_path
 from stages.flow.index_lookup import check_same_images, has_same_tags
 from stages.flow.mask_findings import report_contradictions
-from stages.flow.picture_output import write_pictures
+from stages.flow.picture_output import report_escapes, write_pictures
 from stages.nets.class_token_backbone import ClassTokenBackbone
 from stages.nets.classifier import Classifier, ClassTokenClassifier, SubcategoryClassifier
 from stages.nets.mctformer import NO_FINAL_NORM, MCTformer
@@ -101,6 +101,7 @@ def preview(config: Any, inputs: Inputs, output: Output, num_pairs: int, *, repo
         report.info(f"Would draw {output.path}")
         return Summary()
     write_pictures(output.path, [sheet])
+    report_escapes(index.classes[1:], report)
     report.print_path(output.path)
     return Summary(num_written=1)
 

@@ -48,7 +48,7 @@ def write_index(folder: Path, images: dict[str, np.ndarray | Image.Image], tags:
         (folder / "tags.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     table = next(folder.glob("tags.*"))
     run_ok("index", "table", table, "--images", folder / "images", "--class-names", folder / "classes.txt", "-o",
-           folder / "index.h5")
+           folder / "index.h5", *([] if any(tags.values()) else ["--no-tags"]))
     return folder / "index.h5"
 
 

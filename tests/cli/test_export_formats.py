@@ -54,7 +54,7 @@ def write_dataset(root: Path, masks: dict[str, np.ndarray], classes: tuple[str, 
 
 def index(root: Path, *more: object) -> Path:
     run_ok("index", "table", root / "tags.csv", "--images", root / "images", "--masks", root / "masks",
-           "--class-names", root / "classes.txt", "-o", root / "index.h5", *more)
+           "--class-names", root / "classes.txt", "--no-tags", "-o", root / "index.h5", *more)
     return root / "index.h5"
 
 

@@ -86,7 +86,7 @@ def test_later_stages_work_on_imported_maps(original, tiny_index, tmp_path):
     assert "none" in "\n".join(run_ok("info", tmp_path / "cams"))
     entry = Shard(tmp_path / "cams" / "cams-00000-of-00001.h5").provenance[-1]
     assert entry["config"] == {"shard_size": 256, "ids_from": 0, "array": "", "background": "none",
-                               "normalise": "none", "other_classes": "reject", "stride": 0}
+                               "normalise": "none", "other_classes": "reject", "stride": 0, "pattern": "{id}"}
 
 
 def test_the_coarse_maps_of_irn_span_the_padded_image(original, tiny_index, tmp_path):

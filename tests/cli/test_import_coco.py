@@ -142,6 +142,8 @@ def test_an_invalid_region_fails_its_image_with_its_position(segmentation, words
     for word in ("results.json: results[0]", *words):
         assert word in errors["picture_000"]
     assert "--no-draw-masks" not in errors["picture_000"]
+    if isinstance(segmentation, list) and segmentation[0] != [1, 2, "3", 4, 5, 6]:
+        assert "Correct this entry, or remove it" in errors["picture_000"]
 
 
 def test_files_of_other_data_are_rejected(truth, tiny_dataset, tiny_index, tmp_path):

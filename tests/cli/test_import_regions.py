@@ -126,6 +126,7 @@ def count_runs(region: np.ndarray) -> list[int]:
     ([{"segmentation": {"size": [64, 48], "counts": "0"}}], ("64x48",)),
     ([{"segmentation": [[True, False], [True]]}], ("rows",)),
     ([{"segmentation": [[True, False]]}], ("1x2", "48x64")),
+    ([{"segmentation": [[1, 2, 3]]}], ("3 numbers", "Correct this entry, or remove it")),
     ("[", ("not valid JSON",))])
 def test_other_json_is_rejected(content, words, tiny_dataset, tiny_index, tmp_path):
     text = content if isinstance(content, str) else json.dumps(content)

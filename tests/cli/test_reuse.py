@@ -77,6 +77,18 @@ def test_a_grown_index_computes_only_the_new_images(growing, tiny_net, tmp_path,
     assert (log["reused"], log["reused_from"]) == (8, str(growing / "old"))
 
 
+def test_a_dry_run_counts_what_is_taken_over(growing, tiny_net, tmp_path):
+    """Shards of 3 images: both new images are in the first, and one shard is finished already."""
+    reuse = ("--reuse", growing / "old")
+    messages = make_cams(growing / "new.h5", tiny_net, tmp_path / "out", *ALONE, *reuse, "--dry-run")
+    assert f"Would take over 8 from {growing / 'old'} and compute 2." in messages
+    assert not (tmp_path / "out").exists()
+    parts = (*ALONE, "--shard-size", "3")
+    make_cams(growing / "new.h5", tiny_net, tmp_path / "parts", *parts, "--task", "1/4")
+    messages = make_cams(growing / "new.h5", tiny_net, tmp_path / "parts", *parts, *reuse, "--dry-run")
+    assert f"Would take over 5 from {growing / 'old'} and compute 2." in messages
+
+
 def test_without_batches_the_bytes_are_those_of_a_fresh_run(growing, tiny_net):
     make_cams(growing / "new.h5", tiny_net, growing / "reusing", *ALONE, "--reuse", growing / "old")
     assert (growing / "reusing" / CAMS).read_bytes() == (growing / "fresh" / CAMS).read_bytes()

@@ -142,7 +142,8 @@ def test_nonfinite_loss_names_existing_options(workspace, tmp_path):
 
 
 SOME_JAPANESE = ("p0,猫が草の上にいる", "p1,A cat in a boat", "p2,A horse by a car", "p3,犬と車")
-SOME_FRENCH = tuple(f"p{number % 6},un chien dort sur le canapé rouge devant la grande fenêtre" for number in range(12))
+SOME_FRENCH = tuple(f"p{number},un {animal} dort sur le canapé rouge devant la grande fenêtre"
+                    for animal in ("chien", "chat") for number in range(6))
 
 
 @pytest.fixture

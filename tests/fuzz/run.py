@@ -1,4 +1,4 @@
-"""Fuzz every reader with atheris, guided by coverage: `python tests/fuzz/run.py [--seconds 12] [--seed 1] [NAME...]`.
+"""Fuzz every reader with atheris, guided by coverage: `python tests/fuzz/run.py [--seconds 12] [--jobs 2] [NAME...]`.
 
 Each target runs in its own process, starting from its files in tests/fuzz/corpus: a crash of a C library, a hang of 20
 seconds or more than 4 GB end only that process. Findings are written to the folder `--found`; fix them and add them to
@@ -12,6 +12,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FUZZ = Path(__file__).resolve().parent
@@ -68,11 +69,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=12, help="Seconds per target.")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="Number of targets at a time.")
     parser.add_argument("--found", type=Path, default=Path("runs/fuzz"))
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     names = arguments.names or sorted(path.name for path in CORPUS.iterdir())
-    clean = [fuzz_in_subprocess(name, arguments.seconds, arguments.seed, arguments.found) for name in names]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        clean = pool.map(
+            lambda name: fuzz_in_subprocess(name, arguments.seconds, arguments.seed, arguments.found), names)
     return int(not all(clean))
 
 

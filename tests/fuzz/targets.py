@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,16 @@ from PIL import Image
 from stages.data.class_names import read_class_names
 from stages.data.class_vocabulary import read_words_file
 from stages.data.images import decode_image, read_header
+from stages.data.layout_webdataset import list_webdataset
 from stages.data.mask_values import read_mask_values
 from stages.data.masks import decode_mask
+from stages.data.shapes import draw_shapes
 from stages.data.yolo_config import read_yolo_config, select_split
 from stages.flow.background import resolve_background
 from stages.flow.execution import Inputs, Output, SilentReport, Stop
 from stages.import_.cam_classes import find_class_ids
 from stages.import_.cam_files import compute_covers, decode_cam_file, scale_to_unit
-from stages.import_.coco_results import draw_valid_shapes, read_results
+from stages.import_.coco_results import read_results
 from stages.import_.mask_files import decode_mask_file
 from stages.import_.regions import decode_regions
 from stages.import_.rle_json import build_shape, parse_json
@@ -163,6 +166,12 @@ def index_fiftyone(data: bytes, folder: Path) -> None:
     write_and_read_index("fiftyone", folder, folder)
 
 
+def list_compressed_tar(data: bytes, folder: Path) -> None:
+    """List a compressed archive and its images; if the first byte is even, the rest is the archive before gzip."""
+    content = gzip.compress(data[1:], 1) if data and data[0] % 2 == 0 else data[1:]
+    list_webdataset([write_file(content, folder, "fuzzed.tar")], packs_images=True)
+
+
 def index_webdataset(data: bytes, folder: Path) -> None:
     """Index a tar archive."""
     write_and_read_index("webdataset", folder, write_file(data, folder, "fuzzed.tar"))
@@ -219,7 +228,7 @@ def import_results(data: bytes, folder: Path) -> None:
     for entries in results.entries.values():
         shapes = [build_shape(entry["segmentation"], class_id=entry["class_id"], layer=layer, where="fuzzed.json")
                   for layer, entry in enumerate(entries)]
-        draw_valid_shapes(shapes, (2, 3), len(CLASSES) - 1)
+        draw_shapes(shapes, (2, 3), len(CLASSES) - 1, remedy="Correct it")
 
 
 def import_regions(data: bytes, folder: Path) -> None:
@@ -268,6 +277,7 @@ def install_tagger(data: bytes, folder: Path) -> None:
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "shard": read_shard, "journal": resume_journal, "table": index_table, "image_list": index_image_list,
     "annotation": index_annotation, "class_names": read_names, "coco": index_coco, "webdataset": index_webdataset,
+    "compressed_tar": list_compressed_tar,
     "yolo": index_yolo, "yolo_yaml": read_yolo_yaml, "cvat": index_cvat, "colour_masks": index_colour_masks,
     "labelme": index_labelme, "labelstudio": index_labelstudio, "fiftyone": index_fiftyone,
     "words": read_words, "clip_config": read_clip_config, "recipe": read_recipe, "evaluation": read_evaluation,

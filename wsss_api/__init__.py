@@ -1,0 +1,1 @@
+"""The parts of `wsss`, the Python interface: one module per topic. Users import them from `wsss`."""
