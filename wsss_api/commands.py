@@ -202,7 +202,8 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
             "FILE|FOLDER...", ("repair", "dry_run"), is_adapted=True),
     Command("merge", "MergeConfig", "run", "Join the shards of a run into one shard, or into fewer.", "RUN...",
             ("output", "index", *_OVERWRITE, "log", "allow_errors")),
-    Command("show", "ShowConfig", "draw", "Draw photographs with their CAMs and masks, or the curves of a training.",
+    Command("show", "ShowConfig", "draw", "Draw photographs with their CAMs, masks and regions, or the curves of a "
+            "training.",
             "RUN|NET|LOG...", ("output", "index", "root", "dry_run"), optional=("net",), is_adapted=True),
     *(Command(f"export {name}", config, "run", summary, "MASKS|INDEX...", ("output", "index", "root", *_OVERWRITE))
       for name, config, summary in (
