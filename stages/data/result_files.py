@@ -19,7 +19,7 @@ from pathlib import Path
 
 from stages.data.folders import IMAGE_SUFFIXES
 from stages.data.name_forms import fold_name
-from stages.data.name_pattern import PLAIN_NAMES, NamePattern, suggest_pattern
+from stages.data.name_pattern import ID_FIELD, PLAIN_NAMES, NamePattern, suggest_pattern
 from stages.errors import BadData, IoFailed, MissingInput, explain_read_error
 
 _MAX_LISTED_FILES = 3
@@ -106,6 +106,12 @@ def require_matches(matches: Mapping[str, object], ids: Sequence[str], files: Se
     similar = difflib.get_close_matches(posixpath.basename(expected), list(names)[:5000], n=1, cutoff=0.3)
     example = names[similar[0]] if similar else files[0]
     pattern = suggest_pattern(ids, files)
+    if pattern.startswith(f"{ID_FIELD}."):
+        # Names that need no pattern: the command does not read files of this kind, or not one for a whole image.
+        raise MissingInput(f"none of the {len(ids)} images of the index has a file that can be imported; there is "
+                           f"{example}, but the command reads no files named ID{pattern.removeprefix(ID_FIELD)}",
+                           "The help of the command lists the files that it reads; masks are read by `wsss import "
+                           "masks`", where=str(folder))
     remedy = (f"Use --pattern {shlex.quote(pattern)}" if pattern else
               "Rename the files to ID.SUFFIX, with the ids that `wsss info` lists for the index, or give the form of "
               "their names, such as --pattern '{id}_mask.png'")

@@ -13,20 +13,18 @@ from typing import Any
 
 from stages.data.archive_files import check_not_archive
 from stages.data.table_text import Record, build_record, check_unique_columns, normalise_header
+from stages.data.text_files import find_binary_kind
 from stages.errors import BadData, Unavailable
 
 _CSV_REMEDY = "Save the table as CSV or XLSX and pass that file"
-# The first bytes of other files, what they are, and what to do.
-_OTHER_FILES = (
-    (b"%PDF", "a PDF", _CSV_REMEDY),
-    (b"\xd0\xcf\x11\xe0", "a spreadsheet of the old Excel format (.xls)", "Save it as XLSX or CSV and pass that file"),
-    (b"\x89HDF", "an HDF5 file", "Pass a table such as CSV; an index of wsss is passed to the later commands"),
-    (b"ARROW1", "an Arrow or Feather file", "Convert it: pandas.read_feather(FILE).to_csv('tags.csv', index=False)"),
-    (b"SQLite format 3", "an SQLite database", "Export its table as CSV and pass that file"),
-    (b"\x89PNG", "an image", "Pass a table of tags, and the folder of images with --images"),
-    (b"\xff\xd8\xff", "an image", "Pass a table of tags, and the folder of images with --images"),
-    (b"{\\rtf", "a text document (RTF)", _CSV_REMEDY),
-)
+# What to do with files that are no tables, by what they are called.
+_REMEDIES = {
+    "a spreadsheet of the old Excel format (.xls)": "Save it as XLSX or CSV and pass that file",
+    "an HDF5 file, such as a shard": "Pass a table such as CSV; an index of wsss is passed to the later commands",
+    "an Arrow or Feather file": "Convert it: pandas.read_feather(FILE).to_csv('tags.csv', index=False)",
+    "an SQLite database": "Export its table as CSV and pass that file",
+    "an image": "Pass a table of tags, and the folder of images with --images",
+}
 _PICKLE_REMEDY = "Load it with the program that wrote it and save the tags as CSV; wsss never runs pickles"
 # Two lines of Python. Keys like 2007000032 are VOC's ids 2007_000032 as numbers, which PSA and IRN use.
 _NPY_REMEDY = (
@@ -51,10 +49,10 @@ def read_binary_table(data: bytes, path: Path) -> tuple[list[Record], tuple[str,
                       _NPY_REMEDY.format(path=path), where=str(path))
     if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise BadData("this is a pickle", _PICKLE_REMEDY, where=str(path))
-    for start, kind, remedy in _OTHER_FILES:
-        if data.startswith(start):
-            raise BadData(f"this is {kind}, not a table that can be read", remedy.replace("FILE", str(path)),
-                          where=str(path))
+    kind = find_binary_kind(data)
+    if kind:
+        raise BadData(f"this is {kind}, not a table that can be read",
+                      _REMEDIES.get(kind, _CSV_REMEDY).replace("FILE", str(path)), where=str(path))
     return None
 
 

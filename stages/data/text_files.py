@@ -11,6 +11,12 @@ from stages.errors import BadData, MissingInput
 
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
                      (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# The first bytes of files that people pass in place of a text file, and what such a file is called.
+BINARY_KINDS = (
+    (b"%PDF", "a PDF"), (b"\xd0\xcf\x11\xe0", "a spreadsheet of the old Excel format (.xls)"),
+    (b"\x89HDF", "an HDF5 file, such as a shard"), (b"ARROW1", "an Arrow or Feather file"),
+    (b"SQLite format 3", "an SQLite database"), (b"\x89PNG", "an image"), (b"\xff\xd8\xff", "an image"),
+    (b"{\\rtf", "a text document (RTF)"))
 _UTF8_REMEDY = "Save the file as UTF-8"
 # What Windows-1252 has besides letters and is common in names and sentences.
 _WESTERN_MARKS = "‘’“”„‚–—…€°·´«»§©®™¿¡\u00a0\u00ad"
@@ -29,7 +35,7 @@ def read_bytes(path: Path) -> bytes:
 def read_text_file(path: Path) -> str:
     """Read a text file of UTF-8 or UTF-16, without BOM. Raises MissingInput, or BadData for archives and other text."""
     data = read_bytes(path)
-    check_not_archive(path, data)
+    _check_is_text(data, path)
     encoding = _find_unicode_encoding(data)
     try:
         return data.decode(encoding)
@@ -38,13 +44,18 @@ def read_text_file(path: Path) -> str:
         raise BadData(f"byte {error.start} is not {name}", _UTF8_REMEDY, where=str(path)) from error
 
 
+def find_binary_kind(data: bytes) -> str:
+    """Return what a file is called that is known to be no plain text, "" for others."""
+    return next((kind for start, kind in BINARY_KINDS if data.startswith(start)), "")
+
+
 def decode_text(data: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
     """Return (the text without BOM, notes): text that is not Unicode is read as Windows-1252, and the note says so.
 
     Raises BadData for text that is neither; words of other alphabets would become senseless letters. Raises it for an
     archive too.
     """
-    check_not_archive(path, data)
+    _check_is_text(data, path)
     encoding = _find_unicode_encoding(data)
     try:
         return data.decode(encoding), ()
@@ -57,6 +68,15 @@ def decode_text(data: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
                       where=str(path))
     return text, (f"{path.name} is not UTF-8 and was read as Windows-1252 (Latin-1). If names look wrong, save it as "
                   "UTF-8.",)
+
+
+def _check_is_text(data: bytes, path: Path) -> None:
+    """Raise BadData for archives and other files that are known to be no text."""
+    check_not_archive(path, data)
+    kind = find_binary_kind(data)
+    if kind:
+        raise BadData(f"this is {kind}, but a text file is required",
+                      "The help of the command says which file it expects", where=str(path))
 
 
 def split_lines(text: str) -> list[tuple[int, str]]:

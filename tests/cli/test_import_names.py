@@ -72,6 +72,15 @@ def test_the_message_shows_the_pattern_that_fits(truth, tiny_index, tmp_path):
     message = check_error(run(*command, "--pattern", "{id}_x.png", "--force"), 66, "there is no picture_000_x.png")
 
 
+@pytest.mark.parametrize("pattern", [(), ("--pattern", "{id}.png")])
+def test_masks_are_no_maps(pattern, truth, tiny_index, tmp_path):
+    """One picture per image is no CAM, which has one per class; a pattern would not help."""
+    folder = save_masks(tmp_path / "files", truth, "ID.png")
+    done = run("import", "cams", folder, "--index", tiny_index, "-o", tmp_path / "cams", *pattern)
+    message = check_error(done, 66, "the command reads no files named ID.png", "`wsss import masks`")
+    assert "--pattern" not in message
+
+
 def test_a_missing_file_is_named_as_the_pattern_says(truth, tiny_index, tmp_path):
     folder = save_masks(tmp_path / "files", truth, "a/pred_ID.png")
     (folder / "a" / "pred_picture_003.png").unlink()

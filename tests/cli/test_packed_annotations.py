@@ -88,3 +88,18 @@ def test_other_archives_and_documents_are_told_apart(tiny_index, tmp_path):
     np.savez(tmp_path / "a.npz", np.zeros(3))
     check_error(run("import", "masks", tmp_path / "a.npz", "--index", tiny_index, "-o", tmp_path / "m"), 66,
                 "a folder is required")
+
+
+@pytest.mark.parametrize(("command", "name", "kind"), [
+    (("index", "coco", "FILE", "--images", "."), "a.h5", "an HDF5 file"),
+    (("index", "labelstudio", "FILE"), "a.png", "an image"),
+    (("index", "yolo", "FILE"), "data.yaml", "an image"),
+    (("index", "folder", ".", "--class-names", "FILE"), "classes.txt", "an HDF5 file"),
+    (("index", "voc", "ROOT", "--list", "FILE"), "val.txt", "an image")])
+def test_binary_files_in_place_of_text_are_named(command, name, kind, tiny_dataset, tmp_path):
+    path = tmp_path / name
+    path.write_bytes({"an image": b"\x89PNG\r\n\x1a\n", "an HDF5 file": b"\x89HDF\r\n\x1a\n"}[kind] + bytes(600))
+    shutil.copy(tiny_dataset.root / "JPEGImages" / f"{tiny_dataset.ids[0]}.jpg", tmp_path / "photo.jpg")
+    words = {"FILE": path, "ROOT": tiny_dataset.root, ".": tmp_path}
+    check_error(run(*(words.get(word, word) for word in command), "-o", tmp_path / "out.h5"), 65, name,
+                f"this is {kind}", "The help of the command")
