@@ -122,7 +122,9 @@ def _add_label(label: dict[str, Any], number: int, sample: dict[str, Any], image
         return
     region = None
     if label["_cls"] == "Polyline" and (label.get("closed") or label.get("filled")):
-        polygons = label.get("points") if isinstance(label.get("points"), list) else []
+        polygons = label.get("points")
+        if not isinstance(polygons, list) or not polygons:
+            raise BadData(f"{entry} has no points", "Correct the polyline, or remove it", where=where)
         region = {"polygons": tuple(read_points(points, f"{entry}.points", where).ravel() for points in polygons),
                   "is_relative": True, "size": size}
     elif label["_cls"] == "Detection" and (label.get("mask") is not None or label.get("mask_path")):

@@ -66,6 +66,8 @@ def _encode_region(shape: Shape, size: tuple[int, int], remedy: str) -> dict:
         raise _build_size_error(shape, size)
     if shape.runs is not None:
         return _encode_pixels(decode_runs(shape.runs, size, where=shape.where))
+    if not shape.polygons:
+        raise BadData("the object has no polygon", remedy, where=shape.where)
     scale = np.array([size[1], size[0]], float) if shape.is_relative else np.ones(2)
     polygons = [_check_polygon(polygon, scale, size, shape.where, remedy) for polygon in shape.polygons]
     if shape.rasteriser is not None:

@@ -65,6 +65,13 @@ def test_fiftyone_instances_and_polylines(tmp_path):
     check_mask(read_items(tmp_path / "export")["data/a"][1], draw_polygon(SQUARE))
 
 
+@pytest.mark.parametrize("points", [{}, {"points": []}, {"points": "0.1 0.1"}, {"points": [[]]}], ids=str)
+def test_fiftyone_polyline_without_points(tmp_path, points):
+    polyline = {"_cls": "Polyline", "label": "cat", "closed": True, "filled": True, **points}
+    sample = build_sample(ground_truth={"_cls": "Polylines", "polylines": [polyline]})
+    check_error(index_fiftyone(tmp_path, sample), 65, "data/a.png: Polyline 1 (cat)", "points")
+
+
 def test_fiftyone_tags_and_boxes(tmp_path):
     box = {"_cls": "Detection", "label": "dog", "bounding_box": [0.1, 0.1, 0.2, 0.2]}
     for field in ({"_cls": "Detections", "detections": [box]}, {"_cls": "Classification", "label": "dog"},
