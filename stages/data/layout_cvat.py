@@ -154,7 +154,7 @@ def _build_mask_region(shape: ElementTree.Element, size: tuple | None, entry: st
         raise BadData(f"{entry} has runs of {runs.sum()} pixels in a box of {width}x{height} at ({left}, {top}) of an "
                       f"image of {image_size[1]}x{image_size[0]} (width x height)", _REMEDY, where=where)
     bitmap = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(height, width)
-    return {"runs": place_bitmap(bitmap, top, left, image_size), "size": size}
+    return {"runs": place_bitmap(bitmap, top, left, image_size, where=f"{where}: {entry}"), "size": size}
 
 
 def _read_numbers(text: str, count: int | None, name: str, where: str) -> list[float]:

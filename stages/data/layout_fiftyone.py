@@ -152,7 +152,7 @@ def _build_instance(label: dict[str, Any], size: tuple[int, int] | None, entry: 
     if abs(mask.shape[0] - (bottom - top)) > 1 or abs(mask.shape[1] - (right - left)) > 1:
         raise BadData(f"{entry} has a mask of {mask.shape[0]}x{mask.shape[1]} pixels for a box of {bottom - top}x"
                       f"{right - left}", "Export masks at the resolution of the image", where=str(file))
-    return {"runs": place_bitmap(mask, top, left, size), "size": size}
+    return {"runs": place_bitmap(mask, top, left, size, where=f"{file}: {entry}"), "size": size}
 
 
 def _split_segmentation(label: dict[str, Any], targets: dict[int, str], entry: str,

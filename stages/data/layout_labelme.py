@@ -154,7 +154,7 @@ def _build_mask_region(shape: dict[str, Any], points: np.ndarray, size: tuple | 
     if bitmap.shape != (bottom - top + 1, right - left + 1):
         raise BadData(f"{entry}.mask has {bitmap.shape[0]}x{bitmap.shape[1]} pixels, but its points enclose "
                       f"{bottom - top + 1}x{right - left + 1}", "Export the annotations again", where=where)
-    return {"runs": place_bitmap(bitmap, int(top), int(left), size), "size": size}
+    return {"runs": place_bitmap(bitmap, int(top), int(left), size, where=f"{where}: {entry}"), "size": size}
 
 
 def _add_flags(flags: set[str], image: AnnotatedImage, data: AnnotatedImages) -> set[str]:

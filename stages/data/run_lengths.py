@@ -56,13 +56,17 @@ def encode_runs(region: np.ndarray) -> np.ndarray:
     return np.diff(np.concatenate((first, [0], changes, [pixels.size]))).astype(np.uint32)
 
 
-def place_bitmap(bitmap: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
+def place_bitmap(bitmap: np.ndarray, top: int, left: int, size: tuple[int, int], *, where: str) -> np.ndarray:
     """Return the runs of a bitmap (h, w) whose upper left corner is (top, left) in an image of (H, W) `size`.
 
-    What is outside the image is cut off.
+    A part outside the image is cut off. Raises BadData, naming `where`, for a bitmap that is wholly outside.
     """
+    bottom, right = min(top + bitmap.shape[0], size[0]), min(left + bitmap.shape[1], size[1])
+    first_row, first_column = max(top, 0), max(left, 0)
+    if first_row >= bottom or first_column >= right:
+        raise BadData(f"the mask of {bitmap.shape[0]}x{bitmap.shape[1]} pixels (height x width) at row {top}, column "
+                      f"{left} covers no pixel of the image of {size[0]}x{size[1]}",
+                      "Use the image that was annotated, or remove the object", where=where)
     region = np.zeros(size, bool)
-    rows = slice(max(top, 0), max(min(top + bitmap.shape[0], size[0]), 0))
-    columns = slice(max(left, 0), max(min(left + bitmap.shape[1], size[1]), 0))
-    region[rows, columns] = bitmap[rows.start - top:rows.stop - top, columns.start - left:columns.stop - left]
+    region[first_row:bottom, first_column:right] = bitmap[first_row - top:bottom - top, first_column - left:right - left]
     return encode_runs(region)

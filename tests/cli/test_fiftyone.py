@@ -65,11 +65,19 @@ def test_fiftyone_instances_and_polylines(tmp_path):
     check_mask(read_items(tmp_path / "export")["data/a"][1], draw_polygon(SQUARE))
 
 
-@pytest.mark.parametrize("points", [{}, {"points": []}, {"points": "0.1 0.1"}, {"points": [[]]}], ids=str)
+@pytest.mark.parametrize("points", [{}, {"points": []}, {"points": "0.1 0.1"}], ids=str)
 def test_fiftyone_polyline_without_points(tmp_path, points):
     polyline = {"_cls": "Polyline", "label": "cat", "closed": True, "filled": True, **points}
     sample = build_sample(ground_truth={"_cls": "Polylines", "polylines": [polyline]})
     check_error(index_fiftyone(tmp_path, sample), 65, "data/a.png: Polyline 1 (cat)", "points")
+
+
+@pytest.mark.parametrize("corner", [(1.2, 0.1), (0.1, 1.2), (-1.2, 0.1), (0.1, -1.2)], ids=str)
+def test_fiftyone_instance_outside_the_image(tmp_path, corner):
+    detection = {"_cls": "Detection", "label": "dog", "mask": encode_array(PAINTED[10:20, 30:50]),
+                 "bounding_box": [*corner, 20 / WIDTH, 10 / HEIGHT]}
+    sample = build_sample(ground_truth={"_cls": "Detections", "detections": [detection]})
+    check_error(index_fiftyone(tmp_path, sample), 65, "Detection 1 (dog)", "covers no pixel")
 
 
 def test_fiftyone_tags_and_boxes(tmp_path):

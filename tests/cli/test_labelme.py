@@ -122,6 +122,7 @@ def test_labelme_images_of_another_folder_and_ignored_shapes(tmp_path):
     ({"shape_type": "circle", "points": [[1, 2]]}, ("circle of 1 points", "needs 2")),
     ({"shape_type": "mask", "points": [[1, 2], [3, 4]], "mask": "!"}, ("mask is not base64",)),
     ({"shape_type": "mask", "points": [[1, 2], [3, 4]], "mask": encode_png(PAINTED)}, ("40x60", "3x3")),
+    ({"shape_type": "mask", "points": [[99, 2], [101, 4]], "mask": encode_png(PAINTED[:3, :3])}, ("covers no pixel",)),
 ])
 def test_other_shapes_of_labelme_are_rejected(tmp_path, shape, messages):
     check_error(index_labelme(tmp_path, build_labelme(shape)), 65, "a.json", *messages)
