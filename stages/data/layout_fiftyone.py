@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from stages.data.annotation_json import decode_base64, get_list, read_json, read
 from stages.data.folders import require_folder
 from stages.data.image_source import read_image_bytes
 from stages.data.images import MAX_PIXELS, load_pixels, open_image
+from stages.data.npy_arrays import decode_npy_numbers
 from stages.data.records import Listing
 from stages.data.run_lengths import encode_runs, place_bitmap
 from stages.errors import BadData, UsageError
@@ -185,10 +185,10 @@ def _decode_array(value: Any, entry: str, where: str) -> np.ndarray:
     """Return an array as FiftyOne stores it: numpy's format, compressed with zlib, in base64."""
     binary = value.get("$binary", value) if isinstance(value, dict) else value
     text = binary.get("base64") if isinstance(binary, dict) else binary
-    decompressor = zlib.decompressobj()
+    data = decode_base64(text, f"{entry}.mask", where)
     try:
-        content = decompressor.decompress(decode_base64(text, f"{entry}.mask", where), 8 * MAX_PIXELS)
-        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (zlib.error, ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError) as error:
+        content = zlib.decompressobj().decompress(data, 8 * MAX_PIXELS)
+    except (zlib.error, MemoryError) as error:
         raise BadData(f"{entry} has a mask that is not a compressed array ({type(error).__name__})", _REMEDY,
                       where=where) from None
+    return decode_npy_numbers(content, f"{where}: {entry}")

@@ -68,5 +68,6 @@ def place_bitmap(bitmap: np.ndarray, top: int, left: int, size: tuple[int, int],
                       f"{left} covers no pixel of the image of {size[0]}x{size[1]}",
                       "Use the image that was annotated, or remove the object", where=where)
     region = np.zeros(size, bool)
-    region[first_row:bottom, first_column:right] = bitmap[first_row - top:bottom - top, first_column - left:right - left]
+    visible = bitmap[first_row - top:bottom - top, first_column - left:right - left]
+    region[first_row:bottom, first_column:right] = visible
     return encode_runs(region)

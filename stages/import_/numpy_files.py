@@ -1,24 +1,18 @@
-"""Read arrays from the bytes of .npy and .npz files; nothing in them is executed.
-
-NumPy's own reader allocates the size that a header claims before it knows whether the data are there.
-"""
+"""Read arrays and simple objects from the bytes of .npy and .npz files; nothing in them is executed."""
 
 from __future__ import annotations
 
 import io
-import math
-import warnings
 import zipfile
 from collections.abc import Mapping
 
 import numpy as np
 
+from stages.data.npy_arrays import decode_npy_numbers, read_npy_header
 from stages.errors import BadData
 from stages.import_.pickle_reader import read_pickle
 
 NPY_SIGNATURE, NPZ_SIGNATURE = b"\x93NUMPY", b"PK"
-_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
-            (3, 0): np.lib.format.read_array_header_2_0}  # 3.0 is 2.0 with UTF-8 in the names of fields
 _MAX_NPZ_BYTES = 1 << 31  # of all arrays in a file, unpacked
 _MAX_NPZ_ARRAYS = 10_000
 _DAMAGED_REMEDY = "Save the array again with np.save"
@@ -29,25 +23,10 @@ def decode_npy(data: bytes, where: str) -> np.ndarray | object:
 
     An object may consist of dictionaries, lists, tuples, text, numbers and arrays. Raises BadData for anything else.
     """
-    stream = io.BytesIO(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that Python 2 wrote the file, which is no reason to save it again
-            header = _READERS[np.lib.format.read_magic(stream)](stream)
-    except Exception as error:  # ValueError, KeyError, SyntaxError, ... of a damaged header
-        raise BadData(f"the .npy file is damaged ({str(error)[:100] or type(error).__name__})", _DAMAGED_REMEDY,
-                      where=where) from None
-    shape, is_fortran, dtype = header
+    (_, _, dtype), offset = read_npy_header(data, where)
     if dtype.hasobject:
-        return _extract_object(read_pickle(data[stream.tell():], where))
-    if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise BadData(f"the array has the type {dtype}, which holds no numbers", _DAMAGED_REMEDY, where=where)
-    num_bytes = math.prod(shape) * dtype.itemsize
-    if min(shape, default=1) < 0 or num_bytes != len(data) - stream.tell():
-        raise BadData(f"the .npy file has {len(data) - stream.tell()} bytes of data, but its header says {num_bytes}",
-                      "Copy the file again; it is truncated or damaged", where=where)
-    array = np.frombuffer(data, dtype, offset=stream.tell())
-    return array.reshape(shape, order="F" if is_fortran else "C").astype(dtype.newbyteorder("="), copy=False)
+        return _extract_object(read_pickle(data[offset:], where))
+    return decode_npy_numbers(data, where)
 
 
 def _extract_object(value: object) -> object:
