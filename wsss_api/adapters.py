@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import BadData, UsageError
-from stages.flow.execution import Inputs, Output, Stop, Summary, check_table_path
+from stages.flow.execution import Inputs, Output, Stop, Summary, check_json_path, check_table_path
 from wsss_api.reports import CollectingReport
 
 Answer = tuple[Summary, Any]
@@ -42,7 +42,7 @@ def index_images(call: Call) -> Answer:
     from stages.index.stage import run
     path = call.extra.get("summary_json")
     if path:
-        check_table_path(path, "summary_json", "JSON to it")
+        check_json_path(path, "summary_json")
     summary = run(call.method, call.config, call.inputs, call.output, stop=call.stop, report=call.report,
                   summary_path=Path(path) if path else None)
     return summary, summary.contents

@@ -99,13 +99,14 @@ def _convert_path(name: str, value: Any) -> str | None:
 
 
 def _build_output(options: Mapping[str, Any]) -> Output:
-    path, log, task = options.get("output"), options.get("log"), options.get("task")
+    path, task = options.get("output"), options.get("task")
+    log, profile = (Path(options[name]) if options.get(name) else None for name in ("log", "profile"))
     if isinstance(task, tuple):
         task = f"{task[0]}/{task[1]}"
     # In this process unless jobs says otherwise: a process started from a script without `if __name__ ==
     # "__main__"` would run the script again.
     return Output(Path(path or ""), is_left_out=not path, task=parse_task(task), jobs=options.get("jobs") or 1,
-                  allow_errors=str(options.get("allow_errors", "0")), log=Path(log) if log else None,
+                  allow_errors=str(options.get("allow_errors", "0")), log=log, profile=profile,
                   reuse=_convert_path("reuse", options.get("reuse")),
                   **{name: options[name] for name in _OUTPUT_FLAGS if name in options})
 

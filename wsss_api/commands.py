@@ -10,13 +10,14 @@ import keyword
 from dataclasses import dataclass
 
 _OVERWRITE, _FAILED = ("force", "dry_run"), ("strict", "retry", "allow_errors")
-_EXECUTION = (*_OVERWRITE, "task", "jobs", "log", *_FAILED)
+_EXECUTION = (*_OVERWRITE, "task", "jobs", "profile", "log", *_FAILED)
 _MAP_IMAGES = ("output", "root", *_EXECUTION, "reuse")
 _MAP_RUN = ("output", "index", "root", *_EXECUTION, "reuse")
 _TRAIN = ("output", "root", *_OVERWRITE, "workers", "log")
 _INDEX = ("output", "summary_json", *_OVERWRITE, *_FAILED, "log")
 # Without retry: corrected files are another input, so that the images are imported anew with force.
-_IMPORT = ("output", "root", *_OVERWRITE, "task", "jobs", "log", "strict", "allow_errors")
+_IMPORT = ("output", "root", *_OVERWRITE, "task", "jobs", "profile", "log", "strict",
+           "allow_errors")
 _TORCH_STAGES = ("features", "train-cls", "prompts", "cams", "train-aff", "refine", "train-seg", "train-text",
                  "segment")
 _IMAGES = "INDEX|IMAGE..."

@@ -23,6 +23,7 @@ _OPTION_HELP = {
     "allow_errors": "Raise no error if at most this many images fail (a number or a percentage).",
     "task": "(I, N): make only every N-th shard, starting with shard I.",
     "jobs": "Worker processes; 1 computes in this process.", "log": "The log of JSON lines.",
+    "profile": "A file to which lines of JSON are appended that say what took how long.",
     "workers": "Threads that read and augment images.", "root": "Folder of the images, if they have moved.",
     "index": "Index of the images, if it has moved.", "keep_going": "Continue when the classifier has collapsed.",
     "reuse": "Another run of this command, whose unchanged images are taken over.",

@@ -165,6 +165,7 @@ def _build_output(values: Mapping[str, Any]) -> Output:
                   allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
                   workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
                   reuse=values.get("reuse") or None,
+                  profile=Path(values["profile"]) if values.get("profile") else None,
                   **{name: values.get(name, False) for name in flags})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from stages.flow.execution import Summary, check_table_path
+from stages.flow.execution import Summary, check_json_path
 from stages.index.config import (
     BenchmarkConfig,
     ContextConfig,
@@ -37,7 +37,7 @@ _OPTION_GROUPS = (OUTPUT, SUMMARY_JSON, OVERWRITE, FAILED_IMAGES, LOG)
 def _run(layout: str, call: Call) -> Summary:
     from stages.index.stage import run
     if call.values["summary_json"]:
-        check_table_path(call.values["summary_json"], "--summary-json", "JSON to it")
+        check_json_path(call.values["summary_json"], "--summary-json")
     summary_path = Path(call.values["summary_json"]) if call.values["summary_json"] else None
     return call.run(partial(run, layout, summary_path=summary_path))
 

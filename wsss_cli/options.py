@@ -112,6 +112,9 @@ EXECUTION_OPTIONS = {
                                     "threads, at most 8; 1 on a GPU]"),
     "null": _build_io_option(bool, False, "-0", "--null",
                              help="Paths read from standard input are separated by NUL instead of newlines."),
+    "profile": _build_execution_option(str, "", "--profile", metavar="FILE", show_default=False,
+                                       help="Append to this file, as JSON lines, how long each shard was waited for, "
+                                       "decoded, computed and written."),
     **LOG,
 }
 ARCHIVE = {

@@ -10,6 +10,7 @@ from stages.errors import BadData, OutOfMemory, explain_memory_error
 from stages.flow.device import reuse_freed_memory
 from stages.flow.finite import check_finite
 from stages.flow.map_work import COMPANION_PREFIX, PartWork
+from stages.flow.phase_times import DECODE, PhaseTimes
 from stages.shards import Item, Shard
 
 _PIXELS_PER_IMAGE = 640 * 480  # the size of most images of COCO
@@ -46,12 +47,17 @@ def _compute_batch_key(item_id: str, source: Shard, part_work: PartWork, batch_s
 
 
 def submit_loads(batch: list[int], ids: Sequence[str], source: Shard, part_work: PartWork,
-                  reader: ThreadPoolExecutor) -> list[tuple[str, Future]]:
-    return [(ids[position], reader.submit(_load_item, ids[position], source, part_work)) for position in batch]
+                  reader: ThreadPoolExecutor, times: PhaseTimes) -> list[tuple[str, Future]]:
+    return [(ids[position], reader.submit(_load_item, ids[position], source, part_work, times)) for position in batch]
 
 
-def _load_item(item_id: str, source: Shard, part_work: PartWork) -> Any:
+def _load_item(item_id: str, source: Shard, part_work: PartWork, times: PhaseTimes) -> Any:
     """Return the loaded inputs of an item, or a failed Item: later stages skip an image that cannot be read."""
+    with times.measure(DECODE):
+        return _try_to_load(item_id, source, part_work)
+
+
+def _try_to_load(item_id: str, source: Shard, part_work: PartWork) -> Any:
     if item_id in source.errors:
         return Item(item_id, error=source.errors[item_id])
     try:

@@ -40,7 +40,7 @@ class Output:
     """Where the output is written, how existing outputs are treated, and how the work is distributed.
 
     `is_left_out` tells that the user gave no output, and the command chooses one. `reuse` is a run whose unchanged
-    items are taken over.
+    items are taken over. `profile` is a file that says what took how long.
     """
 
     path: Path
@@ -56,10 +56,17 @@ class Output:
     keep_going: bool = False
     is_left_out: bool = False
     reuse: str | None = None
+    profile: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raise UsageError if `allow_errors` is neither a count nor a percentage."""
+        """Raise UsageError if `allow_errors` is neither a count nor a percentage.
+
+        Raises CannotCreate if `log` or `profile` is a file of another kind, or can't be written.
+        """
         Summary().has_more_errors_than(self.allow_errors)
+        for path, option in ((self.log, "--log"), (self.profile, "--profile")):
+            if path is not None:
+                check_log_path(path, option, create=not self.dry_run)
 
     @property
     def is_file(self) -> bool:
@@ -104,6 +111,38 @@ def check_table_path(path: str | Path, option: str = "-o", content: str = "a tab
         name = "--output" if option == "-o" else option
         raise UsageError(f"{option} {path} is the name of a shard or a network, but this command writes {content}",
                          f"Choose another {name}")
+
+
+def check_json_path(path: str | Path, option: str) -> None:
+    """Raise UsageError or CannotCreate unless `path` is new, or an earlier object of JSON that may be replaced."""
+    check_table_path(path, option, "JSON to it")
+    if Path(path).is_file() and _read_first_byte(Path(path)) not in (b"{", b""):
+        raise CannotCreate(f"does not hold JSON, so {option} would replace a file of another kind",
+                           f"Give another file as {option}", where=str(path))
+
+
+def _read_first_byte(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(1)
+
+
+def check_log_path(path: Path, option: str, *, create: bool = True) -> None:
+    """Raise CannotCreate unless lines of JSON can be appended to `path`: it is new, empty, or begins with one.
+
+    With `create` a new file is made at once, with its folder: later errors of the disk end no work.
+    """
+    remedy = f"Give another file, such as {option} {option.strip('-')}.jsonl"
+    if path.suffix in (".h5", ".safetensors") or path.is_dir():
+        kind = "a folder" if path.is_dir() else "the name of a shard or a network"
+        raise CannotCreate(f"is {kind}, but {option} writes lines of JSON", remedy, where=str(path))
+    try:
+        if path.is_file() and _read_first_byte(path) not in (b"{", b""):
+            raise CannotCreate(f"does not hold lines of JSON, so {option} would damage it", remedy, where=str(path))
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
+    except OSError as error:
+        raise CannotCreate(f"can't be written by {option} ({error.strerror})", remedy, where=str(path)) from None
 
 
 @dataclass

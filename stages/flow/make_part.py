@@ -20,6 +20,7 @@ from stages.flow.execution import Output, Summary
 from stages.flow.existing_output import find_finished_shard
 from stages.flow.map_work import COMPANION_PREFIX, MapWork, PartWork, Worker
 from stages.flow.parts import Part, list_sibling_shards
+from stages.flow.phase_times import COMPUTE, JOURNAL, OPEN, WAIT_IMAGES, WRITE, PhaseTimes, write_profile_line
 from stages.flow.reuse import load_reusable_items
 from stages.flow.stored_items import read_items
 from stages.shards import (
@@ -118,12 +119,14 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     Raises Stopped (finished work is kept) after a request to stop or when another process holds the part, BadData at
     the first failed item under --strict, IoFailed when the disk cannot be read or written.
     """
-    started = time.time()
-    make_folder(part.path.parent)
-    source, index = Shard(part.source), Shard(part.index_path, "index")
-    journal = Journal(unfinished_path(part.path), work.build_request(part, source), discard=output.force)
+    started, times = time.time(), PhaseTimes()
+    with times.measure(OPEN):
+        make_folder(part.path.parent)
+        source, index = Shard(part.source), Shard(part.index_path, "index")
+        journal = Journal(unfinished_path(part.path), work.build_request(part, source), discard=output.force)
     try:
-        part_work = worker.open(part, source, index)
+        with times.measure(OPEN):
+            part_work = worker.open(part, source, index)
         ids = part.ids(source)
         items = _load_items_to_retain(work, part, output)
         items.copy_from(journal.items, _select_journal_positions(work, journal, output))
@@ -133,9 +136,10 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
         batches = [[position for position in batch if position not in reused] for batch in batches]
         incomplete = [batch for batch in batches if any(position not in items for position in batch)]
         _compute_batches(incomplete, ids, source, part_work, journal, items, output, should_stop, advance,
-                         num_readers=work.num_readers)
-        digest = _write_shards(work, part, part_work, source, index, items)
-        journal.close(remove=True)
+                         times, num_readers=work.num_readers)
+        with times.measure(WRITE):
+            digest = _write_shards(work, part, part_work, source, index, items)
+            journal.close(remove=True)
     except BaseException:
         journal.close(remove=not journal.items)
         raise
@@ -144,6 +148,8 @@ def make_part(work: MapWork, worker: Worker, part: Part, output: Output, *,
     reuse = {"reused": len(reused), "reused_from": output.reuse} if output.reuse is not None else {}
     write_log(output, {"path": part.path.name, "digest": digest, "items": len(items), "errors": len(failed_ids),
                        **reuse, "seconds": round(time.time() - started, 3)})
+    write_profile_line(output.profile, {"stage": work.stage, "part": part.path.name, "images": len(items),
+                                        **times.describe()})
     return Summary(num_written=1, num_images=len(items), num_failed=len(failed_ids), num_reduced=num_reduced,
                    num_reused=len(reused), num_not_reused=len(items) - len(reused),
                    **_count_inherited_failures(failed_ids, source))
@@ -214,31 +220,34 @@ def _has_companion_data(item: Item) -> bool:
 
 def _compute_batches(batches: list[list[int]], ids: Sequence[str], source: Shard, part_work: PartWork,
                      journal: Journal, items: ItemStore, output: Output, should_stop: Callable[[], bool],
-                     advance: Callable[..., None], *, num_readers: int) -> None:
+                     advance: Callable[..., None], times: PhaseTimes, *, num_readers: int) -> None:
     """Compute `batches` into `items`, append each batch to the journal, and load the next ones ahead."""
     last_sync = time.monotonic()
     batch_size = max(map(len, batches), default=1)
     num_ahead = -(-num_readers // batch_size)  # gives each reader an image, and keeps few images in memory
     reader = ThreadPoolExecutor(num_readers)
     try:
-        ahead = deque(submit_loads(batch, ids, source, part_work, reader) for batch in batches[:num_ahead])
+        ahead = deque(submit_loads(batch, ids, source, part_work, reader, times) for batch in batches[:num_ahead])
         for index, batch in enumerate(batches):
             if should_stop():
                 journal.sync()
                 raise Stopped(f"stopped after {len(journal.items)} of {len(ids)} images",
                               "Run the same command again to resume", where=str(journal.path))
-            loaded = [(item_id, future.result()) for item_id, future in ahead.popleft()]
-            ahead.extend(submit_loads(next_batch, ids, source, part_work, reader)
+            with times.measure(WAIT_IMAGES):
+                loaded = [(item_id, future.result()) for item_id, future in ahead.popleft()]
+            ahead.extend(submit_loads(next_batch, ids, source, part_work, reader, times)
                          for next_batch in batches[index + num_ahead:index + num_ahead + 1])
-            batch_items = dict(zip(batch, compute_batch(loaded, part_work), strict=True))
+            with times.measure(COMPUTE):
+                batch_items = dict(zip(batch, compute_batch(loaded, part_work), strict=True))
             if output.strict:
                 _raise_first_failure(batch_items.values())
-            journal.append(batch_items.items())
-            items.copy_from(journal.items, batch)
+            with times.measure(JOURNAL):
+                journal.append(batch_items.items())
+                items.copy_from(journal.items, batch)
+                if time.monotonic() - last_sync > _SYNC_SECONDS:
+                    journal.sync()
+                    last_sync = time.monotonic()
             advance(len(batch))
-            if time.monotonic() - last_sync > _SYNC_SECONDS:
-                journal.sync()
-                last_sync = time.monotonic()
     finally:
         reader.shutdown(cancel_futures=True)
 

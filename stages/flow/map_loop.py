@@ -18,6 +18,7 @@ from stages.flow.make_part import check_output_run, make_part, reuse_existing_pa
 from stages.flow.map_work import MapWork, Worker
 from stages.flow.parts import Part, Plan
 from stages.flow.path_stream import poll_paths
+from stages.flow.phase_times import PREPARE, WAIT_INPUT, PhaseTimes, write_profile_line
 from stages.flow.reuse import check_reuse, count_reusable_items, record_reuse
 from stages.flow.worker_processes import kill_workers, tie_to_parent
 from stages.shards import Shard
@@ -34,8 +35,8 @@ def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, 
     work = record_reuse(work, output)
     plan = Plan(poll_paths(inputs.paths), output, work.kind, input_kinds=work.input_kinds,
                 shard_size=work.shard_size, index=inputs.index)
-    summary = Summary()
-    unfinished = _skip_finished_parts(plan, work, output, report, summary)
+    summary, times = Summary(), PhaseTimes()
+    unfinished = _measure_waiting(_skip_finished_parts(plan, work, output, report, summary), times)
     jobs = output.jobs or (1 if work.config_dict.get("device") == "cuda" else max(1, count_cores() // work.threads))
     jobs = min(jobs, _MAX_DEFAULT_JOBS) if not output.jobs else jobs
     first = list(islice(_wait_for_parts(unfinished, plan, stop, report), 1))
@@ -48,8 +49,10 @@ def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, 
         _run_in_processes(work, chain(first, second, unfinished), plan, output, jobs, summary, stop, report)
     elif first:
         parts = chain(first, _wait_for_parts(unfinished, plan, stop, report))
-        _run_in_this_process(work, parts, output, summary, stop, report)
+        _run_in_this_process(work, parts, output, summary, stop, report, times)
     report.start_phase("finishing")
+    write_profile_line(None if output.dry_run else output.profile, {
+        "stage": work.stage, "shards": summary.num_written, "images": summary.num_images, **times.describe()})
     if summary.num_reduced:
         subject = "1 image is" if summary.num_reduced == 1 else f"{summary.num_reduced} images are"
         report.info(f"{subject} larger than --max-side and computed at {work.config.max_side} pixels on the longer "
@@ -61,6 +64,16 @@ def run_map_stage(work: MapWork, inputs: Inputs, output: Output, *, stop: Stop, 
         raise MissingInput(f"the input lacks part {missing}",
                            "Make the missing shards and run the same command again; the other parts are finished")
     return summary
+
+
+def _measure_waiting(parts: Iterator[Part | None], times: PhaseTimes) -> Iterator[Part | None]:
+    """Yield the parts, and measure how long each has been waited for."""
+    while True:
+        with times.measure(WAIT_INPUT):
+            part = next(parts, _END_OF_PARTS)
+        if part is _END_OF_PARTS:
+            return
+        yield part
 
 
 def _wait_for_parts(parts: Iterator[Part | None], plan: Plan, stop: Stop, report: Report) -> Iterator[Part]:
@@ -110,14 +123,15 @@ def _skip_finished_parts(plan: Plan, work: MapWork, output: Output, report: Repo
 
 
 def _run_in_this_process(work: MapWork, parts: Iterator[Part], output: Output, summary: Summary, stop: Stop,
-                         report: Report) -> None:
+                         report: Report, times: PhaseTimes) -> None:
     worker: Worker | None = None
     for part in parts:
         if stop.requested:
             raise _build_stopped_error()
         if worker is None:
             report.start_phase("loading weights" if work.digests else "preparing")
-            worker = work.build_worker()
+            with times.measure(PREPARE):
+                worker = work.build_worker()
         report.start_phase("")
         part_summary = make_part(work, worker, part, output, should_stop=lambda: stop.requested,
                                  advance=_advance_until_writing(part, report))
@@ -226,7 +240,10 @@ def _init_worker_process(work: MapWork, stop_event: Any, progress: Any, parent: 
 def _make_part_in_worker(part: Part, output: Output) -> Summary:
     global _worker
     if _worker is None:
-        _worker = _work.build_worker()
+        times = PhaseTimes()
+        with times.measure(PREPARE):
+            _worker = _work.build_worker()
+        write_profile_line(output.profile, {"stage": _work.stage, **times.describe()})
     return make_part(_work, _worker, part, output, should_stop=_stop_event.is_set, advance=_send_progress)
 
 

@@ -25,6 +25,38 @@ def test_shards_and_networks_are_not_replaced_by_pictures_or_tables(command: str
         assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--log", "--profile"])
+def test_logs_are_not_appended_to_other_files(option: str, tiny_index: Path, tiny_net: Path, tmp_path: Path) -> None:
+    table = tmp_path / "tags.csv"
+    table.write_text("id,labels\na,cat\n")
+    others = [table, *(Path(shutil.copy(path, tmp_path)) for path in (tiny_index, tiny_net))]
+    before = {path: path.read_bytes() for path in others}
+    command = ("cams", "cnn", tiny_index, "--net", tiny_net, *SMALL, "-o", tmp_path / "cams")
+    for path, message in ((table, "does not hold lines of JSON"), (others[1], "is the name of a shard or a network"),
+                          (others[2], "is the name of a shard or a network"), (tmp_path, "is a folder"),
+                          (table / "log.jsonl", "can't be written"), (Path("/proc/none/log"), "can't be written")):
+        check_error(run(*command, option, path), 73, str(path), message, option)
+    assert before == {path: path.read_bytes() for path in others}
+    assert not (tmp_path / "cams").exists()
+    log = tmp_path / "new" / "log.jsonl"
+    run_ok(*command, option, log, "-n")
+    assert not log.parent.exists()
+    run_ok(*command, option, log)
+    run_ok(*command, option, log, "--force")
+    assert log.read_text().count("cams-00000-of-00001.h5") == 2
+
+
+def test_summaries_replace_only_summaries(tiny_dataset: TinyDataset, tmp_path: Path) -> None:
+    table, summary = tmp_path / "tags.csv", tmp_path / "summary.json"
+    table.write_text("id,labels\na,cat\n")
+    command = ("index", "voc", tiny_dataset.root, "--split", "train", "-o", tmp_path / "index.h5", "--summary-json")
+    check_error(run(*command, table), 73, str(table), "does not hold JSON")
+    assert table.read_text().startswith("id,labels")
+    for _ in range(2):
+        run_ok(*command, summary, "--force")
+    assert summary.read_text().startswith("{")
+
+
 def test_photographs_are_not_replaced_by_their_overlays(tiny_dataset: TinyDataset, tiny_index: Path,
                                                         tmp_path: Path) -> None:
     net, photos = tmp_path / "seg.safetensors", tmp_path / "photos"
