@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-slurm test-crash test-damage test-fuzz test-formats demo voc920 msrc
+.PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-gpu test-slurm test-crash test-damage test-fuzz test-formats demo voc920 msrc
 .PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc bench-memory
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
@@ -71,12 +71,15 @@ docs-site: $(STAMP) ## build the searchable site of the documentation in site/
 
 unit: $(STAMP) ## all other tests
 	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py \
-	  --ignore=tests/slurm --ignore=tests/formats
+	  --ignore=tests/slurm --ignore=tests/formats --ignore=tests/gpu
 
 test: lint types layers docs unit ## all of the five above
 
 test-processors: $(STAMP) ## the numerical tests with the instruction sets of older processors (minutes for each)
 	@$(RUN) tests/processors.py --jobs $(JOBS)
+
+test-gpu: $(STAMP) ## every command on the GPU of this machine, compared with the CPU; skipped where there is none
+	$(PYTEST) -q --durations=5 tests/gpu
 
 test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is installed if root can (Debian)
 	timeout --kill-after=30 14m env $(PYTEST) -q --durations=5 --install-slurm tests/slurm

@@ -46,12 +46,13 @@ class CollectingReport(SilentReport):
 
 @contextmanager
 def restore_threads() -> Iterator[None]:
-    """Restore the number of threads of torch, which stages set for the whole process."""
+    """Restore the number of threads of torch and the precision of convolutions, which stages set for the process."""
     # As in the program: idle threads sleep instead of spinning. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
-    num_threads = torch.get_num_threads()
+    num_threads, allows_tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     try:
         yield
     finally:
         torch.set_num_threads(num_threads)
+        torch.backends.cudnn.allow_tf32 = allows_tf32
