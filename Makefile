@@ -3,8 +3,10 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
-.PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-gpu test-slurm test-crash test-damage test-fuzz test-formats demo voc920 msrc
-.PHONY: clean bench-clip-es bench-cluster bench-walk bench-pamr bench-text bench-scale bench-help bench-cooc bench-memory
+.PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-gpu test-slurm
+.PHONY: test-browser test-crash test-damage test-fuzz test-formats own demo voc920 msrc
+.PHONY: clean bench bench-compare bench-bootstrap bench-cams bench-clip-es bench-cluster bench-walk bench-pamr bench-text
+.PHONY: bench-scale bench-help bench-cooc bench-memory
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -71,7 +73,7 @@ docs-site: $(STAMP) ## build the searchable site of the documentation in site/
 
 unit: $(STAMP) ## all other tests
 	$(PYTEST) -n $(JOBS) --dist worksteal --durations=5 --ignore=tests/test_layers.py --ignore=tests/test_docs.py \
-	  --ignore=tests/slurm --ignore=tests/formats --ignore=tests/gpu
+	  --ignore=tests/slurm --ignore=tests/formats --ignore=tests/gpu --ignore=tests/browser
 
 test: lint types layers docs unit ## all of the five above
 
@@ -83,6 +85,9 @@ test-gpu: $(STAMP) ## every command on the GPU of this machine, compared with th
 
 test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is installed if root can (Debian)
 	timeout --kill-after=30 14m env $(PYTEST) -q --durations=5 --install-slurm tests/slurm
+
+test-browser: $(STAMP) ## the page of report in a headless Chromium, which is installed if root can (Debian)
+	timeout --kill-after=30 5m env WSSS_INSTALL_BROWSER=1 $(PYTEST) -q --durations=5 tests/browser
 
 test-damage: $(STAMP) ## every byte of a small file of each kind flipped: told by check, or harmless (a minute)
 	OMP_NUM_THREADS=1 $(RUN) tests/shards/every_byte.py
@@ -112,6 +117,13 @@ inputs = DATA="$(call absolute,$(DATA))" WEIGHTS="$(call absolute,$(WEIGHTS))"
 needs = @[ -e "$(DATA)" ] && [ -e "$(WEIGHTS)" ] || { \
 	echo 'make: $@ needs files that are there: make $@ DATA=FOLDER WEIGHTS=FILE (DATA=$(DATA), WEIGHTS=$(WEIGHTS))' >&2; exit 2; }
 
+own: $(STAMP) ## your photographs: masks, a network and a report in OUT (IMAGES=FOLDER TAGS=TABLE [WEIGHTS=FILE] [METHOD=cam])
+	@[ -n "$(IMAGES)" ] || { echo 'make: own needs your photographs: make own IMAGES=photos TAGS=tags.csv' >&2; exit 2; }
+	@[ ! -e "$(OUT)/Makefile" ] || echo 'make: going on with $(OUT)/Makefile as it is; give another OUT to begin anew'
+	@[ -e "$(OUT)/Makefile" ] || .venv/bin/wsss init "$(OUT)" --images "$(IMAGES)" $(if $(TAGS),--tags "$(TAGS)") \
+	  $(if $(MASKS),--masks "$(MASKS)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(METHOD),--method "$(METHOD)") $(INIT)
+	@$(MAKE) -C "$(OUT)" WSSS="'$(CURDIR)/.venv/bin/wsss'" && echo "$(call absolute,$(OUT))/report.html"
+
 demo: $(STAMP) ## the whole chain on pictures made on the spot: a table and a contact sheet
 	$(example)
 
@@ -122,6 +134,16 @@ voc920: $(STAMP) ## the whole chain on VOC photographs (DATA=FOLDER WEIGHTS=FILE
 msrc: $(STAMP) ## the same on MSRC photographs (DATA=FOLDER WEIGHTS=FILE)
 	$(needs)
 	$(example) $(inputs)
+
+bench: $(STAMP) ## all measurements of the CPU next to their goals, in a quarter of an hour (PARTS=pamr,cams JSON=1)
+	@$(RUN) benchmarks/run.py $(if $(PARTS),--only "$(PARTS)") $(if $(JSON),--json)
+
+bench-compare: $(STAMP) ## the same on another commit and on this tree, alternately (OLD=COMMIT PARTS=pamr ROUNDS=3)
+	@[ -n "$(OLD)" ] || { echo 'make: bench-compare needs a commit: make bench-compare OLD=main PARTS=pamr' >&2; exit 2; }
+	@$(RUN) benchmarks/run.py --old "$(OLD)" $(if $(PARTS),--only "$(PARTS)") $(if $(ROUNDS),--rounds "$(ROUNDS)")
+
+bench-cams: $(STAMP) ## the CAMs of a CNN, beside the plain way of IRN's code (CPU seconds, one thread)
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) benchmarks/cams.py
 
 bench-clip-es: $(STAMP) ## what CLIP-ES costs beyond the bare image tower (CPU seconds, one thread)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/clip_es.py
@@ -135,17 +157,20 @@ bench-memory: $(STAMP) ## peak memory of every command on a photograph of 12 and
 bench-help: $(STAMP) ## what wsss --help costs, beside a bare interpreter
 	@$(RUN) benchmarks/help.py
 
-bench-cluster: $(STAMP) ## FINCH on 50,000 points, beside finch-clust where that is (FINCH_PYTHON=FILE that has it)
+bench-cluster: $(STAMP) ## FINCH on 100,000 points, beside finch-clust where that is (FINCH_PYTHON=FILE that has it)
 	@$(RUN) benchmarks/cluster.py $(if $(FINCH_PYTHON),--python "$(FINCH_PYTHON)")
 
 bench-walk: $(STAMP) ## the random walks of PSA and IRN, sparse beside dense (FULL=1: all of IRN's squarings, minutes)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) benchmarks/walk.py $(if $(FULL),--full)
 
-bench-pamr: $(STAMP) ## what pixel-adaptive refinement costs, beside its form with 48 channels (needs 5 GB)
+bench-pamr: $(STAMP) ## what pixel-adaptive refinement costs, beside its form with 48 channels (needs 4 GB)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/pamr.py
 
 bench-text: $(STAMP) ## what the training-free methods cost beyond the bare image tower (CPU seconds, one thread)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/dense_text.py
+
+bench-bootstrap: $(STAMP) ## the intervals of wsss eval A B: coverage (minutes), and cost for 100,000 images
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/bootstrap.py
 
 bench-scale: $(STAMP) ## 1,000 shards of 100 small images through pseudo and eval: time and memory (SHARDS=1000)
 	@$(RUN) benchmarks/scale.py $(if $(SHARDS),--shards "$(SHARDS)")

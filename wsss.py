@@ -77,9 +77,13 @@ pseudo: StageFunction
 train_seg: StageFunction
 eval: StageFunction
 info: StageFunction
+log: StageFunction
+init: StageFunction
+explain: StageFunction
 check: StageFunction
 merge: StageFunction
 show: StageFunction
+report: StageFunction
 _FUNCTIONS = {command.function_name: command for command in COMMANDS.values() if not command.method}
 _CLASSES = {"CamItem": "items", "ClusterItem": "items", "FeatureItem": "items", "IndexItem": "items",
             "MaskItem": "items", "Net": "nets", "RegionItem": "items", "Run": "runs", "TorchDataset": "torch_data"}
@@ -88,9 +92,10 @@ __all__ = [
     "BadData", "CamItem", "CannotCreate", "ClusterItem", "Error", "FailedImages", "FeatureItem", "IndexItem",
     "IoFailed", "MaskItem", "MissingInput", "Net", "OutOfMemory", "RegionItem", "Report", "Result", "Run",
     "SilentReport", "Stopped", "TorchDataset", "Unavailable", "UnknownId", "UnknownSetting", "UsageError",
-    "__version__", "cams", "check", "clip_es", "cluster", "cooc", "eval", "export", "features", "import_", "index",
-    "info", "load_net", "merge", "open_run", "prompts", "pseudo", "refine", "run", "segment", "setup", "show",
-    "stages", "torch_dataset", "train_aff", "train_cls", "train_seg", "train_text", "write_masks",
+    "__version__", "cams", "check", "clip_es", "cluster", "cooc", "eval", "explain", "export", "features",
+    "import_", "index", "info", "init", "load_net", "log", "merge", "open_run", "prompts", "pseudo", "refine",
+    "report", "run", "segment", "setup", "show", "stages", "torch_dataset", "train_aff", "train_cls", "train_seg",
+    "train_text", "write_masks",
 ]
 
 if not TYPE_CHECKING:

@@ -24,6 +24,8 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from results import Result, record_results
+
 from stages.cams.clip_es import TextFeatures, compute_cams
 from stages.cams.config import ClipEsConfig
 from stages.data.inference_views import round_size_to_patches
@@ -59,7 +61,7 @@ def measure_seconds(call: Callable[[], object], device: torch.device) -> float:
     return clock() - start
 
 
-def main() -> None:
+def main() -> int:
     """Measure all forms and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="375,500")
@@ -92,11 +94,12 @@ def main() -> None:
         for _ in range(arguments.rounds + 1):  # interleaved, so that other load on the machine affects all alike
             for key, call in calls.items():
                 timings[key].append(measure_seconds(call, device))
-    print_table(timings, arguments.batch, device)
+    return print_table(timings, arguments.batch, device)
 
 
-def print_table(timings: dict[tuple[str, int], list[float]], batch: int, device: torch.device) -> None:
-    """Print the medians without the first round, and their ratios to the bare tower."""
+def print_table(timings: dict[tuple[str, int], list[float]], batch: int, device: torch.device) -> int:
+    """Print the medians without the first round, and their ratios to the bare tower; return 1 if one is too large."""
+    results = []
     medians = {key: statistics.median(values[1:]) for key, values in timings.items()}
     print(f"{'precision':10} {'classes':>7} {'seconds':>9} {'ratio':>7} {'bound':>6} {'images/s':>9}")
     for (name, num_classes), seconds in medians.items():
@@ -104,7 +107,10 @@ def print_table(timings: dict[tuple[str, int], list[float]], batch: int, device:
         bound = MAX_RATIOS.get((name, num_classes)) if device.type == "cpu" else None
         print(f"{name:10} {num_classes or 'bare':>7} {seconds:9.4f} {seconds / bare:7.3f} {bound or '':>6} "
               f"{batch / seconds:9.2f}")
+        if num_classes:
+            results.append(Result(f"clip-es {name}, {num_classes} classes, of the tower", seconds / bare, "x", bound))
+    return record_results(*results)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

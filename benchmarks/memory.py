@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import Result, record_results
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"12 MP": (3024, 4032), "24 MP": (4000, 6000), "50 MP": (6120, 8160)}
@@ -151,6 +152,8 @@ def main() -> int:
         print(f"{name:52} " + " ".join(f"{row[size]:>9.0f}" for size in sizes))
     exceeded = [f"{name} at {size}" for name, row in table.items() for size in sizes
                 if row[size] > BOUNDS[size] and not any(output in name for output in UNBOUNDED)]
+    record_results(*(Result(f"{name}, {size}", row[size], "MB", None if any(output in name for output in UNBOUNDED)
+                            else BOUNDS[size]) for name, row in table.items() for size in sizes))
     bounds = ", ".join(f"{BOUNDS[size]} MB at {size}" for size in sizes) + f" (without {', '.join(UNBOUNDED)})"
     print(f"bounds: {bounds}: {'met' if not exceeded else 'EXCEEDED by ' + '; '.join(exceeded)}")
     return int(bool(exceeded))

@@ -1,9 +1,9 @@
-"""Compare two forms of pixel-adaptive refinement: shifted views, and unfolding into 8 channels per dilation.
+"""Compare pixel-adaptive refinement with its published form, which unfolds maps into 8 channels per dilation.
 
     python benchmarks/pamr.py [--size 448,448] [--classes 21] [--rounds 3]
 
-Both forms run ten iterations at six dilations, each in its own process, on one thread. CPU seconds are medians of the
-rounds; memory is the peak resident size minus that before the call.
+Both run ten iterations at six dilations, each in its own process, on one thread. CPU seconds are medians of the
+rounds, without the compilation; memory is the peak resident size minus that before the call.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from results import Result, record_results
+
 from stages.flow.device import use_threads
 from stages.kernels.pamr import pamr
 
 DILATIONS, ITERATIONS = (1, 2, 4, 8, 12, 24), 10
-MIN_SPEEDUP, MAX_MEGABYTES = 10.0, 300.0
+MIN_SPEEDUP, MAX_MEGABYTES = 25.0, 300.0
 
 
 def unfold_neighbours(maps: Tensor, taps: Tensor) -> Tensor:
@@ -50,8 +52,8 @@ def refine_by_unfolding(image: Tensor, maps: Tensor) -> Tensor:
     return maps
 
 
-def refine_by_views(image: Tensor, maps: Tensor) -> Tensor:
-    """Compute the result of `pamr` by shifted views, as `stages` does."""
+def refine_with_ours(image: Tensor, maps: Tensor) -> Tensor:
+    """Compute the result as `stages` does."""
     return pamr(image, maps, DILATIONS, ITERATIONS)
 
 
@@ -62,9 +64,10 @@ def measure_form(form: str, size: tuple[int, int], num_classes: int, rounds: int
     image, maps = torch.rand(3, *size, generator=generator), torch.rand(num_classes, *size, generator=generator)
     seconds, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with torch.inference_mode():
+        refine_with_ours(image[:, :8, :8], maps[:, :8, :8])  # compiles, or loads what was compiled
         for _ in range(rounds):
             start = time.process_time()
-            result = {"unfolding": refine_by_unfolding, "views": refine_by_views}[form](image, maps)
+            result = {"unfolding": refine_by_unfolding, "ours": refine_with_ours}[form](image, maps)
             seconds.append(time.process_time() - start)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return statistics.median(seconds), (after - before) / 1024, result.clone()
@@ -80,17 +83,20 @@ def main() -> int:
     height, width = map(int, arguments.size.split(","))
     torch.multiprocessing.set_sharing_strategy("file_system")
     results = {}
-    for form in ("unfolding", "views"):
+    for form in ("unfolding", "ours"):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             results[form] = pool.apply(measure_form, (form, (height, width), arguments.classes, arguments.rounds))
-    difference = float((results["unfolding"][2] - results["views"][2]).abs().max())
-    ratio, extra = results["unfolding"][0] / results["views"][0], results["views"][1]
+    difference = float((results["unfolding"][2] - results["ours"][2]).abs().max())
+    ratio, extra = results["unfolding"][0] / results["ours"][0], results["ours"][1]
     print(f"{'form':10} {'CPU seconds':>11} {'extra MB':>9}")
     for form, (seconds, megabytes, _) in results.items():
         print(f"{form:10} {seconds:11.2f} {megabytes:9.0f}")
     print(f"{ratio:.1f} times less (bound {MIN_SPEEDUP:g}), {extra:.0f} MB (bound {MAX_MEGABYTES:g}), largest "
           f"difference {difference:.1e}")
-    return int(ratio < MIN_SPEEDUP or extra > MAX_MEGABYTES)
+    return record_results(
+        Result("PAMR, CPU seconds", results["ours"][0], "CPU s"),
+        Result("PAMR, times faster than unfolding", ratio, "x", MIN_SPEEDUP, higher_is_better=True),
+        Result("PAMR, memory", extra, "MB", MAX_MEGABYTES))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from results import Result, record_results
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -21,7 +23,8 @@ def compare_programs(programs: Mapping[str, tuple[str, ...]], rounds: int, measu
         print(f"{name:12s} {wall:7.3f} {processor:7.3f}")
     met = fastest[measured][0] < bound
     print(f"{measured} under {bound} s: {'met' if met else 'NOT MET'}")
-    return int(not met)
+    return record_results(Result(measured, fastest[measured][0], "wall s", bound),
+                          Result(f"{measured}, CPU", fastest[measured][1], "CPU s"))
 
 
 def measure_seconds(arguments: tuple[str, ...]) -> tuple[float, float]:

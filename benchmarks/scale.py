@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import Result, record_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -110,6 +111,8 @@ def main() -> None:
             print(f"wrote {arguments.shards} shards of {arguments.images} images in {time.monotonic() - start:.0f} s")
         for command in list_commands(arguments.jobs):
             seconds, cpu_seconds, memory = time_command(folder, *command)
+            record_results(Result(" ".join(map(str, command)), arguments.shards * arguments.images / cpu_seconds,
+                                  "images/s", higher_is_better=True))
             print(f"{' '.join(map(str, command)):40s} {seconds:7.1f} s, {cpu_seconds:6.1f} s of CPU time: "
                   f"{arguments.shards * arguments.images / cpu_seconds:5.0f} images/s; {memory / 1024:4.0f} MB",
                   flush=True)

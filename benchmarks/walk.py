@@ -25,6 +25,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from results import Result, record_results
+
 from stages.flow.device import use_threads
 from stages.kernels.boundary_paths import compute_all_path_affinities
 from stages.kernels.cell_pairs import compute_pair_distances, compute_pair_offsets, scatter_pairs_to_map
@@ -49,7 +51,7 @@ class Psa:
         """Return the walked rows."""
         return psa.build_transition(self.features, RADIUS, self.beta).walk(self.rows, STEPS)
 
-    def affinity(self) -> np.ndarray:
+    def compute_affinity(self) -> np.ndarray:
         """Return the affinities (P, h, w) from which the dense matrix is built."""
         pairs = torch.exp(-compute_pair_distances(self.features[None], RADIUS))[0].numpy()
         return scatter_pairs_to_map(pairs, self.size, RADIUS)
@@ -69,7 +71,7 @@ class Irn:
         """Return the walked rows."""
         return irn.build_transition(self.boundary, RADIUS, self.beta).walk(self.rows, STEPS)
 
-    def affinity(self) -> np.ndarray:
+    def compute_affinity(self) -> np.ndarray:
         """Return the affinities (P, h, w) from which the dense matrix is built."""
         return compute_all_path_affinities(self.boundary, RADIUS).numpy()
 
@@ -130,6 +132,8 @@ def measure_walk(walk: Psa | Irn, rounds: int, full: bool) -> str:
     difference = np.abs(walked_rows / walked_rows.max() - (expected / expected.max()).numpy()).max()
     print(f"{walk.name:5} largest difference {difference:.1e}, {dense_cpu * (1 if is_full else 8) / cpu:.0f} times "
           "less CPU time", flush=True)
+    record_results(Result(f"{walk.name}'s walk", cpu, "CPU s", MAX_SECONDS),
+                   Result(f"{walk.name}'s walk, difference", float(difference), "of 1", TOLERANCE))
     problems = [f"{walk.name} took {cpu:.2f} s of CPU time, over {MAX_SECONDS}"] * (cpu > MAX_SECONDS)
     return "; ".join(problems + [f"{walk.name} differs by {difference:.1e}"] * bool(difference > TOLERANCE))
 

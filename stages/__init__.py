@@ -24,6 +24,8 @@ class Stage:
 
 
 STAGES = (
+    Stage("init", "images, a table of tags", "a Makefile", "reduce",
+          "write a Makefile that makes masks, a network and a report from tags"),
     Stage("index", "images, lists, tables", "index", "reduce",
           "find the images, tags, captions and masks of a data set"),
     Stage("cooc", "index", "cooc", "reduce", "count which classes appear together"),
@@ -43,11 +45,15 @@ STAGES = (
     Stage("import", "results of other tools, index", "masks, maps or regions", "map",
           "turn masks, maps and regions of other tools into runs"),
     Stage("eval", "cams or masks, truth", "a table", "reduce", "score maps or masks against ground truth"),
+    Stage("explain", "index, nets, masks", "sentences", "reduce", "say what the numbers mean, and what to try next"),
     Stage("info", "any shard or net", "a table", "reduce", "show what a file holds and how it was made"),
+    Stage("log", "any run or net", "a table and curves", "reduce", "show how far a run or training is, and its curves"),
     Stage("check", "any shard", "a table", "reduce", "find damaged files and repair them"),
     Stage("merge", "index, features, cams, masks or regions", "the same in fewer shards", "reduce",
           "join the shards of a run"),
     Stage("show", "shards with images, nets or logs", "pictures", "reduce", "draw images, maps, masks and curves"),
+    Stage("report", "index, cams or masks, nets", "a web page", "reduce",
+          "compare runs over the same images in one web page"),
     Stage("export", "masks or an index", "files of other tools", "reduce", "write masks in the formats of other tools"),
     Stage("setup", "an archive", "data files", "reduce", "install data files from an archive, offline"),
 )

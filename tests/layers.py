@@ -158,8 +158,8 @@ def check_h5py_imports(project: Project) -> list[str]:
 
 
 def check_kernel_imports(project: Project) -> list[str]:
-    """Kernels import numpy, scipy, torch and each other; pydensecrf, which is optional, only inside a function."""
-    allowed = ("numpy", "scipy", "torch", "stages.kernels", "stages.errors")
+    """Kernels import numba, numpy, scipy, torch and each other; pydensecrf (optional) only inside a function."""
+    allowed = ("numba", "numpy", "scipy", "torch", "stages.kernels", "stages.errors")
     return [f"{imported.location}: a kernel imports {imported.target}" for _,
             imported in _iterate_imports(project, "stages/kernels")
             if not (_is_standard(imported) or imported.is_within(*allowed)

@@ -100,6 +100,23 @@ def describe(call: Call) -> Answer:
     return Summary(), [description for path in call.require_paths() for description in describe_files(path, call.stop)]
 
 
+def explain(call: Call) -> Answer:
+    """Explain the numbers of files; the value is a list of sentences."""
+    from stages.explain.stage import explain_paths
+    return Summary(), explain_paths(call.require_paths(), call.stop)
+
+
+def describe_logs(call: Call) -> Answer:
+    """Describe runs and trainings, or draw the curves of trainings; the value is a list of descriptions."""
+    from stages.log.stage import describe, draw_curves
+    if call.config.follow:
+        raise UsageError("follow=True is for the command line", "Call wsss.log again when you want to know more")
+    descriptions = describe(call.require_paths(), call.report)
+    if not call.output.is_left_out:
+        draw_curves(descriptions, call.output, call.report)
+    return Summary(), descriptions
+
+
 def check_files(call: Call) -> Answer:
     """Check files; the value is {path: verdict}. Raises the first fault if something is damaged or missing."""
     from stages.check.stage import check
@@ -120,6 +137,12 @@ def draw(call: Call) -> Answer:
     return Summary(), draw_pictures(call.config, call.require_paths(), call.inputs, call.output, report=call.report)
 
 
+def write_report(call: Call) -> Answer:
+    """Write the page of a report."""
+    from stages.report.stage import run
+    return run(call.config, call.require_paths(), call.inputs, call.output, stop=call.stop, report=call.report), None
+
+
 def install_nltk(call: Call) -> Answer:
     """Install NLTK's tagger."""
     from stages.setup.stage import run_nltk
@@ -128,4 +151,5 @@ def install_nltk(call: Call) -> Answer:
 
 
 ADAPTERS: dict[str, Callable[[Call], Answer]] = {adapter.__name__: adapter for adapter in (
-    index_images, count_classes, train_csd, rank_prompts, evaluate_run, describe, check_files, draw, install_nltk)}
+    index_images, count_classes, train_csd, rank_prompts, evaluate_run, describe, describe_logs, explain, check_files,
+    draw, write_report, install_nltk)}

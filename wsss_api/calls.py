@@ -100,13 +100,14 @@ def _convert_path(name: str, value: Any) -> str | None:
 
 def _build_output(options: Mapping[str, Any]) -> Output:
     path, task = options.get("output"), options.get("task")
-    log, profile = (Path(options[name]) if options.get(name) else None for name in ("log", "profile"))
+    log, profile, tensorboard = (Path(options[name]) if options.get(name) else None
+                                 for name in ("log", "profile", "tensorboard"))
     if isinstance(task, tuple):
         task = f"{task[0]}/{task[1]}"
     # In this process unless jobs says otherwise: a process started from a script without `if __name__ ==
     # "__main__"` would run the script again.
     return Output(Path(path or ""), is_left_out=not path, task=parse_task(task), jobs=options.get("jobs") or 1,
-                  allow_errors=str(options.get("allow_errors", "0")), log=log, profile=profile,
+                  allow_errors=str(options.get("allow_errors", "0")), log=log, profile=profile, tensorboard=tensorboard,
                   reuse=_convert_path("reuse", options.get("reuse")),
                   **{name: options[name] for name in _OUTPUT_FLAGS if name in options})
 
@@ -135,7 +136,7 @@ def _run_stage(command: Command, call: Call) -> tuple[Summary, Any]:
 
 def _may_omit_output(command: Command, call: Call) -> bool:
     """Return whether the stage itself finds out if it needs an output: those that take image files, and tables."""
-    if command.stage in ("eval", "show", "setup"):
+    if command.stage in ("eval", "show", "log", "setup"):
         return True
     return "IMAGE" in command.inputs and not any(path.endswith(".h5") for path in call.inputs.paths)
 

@@ -13,7 +13,7 @@ _OVERWRITE, _FAILED = ("force", "dry_run"), ("strict", "retry", "allow_errors")
 _EXECUTION = (*_OVERWRITE, "task", "jobs", "profile", "log", *_FAILED)
 _MAP_IMAGES = ("output", "root", *_EXECUTION, "reuse")
 _MAP_RUN = ("output", "index", "root", *_EXECUTION, "reuse")
-_TRAIN = ("output", "root", *_OVERWRITE, "workers", "log")
+_TRAIN = ("output", "root", *_OVERWRITE, "workers", "tensorboard", "log")
 _INDEX = ("output", "summary_json", *_OVERWRITE, *_FAILED, "log")
 # Without retry: corrected files are another input, so that the images are imported anew with force.
 _IMPORT = ("output", "root", *_OVERWRITE, "task", "jobs", "profile", "log", "strict",
@@ -123,8 +123,10 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     _index("labelstudio", "ShapesConfig", "Index the JSON export of Label Studio.", "EXPORT", "images", "class_names"),
     _index("fiftyone", "FiftyoneConfig", "Index a data set that FiftyOne exported in its own format "
            "(FiftyOneDataset).", "FOLDER", "images", "class_names"),
-    Command("index split", "SplitConfig", "run_split", "Select the images of an index that have one label, or those "
-            "with several (the domains of CSD).", "INDEX...", ("output", *_OVERWRITE, "log")),
+    Command("index split", "SplitConfig", "run_split", "Hold out part of the images for scoring, or select those with "
+            "one label or with several.", "INDEX...", ("output", *_OVERWRITE, "log"), optional=("held_out",)),
+    Command("init", "InitConfig", "run", "Write a Makefile that makes masks, a network and a report from photographs "
+            "and tags.", "PROJECT", _OVERWRITE, ("images",), ("tags", "masks", "weights")),
     Command("cooc", "CoocConfig", "count_classes", "Count which classes appear together in the same image.",
             "INDEX...", ("output", *_OVERWRITE, "log", "allow_errors"), optional=("plot",), is_adapted=True),
     Command("features", "FeaturesConfig", "run", "Compute one pooled feature vector per image.", _IMAGES, _MAP_IMAGES,
@@ -195,10 +197,15 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     _import("coco", "CocoConfig", "Import instances in COCO's results format as masks.", "annotations",
             inputs="RESULTS.json"),
     _import("regions", "RegionsConfig", "Import regions without classes, such as those of SAM or superpixels."),
-    Command("eval", "EvalConfig", "evaluate_run", "Score CAMs or masks against ground-truth masks.", "RUN...",
-            ("output", "index", "root", "dry_run"), optional=("truth",), is_adapted=True),
+    Command("eval", "EvalConfig", "evaluate_run", "Score CAMs or masks against ground-truth masks, and compare "
+            "runs.", "RUN...|NAME=RUN,...", ("output", "index", "root", "dry_run"),
+            optional=("truth", "per_image", "confusion"), is_adapted=True),
+    Command("explain", "ExplainConfig", "explain", "Say what the numbers of an index, a training and masks mean, and "
+            "what to try next.", "INDEX|NET|MASKS...", (), is_adapted=True),
     Command("info", "InfoConfig", "describe", "Show what a shard or network file holds and how it was made.", "FILE...",
             (), is_adapted=True),
+    Command("log", "LogConfig", "describe_logs", "Show how far a run or a training is, how long it took, and the "
+            "curves of trainings.", "RUN|NET...", ("output", "dry_run"), is_adapted=True),
     Command("check", "CheckConfig", "check_files", "Find damaged shards and network files, and repair them.",
             "FILE|FOLDER...", ("repair", "dry_run"), is_adapted=True),
     Command("merge", "MergeConfig", "run", "Join the shards of a run into one shard, or into fewer.", "RUN...",
@@ -206,6 +213,8 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("show", "ShowConfig", "draw", "Draw photographs with their CAMs, masks and regions, or the curves of a "
             "training.",
             "RUN|NET|LOG...", ("output", "index", "root", "dry_run"), optional=("net",), is_adapted=True),
+    Command("report", "ReportConfig", "write_report", "Write one web page that compares runs over the same images.",
+            "RUN|NET|LOG...", ("output", "index", "root", *_OVERWRITE), optional=("truth", "net"), is_adapted=True),
     *(Command(f"export {name}", config, "run", summary, "MASKS|INDEX...", ("output", "index", "root", *_OVERWRITE))
       for name, config, summary in (
         ("png", "PngConfig", "Write one PNG of class ids per image."),

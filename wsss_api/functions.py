@@ -26,6 +26,7 @@ _OPTION_HELP = {
     "profile": "A file to which lines of JSON are appended that say what took how long.",
     "workers": "Threads that read and augment images.", "root": "Folder of the images, if they have moved.",
     "index": "Index of the images, if it has moved.", "keep_going": "Continue when the classifier has collapsed.",
+    "tensorboard": "Folder to write TensorBoard events to as well.",
     "reuse": "Another run of this command, whose unchanged images are taken over.",
     "summary_json": "Also write the summary of the index, the `value` of the result, to this file.",
     "preview": "Draw this many training pairs instead of training.", "repair": "Keep undamaged images of a shard.",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Result:
     """What a command did: the files that it wrote or found up to date, its messages, and counts of images and files.
 
-    `value` is what the command prints as JSON (eval, info, cooc, prompts, check), for index the summary that
+    `value` is what the command prints as JSON (eval, info, log, cooc, prompts, check), for index the summary that
     `--summary-json` writes, and None for the others. A result can be passed as the input of another command.
     """
 

@@ -22,7 +22,7 @@ from wsss_cli import options
 from wsss_cli.guarded_streams import restore_streams
 from wsss_cli.help_pages import Command, Group
 from wsss_cli.options import ConfigVariants, NamedInput
-from wsss_cli.report import TerminalReport
+from wsss_cli.terminal_report import TerminalReport
 
 _INTERNAL_ERROR_CODE = 70
 _INTERRUPTED_CODE = 130
@@ -38,7 +38,13 @@ _ARGUMENT_HELP = {
     "MASKS|INDEX...": f"Mask shards, or index shards with ground truth, or run folders. {_FROM_STDIN}",
     "FEATURES...": f"Feature shards, or run folders. {_FROM_STDIN}",
     "RUN...": f"Shards, or run folders. {_FROM_STDIN}",
+    "RUN...|NAME=RUN,...": "Shards, or run folders. Several runs are compared with the first; NAME=RUN,RUN,... is a "
+                           f"method with several seeds. {_FROM_STDIN}",
     "RUN|NET|LOG...": f"Shards or run folders, or networks or logs (.jsonl) of trainings. {_FROM_STDIN}",
+    "INDEX|NET|MASKS...": f"An index, networks, and mask shards or run folders. {_FROM_STDIN}",
+    "PROJECT": "Folder to write to; it is made if it does not exist.",
+    "RUN|NET...": f"Shards or run folders, or networks, checkpoints (.part) or logs (.jsonl) of trainings. "
+                  f"{_FROM_STDIN}",
     "FILE...": f"Shards or network files. {_FROM_STDIN}",
     "FILE|FOLDER...": f"Shards, network files or run folders. {_FROM_STDIN}",
     "TAR...": f"Archives of images and captions. {_FROM_STDIN}",
@@ -164,6 +170,7 @@ def _build_output(values: Mapping[str, Any]) -> Output:
                   task=parse_task(values.get("task") or None),
                   allow_errors=values.get("allow_errors", "0"), jobs=values.get("jobs", 0),
                   workers=values.get("workers", 2), log=Path(values["log"]) if values.get("log") else None,
+                  tensorboard=Path(values["tensorboard"]) if values.get("tensorboard") else None,
                   reuse=values.get("reuse") or None,
                   profile=Path(values["profile"]) if values.get("profile") else None,
                   **{name: values.get(name, False) for name in flags})

@@ -84,3 +84,10 @@ def print_above_progress(text: str) -> None:
             guard_streams(display, lambda: None)
     print(text, file=sys.stderr)
     restore_streams()
+
+
+def print_drawing(text: str) -> None:
+    """Write a drawing to standard output as bytes: progress on the same terminal must not touch escape sequences."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(f"{text}\n".encode(sys.stdout.encoding or "utf-8", "replace"))
+    sys.stdout.buffer.flush()

@@ -135,9 +135,13 @@ for _name, _title, _argument, _annotation_config, _inputs, _example in (
 
 add_command(
     app, "split", stage="index split", run=_run_split, config=SplitConfig, argument="INDEX...",
-    example="wsss index split train.h5 --single -o source.h5\nwsss index split train.h5 --multi -o target.h5",
-    summary="Select the images of an index that have one label, or those with several (the domains of CSD).",
+    example="wsss index split photos.h5 --holdout 0.2 --held-out val.h5 -o train.h5\n"
+            "wsss index split train.h5 --single -o source.h5\nwsss index split train.h5 --multi -o target.h5",
+    summary="Hold out part of the images for scoring, or select those with one label or with several.",
     description="Reads index shards, and no images, lists or tables. Writes an index shard with everything the index "
-                "records of the selected images. Images without labels or with unknown labels are in neither, and are "
-                "counted.",
+                "records of the selected images. With --holdout each class is held out in the same proportion, as far "
+                "as possible, and copies of an image stay together. With --single and --multi (the domains of CSD) "
+                "images without labels or with unknown labels are in neither, and are counted.",
+    named_inputs=(NamedInput("held_out", "FILE|DIR", "Where to write the images that --holdout holds out.",
+                             required=False),),
     option_groups=(OUTPUT, OVERWRITE, LOG))

@@ -64,8 +64,18 @@ OPTIONAL_FILE = {"output": _build_io_option(str, "", "-o", "--output", metavar="
                                             help="Output file.  [default: standard output]", show_default=False)}
 PICTURE = {"output": _build_io_option(str, "", "-o", "--output", metavar="FILE", show_default=False,
                                       help="Output file: .png, .jpg or .pdf. Required without --terminal.")}
+PICTURE_OF_CURVES = _build_io_option(str, "", "-o", "--output", metavar="FILE", show_default=False,
+                                     help="Write the curves of trainings to this file (.png, .jpg or .pdf) instead of "
+                                     "printing text.")
 FOLDER = {"output": _build_io_option(str, ..., "-o", "--output", metavar="DIR", help="Output folder.")}
 JSON = {"json": _build_io_option(bool, False, "--json", help="Print JSON instead of a table.")}
+TABLE_FORMAT = {
+    "format": _build_io_option(str, "", "--format", metavar="text|tsv|json|markdown|latex", show_default=False,
+                               help="Form of the result. LaTeX needs the package booktabs.  [default: text on a "
+                               "terminal, json for --output, else tsv]"),
+    "per_class": _build_io_option(bool, False, "--per-class", help="In tables of a comparison, show all of more than "
+                                  "25 classes instead of the ten that differ most."),
+}
 SUMMARY_JSON = {"summary_json": _build_io_option(str, "", "--summary-json", metavar="FILE", show_default=False,
                                                  help="Write the summary of the index to this file too.")}
 ROOT = {
@@ -131,6 +141,9 @@ REPAIR = {
 TRAINING_OPTIONS = {
     "workers": _build_execution_option(int, 2, "--workers", min=0, metavar="INT",
                                        help="Threads that read and augment images."),
+    "tensorboard": _build_execution_option(str, "", "--tensorboard", metavar="DIR", show_default=False,
+                                           help="Write losses, metrics and the learning rate as TensorBoard events to "
+                                           "this folder too (needs the extra wsss[tensorboard])."),
     **LOG,
 }
 COLLAPSE = {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from stages.flow.execution import Summary
 from stages.show.config import ShowConfig
 from wsss_cli import options
 from wsss_cli.command import Call, require_paths
+from wsss_cli.guarded_streams import print_drawing
 from wsss_cli.options import NamedInput
 
 CONFIG = ShowConfig
@@ -37,12 +36,5 @@ def run(call: Call) -> Summary:
     draw = run_captions if call.inputs.named["net"] else run_show
     text = draw(call.config, paths, call.inputs, call.output, report=call.report)
     if text is not None:
-        _print_drawing(text)
+        print_drawing(text)
     return Summary()
-
-
-def _print_drawing(text: str) -> None:
-    """Write a drawing to standard output as bytes: progress on the same terminal must not touch escape sequences."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(f"{text}\n".encode(sys.stdout.encoding or "utf-8", "replace"))
-    sys.stdout.buffer.flush()

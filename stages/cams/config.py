@@ -37,6 +37,10 @@ class CnnConfig(CamsConfig):
     flip: bool = setting(True, "Also use the mirrored image at each scale, and sum the CAMs.", source="IRN")
     grid_stride: int = setting(4, "Stride of the stored CAMs. Smaller values give finer CAMs and larger shards.", low=1,
                                high=64, unit="pixels", source="IRN")
+    precision: str = setting("fp32", "Floating-point format of the network. auto is bf16 on a processor that computes "
+                             "in it, else fp32; the one that was used is recorded. bf16 is twice as fast on a CPU and "
+                             "changes the CAMs: on photographs of VOC by 0.006 on average and at most 0.06, of 1.",
+                             choices=("auto", "fp32", "bf16", "fp16"))
     alignment: str = setting("centres", "Position of the cells in the image: at the centres of their receptive fields, "
                              "or as equal cells stretched over the whole image, as in IRN.",
                              choices=("centres", "cells"))

@@ -27,6 +27,7 @@ from stages.nets.library_classifier import read_imagenet_classes
 from stages.nets.mctformer import MCTFORMER_HEADS, check_no_final_norm
 from stages.nets.net_description import read_verified_description
 from stages.nets.net_files import is_net_file
+from stages.nets.precision import resolve_precision
 from stages.nets.prompt_encoding import load_templates
 from stages.nets.weights import compute_weights_digest
 from stages.settings import to_json_dict
@@ -58,7 +59,9 @@ def build_cnn_work(config: CnnConfig, net: str, description: Mapping[str, Any], 
     if description["architecture"]["head"] in MCTFORMER_HEADS:
         raise BadData("the network is an MCTformer", "Use `wsss cams mctformer`", where=net)
     config = resolve_selection(config, description["classes"], net, has_image_files=has_image_files)
-    settings = replace(config, device=resolve_device(config.device))
+    device = resolve_device(config.device)
+    config = replace(config, precision=resolve_precision(config.precision, device))
+    settings = replace(config, device=device)
     return MapWork("cams", "cnn", "cams", ("index",), "stages.cams.workers:CnnWorker", config, to_json_dict(settings),
                    named={"net": net}, digests={"net": description["sha256"]}, root=root,
                    shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads)

@@ -20,6 +20,7 @@ from stages.errors import BadData, UsageError
 from stages.flow.finite import check_finite
 from stages.flow.map_work import COMPANION_PREFIX, MapWork
 from stages.flow.parts import Part
+from stages.nets.activation_fusion import fuse_activations
 from stages.nets.batch_norm_folding import fold_batch_norm
 from stages.nets.clip import load_clip
 from stages.nets.layer_maps import LayerMapExtractor
@@ -65,13 +66,17 @@ class _CamsPart:
 
 
 class CnnWorker:
-    """Holds a classifier on its device, with batch normalisation folded into the convolutions."""
+    """Holds a classifier on its device, with batch normalisation folded into the convolutions.
+
+    On a CPU the convolutions also apply the activations after them.
+    """
 
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
         net, self.description = load_net(work.named["net"])
         self.device = _select_device(work)
-        self.net = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
+        folded = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
+        self.net = fuse_activations(folded) if self.device.type == "cpu" else folded
         self.n_subcategories = None if self.config.maps == cnn.CLASSES else net.n_subcategories
 
     def open(self, part: Part, source: Shard, index: Shard) -> _CnnPart:

@@ -88,6 +88,8 @@ def choose_ticks(low: float, high: float, count: int = _NUM_TICKS) -> list[float
 
 def format_number(value: float) -> str:
     """Return a number with up to four significant digits: 0.0003 is 3e-4, 12000 is 12k."""
+    if not math.isfinite(value):
+        return str(value)
     if value and not 1e-3 <= abs(value) < 1e4:
         if 1e4 <= abs(value) < 1e6 and value % 1000 == 0:
             return f"{value / 1000:g}k"
@@ -106,7 +108,7 @@ def _render_chart(chart: Chart, colours: Mapping[str, Colour]) -> np.ndarray:
     """Render one chart: title, axes with ticks, and curves."""
     curves = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in chart.curves.items()}
     points = [point for points in curves.values() for point in points]
-    x_range, y_range = _find_range([x for x, _ in points]), _find_range([y for _, y in points], padding=0.06)
+    x_range, y_range = find_axis_range([x for x, _ in points]), find_axis_range([y for _, y in points], padding=0.06)
     y_ticks = choose_ticks(*y_range)
     left = 2 * _TICK + round(max(measure_text(format_number(tick), TEXT_FONT_SIZE) for tick in y_ticks))
     area = (left, TITLE_LINE_HEIGHT, CHART_SIZE[1] - 10, CHART_SIZE[0] - _X_AXIS_SPACE)
@@ -120,7 +122,7 @@ def _render_chart(chart: Chart, colours: Mapping[str, Colour]) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _find_range(values: Sequence[float], padding: float = 0.0) -> tuple[float, float]:
+def find_axis_range(values: Sequence[float], padding: float = 0.0) -> tuple[float, float]:
     """Return the range of an axis. It is never empty."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     margin = padding * (high - low) or (0.5 * abs(high) or 0.5 if high == low else 0.0)

@@ -26,6 +26,10 @@ class ConfusionMatrix:
         """Add one image, or some of its rows; both masks are (H, W) class ids."""
         matrix = confusion_matrix(truth, prediction, self.num_classes, ignore=self.ignore_index,
                                   ignored_prediction=self.ignored_prediction)
+        self.add_matrix(matrix)
+
+    def add_matrix(self, matrix: np.ndarray) -> None:
+        """Add the confusion matrix (C, C + 1) of other images, which was counted with the same settings."""
         self.matrix += matrix
         self.num_decided += int(matrix[:, :self.num_classes].sum())
 
@@ -79,3 +83,15 @@ def summarise_iou(counts: PixelCounts, classes: tuple[str, ...],
                     for name, value in zip(classes[first:], iou_per_class(named_counts), strict=True)}
     mean = mean_iou(named_counts, rule)
     return None if np.isnan(mean) else mean, iou_by_class
+
+
+def summarise_precision(counts: PixelCounts, classes: tuple[str, ...]) -> dict[str, dict[str, float | None]]:
+    """Return {"precision", "recall"}: the share of predicted and of true pixels of each class that are right.
+
+    None where a class is not predicted, or not in the truth.
+    """
+    first = 0 if classes[0] else 1
+    shares = {"precision": counts.prediction, "recall": counts.truth}
+    return {name: {class_name: int(right) / int(pixels) if pixels else None for class_name, right, pixels
+                   in zip(classes[first:], counts.intersection[first:], total[first:], strict=True)}
+            for name, total in shares.items()}

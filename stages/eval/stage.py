@@ -1,67 +1,97 @@
-"""`eval`: score CAMs and masks against the ground truth of their index."""
+"""`eval`: score CAMs and masks against the ground truth of their index, and compare runs on the same images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stages.errors import BadData, Stopped, UsageError
+from stages.errors import Stopped, UsageError
+from stages.eval.comparison import add_conclusions, build_comparison
 from stages.eval.config import EvalConfig
-from stages.eval.score import BackgroundSweep, ConfusionMatrix, build_prediction, summarise_iou
-from stages.flow.background import resolve_background
+from stages.eval.confusion_tables import draw_confusion, encode_confusion
+from stages.eval.details import build_run_scores, list_worst_images, resample_group
+from stages.eval.image_tables import check_table_suffix, encode_image_table
+from stages.eval.protocol import describe_protocol
+from stages.eval.score import summarise_iou, summarise_precision
+from stages.eval.workers import SWEEPS, DetailedScorer, Scorer, needs_background
 from stages.flow.device import reuse_freed_memory
 from stages.flow.execution import Inputs, Report, Stop
 from stages.flow.ground_truth import Truth, open_truth
-from stages.flow.item_arrays import extract_mask, includes_background, read_image_size, resize_to_image_in_bands
 from stages.flow.mask_findings import report_contradictions
+from stages.flow.picture_output import write_pictures
+from stages.flow.run_groups import RunGroup, check_comparable, group_runs, select_common_ids
 from stages.kernels.background import Background
+from stages.kernels.boundary_iou import BOUNDARY_SHARE
 from stages.shards import Run, combine_digests
 from stages.shards.disk import make_folder, replace_file
 
-_SWEEPS = {"sweep": False, "sweep-power": True}
 _TRAINED_ON_ALL = "The network was trained on these images, so the mIoU says nothing about new images."
 
 
 def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) -> dict[str, Any]:
-    """Return the result that `wsss eval --json` prints.
+    """Return the result that `wsss eval --json` prints: of one run, or of runs that are compared.
 
     Raises UsageError, MissingInput (a missing part of the run, no ground truth), BadData. Memory: the stored CAMs and
-    the masks of one image at a time, and counts of the size of classes x thresholds.
+    the masks of one image at a time, counts of the size of classes x thresholds, and, for runs that are compared, the
+    counts of every image and each of its classes.
     """
     reuse_freed_memory()
-    run = Run(inputs.paths, ("cams", "masks"))
+    for name in ("per_image", "confusion"):
+        if inputs.named.get(name):
+            check_table_suffix(Path(str(inputs.named[name])), name)
+    if config.boundary_width != BOUNDARY_SHARE and not config.boundary:
+        raise UsageError("--boundary-width has no effect without --boundary", "Add --boundary, or leave it out")
+    groups = group_runs(inputs.paths)
+    if len(groups) > 1 or len(groups[0].runs) > 1:
+        return _compare(config, groups, inputs, stop, report)
+    run = groups[0].runs[0]
     truth = _open_truth(run, inputs)
-    scorer = _Scorer(run, config)
-    report.start_progress("", truth.num_images)
-    counts = _ImageCounts(_list_training_images(run))
-    for item_id in truth.iterate_ids():
-        if stop.requested:
-            raise Stopped("stopped before the end", "Run the same command again")
-        report.advance()
-        if truth.has_mask(item_id):
-            counts.add(item_id, has_prediction=scorer.add(truth, item_id))
-    if not counts.with_truth:
-        raise truth.build_missing_error()
+    result, scored_ids, scorer = _evaluate_run(config, run, truth, None, stop, report,
+                                               count_images=_wants_details(config, inputs))
     report_contradictions(truth.indexes, report)
-    _report_caveats(run, truth, counts, config, scorer, report)
-    return _build_result(scorer, config, run, truth, counts)
+    truth.report_skipped_images(report)
+    if scorer is not None:
+        result |= build_run_scores(config, run.classes, [scorer], resample_group(config, run.classes, [scorer]))
+        _write_tables(groups, [[scorer]], run.classes, scored_ids, inputs, report)
+        if config.worst:
+            result["worst"] = list_worst_images([[scorer]], scored_ids, config.worst)
+    return result
 
 
 def describe_plan(inputs: Inputs) -> str:
-    """Return what `evaluate` would do, for a dry run. Raises MissingInput, BadData."""
-    run = Run(inputs.paths, ("cams", "masks"))
+    """Return what `evaluate` would do, for a dry run. Raises UsageError, MissingInput, BadData."""
+    groups = group_runs(inputs.paths)
+    run = groups[0].runs[0]
     truth = _open_truth(run, inputs)
-    num_with_truth = sum(map(truth.has_mask, truth.iterate_ids()))
+    ids = list(truth.iterate_ids())
+    if len(groups) > 1 or len(groups[0].runs) > 1:
+        check_comparable(groups)
+        ids, _ = select_common_ids(groups, ids)
+    num_with_truth = sum(map(truth.has_mask, ids))
     if not num_with_truth:
         raise truth.build_missing_error()
+    if len(groups) > 1:
+        names = ", ".join(group.name for group in groups)
+        return f"compare {names} on {num_with_truth} images with ground truth"
     return f"score {run.kind} on {num_with_truth} images with ground truth"
 
 
-class _ImageCounts:
+def save_result(result: dict[str, Any], path: Path) -> None:
+    """Write a result as JSON. Raises CannotCreate, IoFailed."""
+    make_folder(path.absolute().parent)
+    replace_file(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write the text of a table. Raises CannotCreate, IoFailed."""
+    make_folder(path.absolute().parent)
+    replace_file(path, f"{text}\n".encode())
+
+
+class _ImageTotals:
     """Counts images with ground truth, those of them without a prediction, and those that were trained on."""
 
     def __init__(self, training_images: set[str] | None) -> None:
@@ -74,6 +104,11 @@ class _ImageCounts:
         self.with_truth += 1
         self.missing += not has_prediction
         self.trained_on += item_id in (self.training_images or ())
+
+
+def _wants_details(config: EvalConfig, inputs: Inputs) -> bool:
+    return bool(config.worst or config.boundary or config.calibration
+                or inputs.named.get("per_image") or inputs.named.get("confusion"))
 
 
 def _open_truth(run: Run, inputs: Inputs) -> Truth:
@@ -90,84 +125,150 @@ def _list_training_images(run: Run) -> set[str] | None:
     return None if marks is None else {item_id for item_id, mark in zip(run.ids, marks, strict=True) if mark}
 
 
-def save_result(result: dict[str, Any], path: Path) -> None:
-    """Write a result as JSON. Raises CannotCreate, IoFailed."""
-    make_folder(path.absolute().parent)
-    replace_file(path, (json.dumps(result, indent=1) + "\n").encode())
+def _evaluate_run(config: EvalConfig, run: Run, truth: Truth, ids: Sequence[str] | None, stop: Stop, report: Report,
+                  name: str = "", *, count_images: bool) -> tuple[dict[str, Any], list[str], DetailedScorer | None]:
+    """Return (the result of a run on its images or on `ids`, the ids that were scored, the counts of every image).
+
+    Messages begin with the `name` of the run if it is one of several. Without `count_images` there are no such counts.
+    """
+    scorer, totals = Scorer(run, config), _ImageTotals(_list_training_images(run))
+    # Images can be counted one by one as soon as the background score is known, else in a second pass.
+    detailed = DetailedScorer(run, config, scorer.background) if count_images and scorer.sweep is None else None
+    scored_ids = []
+    report.start_progress("", truth.num_images if ids is None else len(ids))
+    for item_id in _iterate_until_stopped(truth.iterate_ids() if ids is None else ids, stop, report):
+        if not truth.has_mask(item_id):
+            continue
+        totals.add(item_id, has_prediction=item_id in run)
+        if item_id in run or not config.skip_missing:
+            scored_ids.append(item_id)
+            (scorer if detailed is None else detailed).add(truth, item_id)
+    if not totals.with_truth:
+        raise truth.build_missing_error()
+    if detailed is not None:
+        scorer.confusion.add_matrix(detailed.confusion)
+    _report_caveats(run, totals, config, scorer, report, name)
+    result = _build_result(scorer, config, run, truth, totals)
+    if count_images and detailed is None:
+        chosen = Background(result["background"]["rule"], (result["background"]["value"],))
+        detailed = _count_images(DetailedScorer(run, config, chosen), truth, scored_ids, stop, report)
+    if detailed is not None:
+        _check_calibration(detailed)
+    return result, scored_ids, detailed
 
 
-class _Scorer:
-    """Compares the predictions of a run with the ground truth, image by image, and adds up the counts."""
+def _iterate_until_stopped(ids: Iterable[str], stop: Stop, report: Report) -> Iterator[str]:
+    """Yield ids and count them as progress. Raises Stopped."""
+    for item_id in ids:
+        if stop.requested:
+            raise Stopped("stopped before the end", "Run the same command again")
+        report.advance()
+        yield item_id
 
-    def __init__(self, run: Run, config: EvalConfig) -> None:
-        self.run, self.config = run, config
-        self.num_classes = num_classes = len(run.classes) - 1
-        self.ignore_index = 255 if num_classes <= 254 else 65535
-        self.background: Background | None = None
-        self.background_record: dict[str, Any] | None = None
-        self.sweep: BackgroundSweep | None = None
-        self.confusion = ConfusionMatrix(num_classes, self.ignore_index, skip_ignored=config.ignore_predicted)
-        if run.kind == "cams" and not includes_background(run.first):
-            if config.background in _SWEEPS:
-                self.sweep = BackgroundSweep(num_classes, self.ignore_index, power=_SWEEPS[config.background])
-            else:
-                self.background, self.background_record = resolve_background(config.background)
-        elif config.background not in _SWEEPS:
-            raise UsageError(f"--background {config.background} does not apply to {run.first.path}, which already has "
-                             "a background", "Remove --background")
 
-    def add(self, source: Truth, item_id: str) -> bool:
-        """Add one image; return False if it has no prediction."""
-        has_prediction = item_id in self.run
-        if not has_prediction and self.config.skip_missing:
-            return False
-        truth = source.read_mask(item_id)
-        if not has_prediction:
-            self._add_bands(truth, [(slice(None), np.zeros((0, *truth.shape), np.float32), np.zeros(0, np.uint16))])
-        elif self.run.kind == "masks":
-            mask = extract_mask(self.run.item(item_id, exclude=("confidence",)), self.num_classes)
-            self._check_size(mask.shape, truth.shape, item_id)
-            self.confusion.add(truth, mask)
+def _count_images(scorer: DetailedScorer, truth: Truth, ids: list[str], stop: Stop, report: Report) -> DetailedScorer:
+    """Return the scorer with the counts of every image."""
+    report.start_progress("images one by one", len(ids))
+    for item_id in _iterate_until_stopped(ids, stop, report):
+        scorer.add(truth, item_id)
+    return scorer
+
+
+def _check_calibration(scorer: DetailedScorer) -> None:
+    if scorer.calibration is not None and not scorer.calibration.counts.any():
+        raise UsageError(f"--calibration needs scores, but {scorer.run.first.path} has none",
+                         "Give CAMs, or masks that `wsss pseudo` or `wsss segment` wrote")
+
+
+def _compare(config: EvalConfig, groups: list[RunGroup], inputs: Inputs, stop: Stop,
+             report: Report) -> dict[str, Any]:
+    """Return the result of several runs on the images that all of them contain."""
+    check_comparable(groups)
+    first = groups[0].runs[0]
+    truth = _open_truth(first, inputs)
+    common, num_others = select_common_ids(groups, truth.iterate_ids())
+    ids = _select_scored_ids(config, groups, truth, common)
+    if num_others:
+        report.info(f"Compared {len(ids)} images and left out {num_others} that not all runs contain.")
+    _check_background(config, groups)
+    results: list[list[dict[str, Any]]] = [[] for _ in groups]
+    scorers: list[list[DetailedScorer]] = [[] for _ in groups]
+    for index, group in enumerate(groups):
+        for name, run in zip(group.run_names, group.runs, strict=True):
+            run_config = config if needs_background(run) else replace(config, background="sweep")
+            result, _, scorer = _evaluate_run(run_config, run, truth, ids, stop, report, name, count_images=True)
+            results[index].append(result)
+            scorers[index] += [scorer] if scorer is not None else []
+    report_contradictions(truth.indexes, report)
+    truth.report_skipped_images(report)
+    comparison = {**build_comparison(config, first.classes, [(group.name, group.run_names) for group in groups],
+                                     results, scorers), "images": len(ids), "left_out": num_others}
+    _write_tables(groups, scorers, first.classes, ids, inputs, report)
+    if config.worst:
+        comparison["worst"] = list_worst_images(scorers, ids, config.worst)
+    for sentence in add_conclusions(config, comparison):
+        report.info(sentence)
+    return comparison
+
+
+def _select_scored_ids(config: EvalConfig, groups: list[RunGroup], truth: Truth, common: list[str]) -> list[str]:
+    """Return the common ids with ground truth; with --skip-missing those that every run has a prediction of."""
+    ids = [item_id for item_id in common if truth.has_mask(item_id)]
+    if not ids:
+        raise truth.build_missing_error()
+    if config.skip_missing:
+        ids = [item_id for item_id in ids if all(item_id in run for group in groups for run in group.runs)]
+        if not ids:
+            raise UsageError("no image has a prediction in every run", "Leave out --skip-missing")
+    return ids
+
+
+def _check_background(config: EvalConfig, groups: list[RunGroup]) -> None:
+    runs = [run for group in groups for run in group.runs]
+    if config.background not in SWEEPS and not any(map(needs_background, runs)):
+        raise UsageError(f"--background {config.background} does not apply to {runs[0].first.path}, which already has "
+                         "a background", "Remove --background")
+
+
+def _write_tables(groups: list[RunGroup], scorers: list[list[DetailedScorer]], classes: tuple[str, ...],
+                  ids: list[str], inputs: Inputs, report: Report) -> None:
+    """Write --per-image and --confusion."""
+    if path := inputs.named.get("per_image"):
+        data = encode_image_table(Path(path), [group.name for group in groups], classes, scorers, ids)
+        make_folder(Path(path).absolute().parent)
+        replace_file(Path(path), data)
+        report.info(f"Wrote the table of images {path}.")
+    if path := inputs.named.get("confusion"):
+        matrices = [(name, scorer.confusion) for group, seeds in zip(groups, scorers, strict=True)
+                    for name, scorer in zip(group.run_names, seeds, strict=True)]
+        if Path(path).suffix.lower() == ".csv":
+            make_folder(Path(path).absolute().parent)
+            replace_file(Path(path), encode_confusion(matrices, classes))
         else:
-            item = self.run.item(item_id)
-            self._check_size(read_image_size(item), truth.shape, item_id)
-            self._add_bands(truth, resize_to_image_in_bands(item, self.num_classes))
-        return has_prediction
-
-    def _add_bands(self, truth: np.ndarray, bands: Iterable[tuple[slice, np.ndarray, np.ndarray]]) -> None:
-        """Add an image from its upsampled CAMs: (slice of the rows, rows of the CAMs, class ids) of each band."""
-        for band, rows, ids in bands:
-            if self.sweep:
-                self.sweep.add(truth[band], rows, ids)
-            else:
-                self.confusion.add(truth[band], build_prediction(rows, ids, self.background, self.ignore_index))
-
-    def _check_size(self, predicted: tuple[int, ...], expected: tuple[int, ...], item_id: str) -> None:
-        if tuple(predicted) != tuple(expected):
-            raise BadData(f"the prediction has the size {tuple(predicted)}, but the ground truth has "
-                          f"{tuple(expected)}", "Give the ground truth of these images, or make the run again",
-                          where=item_id)
+            write_pictures(Path(path), draw_confusion(matrices, classes))
+        report.info(f"Wrote the confusion matrix {path}.")
 
 
-def _report_caveats(run: Run, truth: Truth, counts: _ImageCounts, config: EvalConfig, scorer: _Scorer,
-                    report: Report) -> None:
+def _report_caveats(run: Run, totals: _ImageTotals, config: EvalConfig, scorer: Scorer, report: Report,
+                    name: str) -> None:
     """Report what a reader of the numbers must know: missing images, and numbers that are too good."""
-    if counts.missing and config.skip_missing:
-        report.info(f"Skipped {counts.missing} of {counts.with_truth} images because they have no prediction.")
-    elif counts.missing:
-        report.info(f"Counted {counts.missing} of {counts.with_truth} images as background because they have no "
+    start = f"{name}: " if name else ""
+    if totals.missing and config.skip_missing:
+        report.info(f"{start}Skipped {totals.missing} of {totals.with_truth} images because they have no prediction.")
+    elif totals.missing:
+        report.info(f"{start}Counted {totals.missing} of {totals.with_truth} images as background because they have no "
                     "prediction. Use --skip-missing to skip such images.")
     if scorer.sweep:
-        report.info("The background score was chosen on the ground truth that is scored, so the mIoU is optimistic.")
-    truth.report_skipped_images(report)
-    if counts.training_images is None:
+        report.info(f"{start}The background score was chosen on the ground truth that is scored, so the mIoU is "
+                    "optimistic.")
+    if totals.training_images is None:
         if _was_trained_on_index(run):
-            report.info(_TRAINED_ON_ALL)
-    elif counts.trained_on == counts.with_truth:
-        report.info(_TRAINED_ON_ALL)
-    elif counts.trained_on:
-        report.info(f"The network was trained on {counts.trained_on} of the {counts.with_truth} images, so the mIoU is "
-                    "optimistic about new images.")
+            report.info(start + _TRAINED_ON_ALL)
+    elif totals.trained_on == totals.with_truth:
+        report.info(start + _TRAINED_ON_ALL)
+    elif totals.trained_on:
+        report.info(f"{start}The network was trained on {totals.trained_on} of the {totals.with_truth} images, so the "
+                    "mIoU is optimistic about new images.")
 
 
 def _was_trained_on_index(run: Run) -> bool:
@@ -177,7 +278,7 @@ def _was_trained_on_index(run: Run) -> bool:
     return bool(trained_on & {*digests, combine_digests(digests)})
 
 
-def _build_result(scorer: _Scorer, config: EvalConfig, run: Run, truth: Truth, counts: _ImageCounts) -> dict[str, Any]:
+def _build_result(scorer: Scorer, config: EvalConfig, run: Run, truth: Truth, totals: _ImageTotals) -> dict[str, Any]:
     if scorer.sweep:
         value, pixels = scorer.sweep.select_best(config.rule)
         background: dict[str, Any] | None = {"rule": scorer.sweep.rule, "value": value, "chosen_on": "ground-truth",
@@ -192,47 +293,9 @@ def _build_result(scorer: _Scorer, config: EvalConfig, run: Run, truth: Truth, c
     num_pixels = int(pixels.truth.sum())
     coverage = 1.0 if scorer.sweep else scorer.confusion.num_decided / max(1, num_pixels)
     return {
-        "miou": mean, "per_class": iou_by_class,
-        "images": counts.with_truth - (counts.missing if config.skip_missing else 0), "missing": counts.missing,
+        "miou": mean, "per_class": iou_by_class, **summarise_precision(pixels, run.classes),
+        "images": totals.with_truth - (totals.missing if config.skip_missing else 0), "missing": totals.missing,
         "refused": truth.num_rejected, "coverage": round(coverage, 6),
-        "rule": config.rule, "background": background, "protocol": _describe_protocol(config, run),
+        "rule": config.rule, "background": background,
+        "protocol": describe_protocol(config, run.classes, run.first.provenance),
     }
-
-
-def _describe_protocol(config: EvalConfig, run: Run) -> str:
-    """Return in words how predictions were made and compared: the `protocol` of the result."""
-    classes = run.classes
-    background = "with background" if classes[0] else "without background"
-    ignored = "skipped" if config.ignore_predicted else "misses"
-    absent = "left out" if config.skip_missing else "background"
-    return (f"{len(classes) - (not classes[0])} classes {background}; 255 in the truth skipped, in predictions "
-            f"{ignored}; images without prediction {absent}; classes that count: {config.rule}"
-            f"{_describe_word_protocol(run)}")
-
-
-def _describe_word_protocol(run: Run) -> str:
-    """Return how images were compared with words, if they were: it changes the mIoU by tens of points."""
-    entries = [entry for entry in run.first.provenance if "protocol" in entry.get("config", {})]
-    if not entries:
-        return ""
-    settings, method = entries[-1]["config"], entries[-1]["method"]
-    pamr = "no PAMR"
-    if settings["pamr"]:
-        pamr = f"PAMR {','.join(map(str, settings['dilations']))} x {settings['iterations']}"
-    threshold = f", threshold {settings['threshold']}" if settings["background"] in ("threshold", "both") else ""
-    shift = f" shifted by {settings['shift']}" if settings["score"] == "sigmoid" and "shift" in settings else ""
-    score = f"{settings['score']} at {settings['scale']}{shift}"
-    if settings.get("knowledge"):
-        score = f"the net's masks with {settings['knowledge']} of CLIP's own"
-    elif settings["scale"] is None:
-        score = "the net's masks"
-    smooth = ", smoothed" if settings.get("smooth") else ""
-    area = ""
-    if settings.get("area_threshold"):
-        area = f", classes below {settings['area_threshold']} of an image left out"
-    released = ", as released" if settings.get("as_released") else ""
-    return (f"; {method} by words ({settings['protocol']}): short side {settings['short_side']}{smooth}, "
-            f"windows of {settings['window']} every {settings['stride']}, "
-            f"{settings.get('statistics', 'net')} statistics, names {settings['words']['source']}, "
-            f"{len(settings['template'])} templates, {score}, background by {settings['background']}{threshold}{area}, "
-            f"{pamr}, mean of the windows' {settings['blend']}{released}")

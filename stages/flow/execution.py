@@ -53,6 +53,7 @@ class Output:
     workers: int = 2
     allow_errors: str = "0"
     log: Path | None = None
+    tensorboard: Path | None = None
     keep_going: bool = False
     is_left_out: bool = False
     reuse: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,33 @@ def read_training_log(path: Path) -> tuple[list[dict[str, Any]], int]:
     A training starts where the step falls, so one that was interrupted and resumed counts once; a line of the same step
     replaces the one before it. Raises BadData if the log has no line of a training.
     """
+    lines, num_trainings = select_last_training(
+        line for line in read_log_lines(path) if isinstance(line.get("step"), int) and "loss" in line)
+    if not lines:
+        raise BadData("has no line of a training (with `step` and `loss`)", _TRAIN, where=str(path))
+    return lines, num_trainings
+
+
+def select_last_training(lines: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines of the last of several trainings, as `read_training_log`; ([], 0) without lines."""
     trainings: list[dict[int, dict[str, Any]]] = []
-    for line in _parse_lines(path):
+    for line in lines:
         if not trainings or line["step"] < max(trainings[-1]):
             trainings.append({})
         trainings[-1][line["step"]] = line
     if not trainings:
-        raise BadData("has no line of a training (with `step` and `loss`)", _TRAIN, where=str(path))
+        return [], 0
     return [trainings[-1][step] for step in sorted(trainings[-1])], len(trainings)
 
 
-def _parse_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines that a training wrote. A torn last line and lines of other commands are skipped."""
+def read_log_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a log of JSON lines. A torn last line, and whatever else is no object, is skipped."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int) and "loss" in line:
+        if isinstance(line, dict):
             lines.append(line)
     return lines

@@ -91,4 +91,7 @@ class SplitConfig:
 
     single: bool = setting(False, "Keep the images with exactly one class (the source domain).", source="CSD")
     multi: bool = setting(False, "Keep the images with more than one class (the target domain).", source="CSD")
+    holdout: float = setting(0.0, "Share of the images to hold out for scoring, of every class alike; they are written "
+                             "to --held-out.", low=0.0, high=0.9, source="Sechidis et al., ECML 2011")
+    seed: int = setting(0, "Seed that decides which images are held out.", low=0)
     shard_size: int = setting(0, "Number of images per shard; 0 writes all images to one file.", low=0)

@@ -25,6 +25,7 @@ from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.make_part import write_log
 from stages.flow.parts import list_sibling_shards, shard_output_path
 from stages.index.config import IndexConfig, SplitConfig
+from stages.index.hold_out import describe_division, divide_images
 from stages.index.layouts import MULTI_PATH_LAYOUTS, NamedInputs, find_image_folder, read_listing
 from stages.index.mask_comparison import compare_masks
 from stages.index.summary_table import format_summary
@@ -38,7 +39,9 @@ from stages.shards import (
     ShardContents,
     build_image_records,
     describe_differences,
+    group_equal_images,
     provenance_entry,
+    read_image_records,
     validate_item_id,
     write_shard,
 )
@@ -158,22 +161,72 @@ def _check_num_paths(layout: str, num_paths: int) -> None:
 
 
 def run_split(config: SplitConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write the single-label or the multi-label images of an index to an index of their own (CSD, section 3.1).
+    """Write part of the images of an index to an index of their own.
 
-    The items are copied unchanged. Images with unknown labels or without classes belong to neither domain.
+    The parts are the single-label or the multi-label images (CSD, section 3.1; images with unknown labels or without
+    classes belong to neither), or the images to train with and those that are held out, which `inputs.named` says
+    where to write. The items are copied unchanged.
     Raises UsageError, MissingInput, BadData (no such image), CannotCreate (73).
     """
-    if config.single == config.multi:
-        raise UsageError("exactly one of --single and --multi is needed", "Give either --single or --multi")
-    if output.is_file:
-        output.check_not_folder()
+    held_out = inputs.named.get("held_out")
+    _check_split(config, inputs, output)
     report.start_phase("reading the index")
     index = Run(inputs.paths, "index")
-    domain = _select_domain(index, config, stop, report)
-    entry = provenance_entry("index", "split", to_json_dict(config), {"index": index.digest})
-    items = [shard.item(item_id) for shard, item_id in domain]
+    if held_out is None:
+        return _write_selection(index, _select_domain(index, config, stop, report), {}, config, output, report)
+    training, others = _hold_out(index, config, stop, report)
+    # Held-out images first: an interrupted command has not written the index that later steps train with.
+    held_out_output = replace(output, path=Path(held_out))
+    summary = _write_selection(index, others, {"part": "held out"}, config, held_out_output, report)
+    summary.add(_write_selection(index, training, {"part": "training"}, config, output, report))
+    return summary
+
+
+def _check_split(config: SplitConfig, inputs: Inputs, output: Output) -> None:
+    held_out = inputs.named.get("held_out")
+    if config.single + config.multi + (config.holdout > 0) != 1:
+        raise UsageError("exactly one of --single, --multi and --holdout is needed",
+                         "Give one of them, such as --holdout 0.2")
+    if (held_out is not None) != (config.holdout > 0):
+        raise UsageError("--holdout and --held-out are given together: the share, and where to write these images",
+                         "For example --holdout 0.2 --held-out val.h5")
+    if held_out is not None and Path(held_out).resolve() == output.path.resolve():
+        raise UsageError(f"-o and --held-out are both {held_out}", "Give two different files")
+    for written in [output] if held_out is None else [output, replace(output, path=Path(held_out))]:
+        written.check_not_input(replace(inputs, named={}))
+        if written.is_file:
+            written.check_not_folder()
+
+
+def _write_selection(index: Run, selection: list[tuple[Shard, str]], part: dict[str, str], config: SplitConfig,
+                     output: Output, report: Report) -> Summary:
+    entry = provenance_entry("index", "split", {**to_json_dict(config), **part}, {"index": index.digest})
+    items = [shard.item(item_id) for shard, item_id in selection]
     contents = _IndexContents(index.classes, find_image_root(index), [*index.first.provenance, entry], items)
     return _write_shards(contents, config.shard_size, output, report)
+
+
+def _hold_out(index: Run, config: SplitConfig, stop: Stop,
+              report: Report) -> tuple[list[tuple[Shard, str]], list[tuple[Shard, str]]]:
+    """Return the images to train with and the held-out ones, and report the classes of both."""
+    report.start_progress("", sum(len(shard.ids) for shard in index.shards))
+    images, labels, records = [], [], []
+    for shard in index.shards:
+        record_of = dict(zip(shard.ids, read_image_records(shard), strict=True))
+        for item_id, ids in shard.iterate_datasets("labels"):
+            if stop.requested:
+                raise Stopped("stopped by a signal", "Run the same command again")
+            images.append((shard, item_id))
+            labels.append(ids)
+            records.append(record_of[item_id])
+            report.advance()
+    copies = group_equal_images(np.array(records))
+    is_held_out = divide_images(labels, copies, len(index.classes) - 1, config.holdout, config.seed,
+                                str(index.first.path))
+    for line in describe_division(labels, is_held_out, index.classes):
+        report.info(line)
+    return ([image for image, is_out in zip(images, is_held_out, strict=True) if not is_out],
+            [image for image, is_out in zip(images, is_held_out, strict=True) if is_out])
 
 
 def _select_domain(index: Run, config: SplitConfig, stop: Stop, report: Report) -> list[tuple[Shard, str]]:

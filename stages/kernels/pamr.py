@@ -1,8 +1,9 @@
 """Pixel-adaptive mask refinement (PAMR): maps averaged over neighbours, weighted by the similarity of their colours.
 
 Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels" (CVPR 2020), as in its released code. That
-code unfolds the neighbours into a tensor of 48 channels by a convolution; here they are shifted views of one padded
-map, which are added up in place: the same numbers without that tensor.
+code unfolds the neighbours into a tensor of 48 channels by a convolution. Here compiled loops (`pamr_compiled`) read
+them from the padded map on a CPU, and on a GPU they are shifted views of it, which are added up in place: the same
+numbers without that tensor.
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _EPSILON = 1e-8
-# Values refined at a time: 21 maps of 448 x 448 take 0.51 s on one core in bands of this size, which fit into its
-# cache, and 1.08 s in one piece. A GPU refines the maps in one piece.
-_BAND_VALUES = 1 << 19
 
 
 def pamr(image: Tensor, maps: Tensor, dilations: Sequence[int], iterations: int, softness: float = 0.1) -> Tensor:
@@ -31,6 +29,17 @@ def pamr(image: Tensor, maps: Tensor, dilations: Sequence[int], iterations: int,
                          f"dilations {tuple(dilations)} must not be empty")
     if not len(maps):
         return maps.float()
+    if maps.device.type == "cpu":
+        from stages.kernels.pamr_compiled import refine_maps  # imports numba, which takes half a second
+
+        refined_maps = refine_maps(image.detach().float().numpy(), maps.detach().float().numpy(), dilations, iterations,
+                                   softness, torch.get_num_threads())
+        return torch.from_numpy(refined_maps)
+    return refine_by_views(image, maps, dilations, iterations, softness)
+
+
+def refine_by_views(image: Tensor, maps: Tensor, dilations: Sequence[int], iterations: int, softness: float) -> Tensor:
+    """Refine maps (K, H, W) as `pamr` does, with tensor operations that run on every device."""
     weights = compute_affinity(image.float(), dilations, softness)
     source, refined = maps.float(), torch.empty(maps.shape, device=maps.device)
     for _ in range(iterations):
@@ -83,14 +92,7 @@ def _list_offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _average_neighbours(maps: Tensor, weights: Tensor, dilations: Sequence[int], out: Tensor) -> None:
-    """Write the weighted means over the neighbours into `out` (K, H, W), a band of rows at a time."""
-    height, width = maps.shape[-2:]
-    reach = max(dilations)
-    step = max(1, _BAND_VALUES // (width * len(maps))) if maps.device.type == "cpu" else height
-    padded = F.pad(maps[None], (reach,) * 4, mode="replicate")[0]
-    for start in range(0, height, step):
-        stop = min(start + step, height)
-        band = out[:, start:stop].zero_()
-        for weight, (down, across) in zip(weights, _list_offsets(dilations), strict=True):
-            rows = slice(reach + start + down, reach + stop + down)
-            band.addcmul_(padded[:, rows, reach + across:reach + across + width], weight[start:stop])
+    """Write the weighted means over the neighbours into `out` (K, H, W)."""
+    out.zero_()
+    for weight, neighbour in zip(weights, _iterate_neighbours(maps, dilations), strict=True):
+        out.addcmul_(neighbour, weight)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,7 +20,9 @@ FOLDABLE_CONVOLUTIONS = ("Conv2d", "Conv2dSame")
 CHECK_IMAGE_SIZE = 64  # side in pixels of the random image: two cells at stride 32
 
 
-class _Tracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
+    """Traces a network down to its layers: convolutions and norms of all libraries count as layers."""
+
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         layers = (nn.Conv2d, nn.modules.batchnorm._BatchNorm)
         return isinstance(module, layers) or super().is_leaf_module(module, name)
@@ -33,7 +36,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     outputs for a random image differ by more than 1e-4 of their maximum. `net` itself is not changed.
     """
     unfolded = copy.deepcopy(net).eval().to(memory_format=torch.channels_last)
-    pairs = _find_foldable_pairs(unfolded)
+    pairs = find_layer_pairs(unfolded, _trace_pairs)
     if not pairs:
         return unfolded
     folded = copy.deepcopy(unfolded)
@@ -41,13 +44,14 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     for convolution, norm in pairs:
         fused = fuse_conv_bn_eval(modules[convolution], modules[norm])
         modules[convolution].weight, modules[convolution].bias = fused.weight, fused.bias
-        _replace_module(folded, norm, _extract_activation(modules[norm]))
+        replace_module(folded, norm, _extract_activation(modules[norm]))
     folded = folded.to(memory_format=torch.channels_last)
-    return folded if _outputs_agree(unfolded, folded) else unfolded
+    return folded if outputs_agree(unfolded, folded) else unfolded
 
 
-def _find_foldable_pairs(net: nn.Module) -> list[tuple[str, str]]:
-    """Return the names of foldable (convolution, BatchNorm) pairs, by tracing the network or else its backbone."""
+def find_layer_pairs(net: nn.Module,
+                     trace_pairs: Callable[[nn.Module], list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """Return the names of the pairs of layers that `trace_pairs` finds in the network, or else in its backbone."""
     backbone = getattr(net, "backbone", None)
     # When the backbone is not a child module, its layers are children of the network itself, under the same names.
     backbone_prefix = "backbone." if "backbone" in dict(net.named_children()) else ""
@@ -55,7 +59,7 @@ def _find_foldable_pairs(net: nn.Module) -> list[tuple[str, str]]:
         if root is None:
             continue
         try:
-            return [(prefix + convolution, prefix + norm) for convolution, norm in _trace_pairs(root)]
+            return [(prefix + first, prefix + second) for first, second in trace_pairs(root)]
         except Exception:  # fx passes on any exception of the code that it traces
             continue
     return []
@@ -64,7 +68,7 @@ def _find_foldable_pairs(net: nn.Module) -> list[tuple[str, str]]:
 def _trace_pairs(root: nn.Module) -> list[tuple[str, str]]:
     """Return the names of (convolution, BatchNorm) pairs in the traced graph whose modules run once."""
     modules = dict(root.named_modules())
-    nodes = [node for node in _Tracer().trace(root).nodes if node.op == "call_module"]
+    nodes = [node for node in LayerTracer().trace(root).nodes if node.op == "call_module"]
     num_calls = Counter(node.target for node in nodes)
     pairs = []
     for node in nodes:
@@ -85,13 +89,14 @@ def _extract_activation(norm: nn.Module) -> nn.Module:
     return nn.Sequential(*layers) if layers else nn.Identity()
 
 
-def _replace_module(net: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(net: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace the module of a dotted name."""
     parent, _, child = name.rpartition(".")
     setattr(net.get_submodule(parent), child, module)
 
 
 @torch.no_grad()
-def _outputs_agree(unfolded: nn.Module, folded: nn.Module) -> bool:
+def outputs_agree(unfolded: nn.Module, folded: nn.Module) -> bool:
     """Return whether all outputs for a random image differ by at most `FOLDING_TOLERANCE` of their maximum."""
     weight = next(unfolded.parameters())
     generator = torch.Generator().manual_seed(0)

@@ -237,3 +237,17 @@ def _is_json(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def is_locked_on_this_machine(path: Path) -> bool:
+    """Return whether a process of this machine holds a lock of the file, according to /proc/locks.
+
+    Asking for the lock instead could make a command that starts at that moment believe that the file is in use. Locks
+    that other machines hold on a shared file system cannot be seen.
+    """
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    return any(field.rpartition(":")[2] == str(inode) for line in lines for field in line.split()[5:6])

@@ -132,6 +132,14 @@ def build_image_keys(records: np.ndarray) -> np.ndarray:
     return (known[:, 0].astype(np.uint64) << np.uint64(32)) | (known[:, 1].astype(np.uint64) & np.uint64(0xFFFFFFFF))
 
 
+def group_equal_images(records: np.ndarray) -> np.ndarray:
+    """Return a number for each image (N,), equal for those whose files have the same checksum and size."""
+    positions: dict[tuple[int, ...], int] = {}
+    keys = [tuple(record[:2].tolist()) if is_identified(record) else (position,)
+            for position, record in enumerate(records)]
+    return np.array([positions.setdefault(key, position) for position, key in enumerate(keys)], dtype=np.int64)
+
+
 def mark_training_images(records: np.ndarray, training_keys: np.ndarray) -> np.ndarray:
     """Return (N,) uint8: 1 for images whose key is among those of a training, else 0."""
     marks = np.zeros(len(records), np.uint8)

@@ -51,6 +51,35 @@ def decode_frames(data: bytes) -> tuple[list[bytes], int]:
     return payloads, position
 
 
+def read_journal_progress(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the request of a journal and its number of whole frames of images, without reading the images.
+
+    A command may be appending to it: a torn last frame is left out. The request is {} where the journal has none yet.
+    Raises FileNotFoundError.
+    """
+    request: dict[str, Any] = {}
+    num_frames, position, size = -1, 0, path.stat().st_size
+    with path.open("rb") as stream:
+        while len(head := stream.read(_HEAD.size)) == _HEAD.size:
+            magic, length, _ = _HEAD.unpack(head)
+            position += _HEAD.size + length
+            if magic != _MAGIC or position > size:
+                break
+            if num_frames < 0:
+                request = _parse_request(stream.read(length))
+            stream.seek(position)
+            num_frames += 1
+    return request, max(0, num_frames)
+
+
+def _parse_request(payload: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(payload)
+    except ValueError:
+        return {}
+    return request if isinstance(request, dict) else {}
+
+
 def recover_items(data: bytes, request: dict[str, Any], path: Path, *,
                   discard: bool = False) -> tuple[ItemStore, int]:
     """Return the items in a journal by position, and the number of its valid bytes; 0 if the work starts anew.

@@ -91,7 +91,7 @@ def _check_only_trainings(paths: Sequence[str], training_paths: Sequence[str]) -
 def _show_curves(config: ShowConfig, paths: Sequence[str], output: Output, report: Report) -> str | None:
     # What only some pictures need is imported with them: all of it took a third of the time of drawing a photograph.
     from stages.data.curve_plots import render_charts
-    from stages.show.training_charts import build_training_charts
+    from stages.flow.training_charts import build_training_charts
     charts = build_training_charts(_read_logs(paths, report))
     report_escapes(paths, report)
     return _show_pictures(config, output, report, f"the curves of {', '.join(paths)}",

@@ -36,6 +36,7 @@ from stages.training.distributed import (
 )
 from stages.training.epoch_statistics import EpochStatistics, TrainingMonitor
 from stages.training.optimiser import build_optimiser, set_learning_rates, set_training_mode
+from stages.training.tensorboard_events import EventWriter, check_tensorboard, name_scalars
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -122,7 +123,7 @@ def check_existing_net(entry: Mapping[str, Any], output: Output) -> Summary | No
 def try_skip_training(entry: Mapping[str, Any], output: Output, report: Report) -> Summary | None:
     """Return a summary when there is nothing to train (the output is up to date, or --dry-run), else None.
 
-    Raises as `check_existing_net`.
+    Raises as `check_existing_net`, and as `EventWriter` where there is something to train.
     """
     summary = check_existing_net(entry, output)
     if summary:
@@ -130,6 +131,8 @@ def try_skip_training(entry: Mapping[str, Any], output: Output, report: Report) 
         report.print_path(output.path)
     elif output.dry_run:
         report.info(f"Would train {output.path}")
+    if not (summary or output.dry_run):
+        check_tensorboard(output.tensorboard)
     return summary or (Summary() if output.dry_run else None)
 
 
@@ -179,6 +182,7 @@ class _Training:
             job.num_samples, config.batch_size * config.accumulate, world.size)
         self.steps = job.steps or self.steps_per_epoch * config.epochs
         self.report_every = job.report_every or self.steps_per_epoch
+        self.events: EventWriter | None = None
 
     def run(self) -> Summary:
         """Train from the checkpoint, or from the start, to the end, and write the network."""
@@ -187,6 +191,8 @@ class _Training:
         finished = False
         try:
             first_step = self._restore_checkpoint(checkpoint)
+            if self.output.tensorboard and self.world.is_main_process:
+                self.events = EventWriter(self.output.tensorboard, first_step, self.report)
             self._run_steps(first_step, checkpoint)
             self.report.start_phase("finishing")
             if self.job.finalise_net:
@@ -198,6 +204,8 @@ class _Training:
                 self.report.print_path(self.output.path)
             finished = True
         finally:
+            if self.events:
+                self.events.close()
             checkpoint.release(finished=finished)
         return Summary(num_written=1, work=self._describe_work(first_step))
 
@@ -322,6 +330,8 @@ class _Training:
                 **{name: round(value, 6) for name, value in {**means, **metrics}.items()}}
         if self.world.is_main_process:
             append_line(self.output.log_path, json.dumps(line, ensure_ascii=False).encode())
+            if self.events:
+                self.events.write(step, name_scalars(means, metrics, seconds))
             progress = f"step {step}/{self.steps}" if self.job.steps else f"epoch {line['epoch']}/{self.config.epochs}"
             self.report.info(f"{progress}: loss {line['loss']:.4f}, {line['seconds']} s")
         self._check_metrics(num_images)

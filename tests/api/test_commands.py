@@ -18,7 +18,7 @@ from wsss_cli.app import app
 
 PROGRAM = list_commands(typer.main.get_command(app))
 # What only a terminal needs.
-TERMINAL_OPTIONS = {"paths", "config_file", "quiet", "verbose", "debug", "json", "null"}
+TERMINAL_OPTIONS = {"paths", "config_file", "quiet", "verbose", "debug", "json", "null", "format", "per_class"}
 
 
 def test_every_command_is_a_function():
@@ -33,7 +33,8 @@ def test_the_table_says_what_the_program_says(command):
     settings = {field.name for config in load_configs(command).values() for field in dataclasses.fields(config)}
     assert program.short_help == command.summary
     assert (parameters["paths"].metavar or "") == command.inputs
-    assert set(parameters) - TERMINAL_OPTIONS == settings | {*command.required, *command.optional, *command.options}
+    named = settings | {*command.required, *command.optional, *command.options}
+    assert set(parameters) - (TERMINAL_OPTIONS - settings) == named
     required = {name for name, parameter in parameters.items() if parameter.required} - {"paths", "output"}
     assert required == set(command.required)
     for config in load_configs(command).values():
@@ -83,12 +84,21 @@ def test_a_result_is_the_input_of_the_next_function(inside, tmp_path):
 def test_values_are_what_commands_print_as_json(inside, tmp_path):
     assert wsss.eval("masks").value == json.loads("\n".join(run_ok("eval", "masks", "--json")))
     assert wsss.info("cam.safetensors").value == json.loads("\n".join(run_ok("info", "cam.safetensors", "--json")))
+    assert wsss.log("cam.safetensors", "cams").value == json.loads(
+        "\n".join(run_ok("log", "cam.safetensors", "cams", "--format", "json")))
     counts = wsss.cooc("train.h5", output=tmp_path / "cooc.h5")
     printed = run_ok("cooc", "train.h5", "-o", tmp_path / "again.h5", "--json")
     assert counts.value == json.loads("\n".join(printed))
     assert wsss.check("masks").value == {line.split("\t")[0]: line.split("\t")[1] for line in run_ok("check", "masks")}
     result = wsss.eval("masks", output=tmp_path / "eval.json")
     assert json.loads(result.path.read_text()) == result.value
+
+
+def test_runs_are_compared(inside, tmp_path):
+    compared = wsss.eval(wsss.open_run("masks"), "CAM=cams", per_image=tmp_path / "images.csv", draws=100)
+    assert [run["name"] for run in compared.value["runs"]] == ["masks", "CAM"]
+    assert compared.value["differences"][0]["conclusion"] in compared.messages
+    assert (tmp_path / "images.csv").read_text().startswith("id,masks,CAM,CAM - masks,")
 
 
 def test_photographs_need_no_output(inside, tmp_path, photo, monkeypatch):

@@ -14,7 +14,7 @@ from cli.runner import run, run_ok
 from conftest import Result
 from wsss_cli.app import app
 
-READERS = {"prompts", "info", "help"}  # which have no --dry-run
+READERS = {"prompts", "explain", "info", "help"}  # which have no --dry-run
 WRITERS_TESTED_ELSEWHERE = {"check"}  # with --repair, in test_repair.py, where it exits with 65
 # Commands for each way of finding that an output is up to date, which `eval` and `show` never do.
 REUSING_COMMANDS = (

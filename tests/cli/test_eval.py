@@ -98,7 +98,8 @@ def test_ground_truth_scores_1(tiny_index, tmp_path):
     assert (result["miou"], set(result["per_class"].values())) == (1.0, {1.0})
     assert result["background"] is None
     assert set(result) == {
-        "miou", "per_class", "images", "missing", "refused", "coverage", "rule", "background", "protocol"}
+        "miou", "per_class", "precision", "recall", "images", "missing", "refused", "coverage", "rule", "background",
+        "protocol"}
 
 
 @pytest.fixture

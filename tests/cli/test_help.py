@@ -24,7 +24,8 @@ COMMANDS = [
     ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("segment", "tcl"), ("segment", "code"),
     ("segment", "naclip"), ("segment", "sclip"), ("segment", "clearclip"), ("segment", "maskclip"),
     ("segment", "proxyclip"), ("import", "masks"), ("import", "cams"), ("import", "coco"), ("import", "regions"),
-    ("eval",), ("info",), ("check",), ("merge",), ("show",), ("setup", "nltk"),
+    ("eval",), ("init",), ("explain",), ("info",), ("log",), ("check",), ("merge",), ("show",), ("report",),
+    ("setup", "nltk"),
     *(("export", name) for name in EXPORTS)]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "webdataset", "yolo", "cvat", "labelme", "labelstudio",
                           "fiftyone", "context", "coco-stuff", "coco-object", "cityscapes",

@@ -123,3 +123,70 @@ def test_shards_with_different_image_roots_are_not_mixed(tmp_path):
             provenance=[{}], root_attrs={"root": root}))
     done = run("index", "split", tmp_path / "0.h5", tmp_path / "1.h5", "--single", "-o", tmp_path / "out.h5")
     check_error(done, 65, "there", "here", "1.h5")
+
+
+def _read_tags(path):
+    return [tuple(item.datasets["labels"].tolist()) for item in Shard(path).items()]
+
+
+def test_holding_out_divides_every_class(index, tmp_path):
+    train, val = tmp_path / "train.h5", tmp_path / "below" / "val.h5"
+    done = run("index", "split", index, "--holdout", "0.25", "--held-out", val, "-o", train)
+    assert (done.code, done.out) == (0, f"{val}\n{train}\n"), done.err
+    whole, parts = Shard(index), (Shard(train), Shard(val))
+    valid = [item_id for item_id in whole.ids if item_id not in whole.errors]
+    assert sorted(parts[0].ids + parts[1].ids) == sorted(valid) and not set(parts[0].ids) & set(parts[1].ids)
+    assert abs(len(parts[1].ids) - 0.25 * len(valid)) <= 1
+    for class_id in range(1, len(whole.classes)):
+        counts = [sum(class_id in tags for tags in _read_tags(part.path)) for part in parts]
+        assert abs(counts[1] - 0.25 * sum(counts)) <= 1
+        assert f"{whole.classes[class_id]}" in done.err and f"{counts[0]}" in done.err
+    assert all(items_equal(whole.item(item_id), part.item(item_id)) for part in parts for item_id in part.ids)
+    assert [part.provenance[-1]["config"]["part"] for part in parts] == ["training", "held out"]
+    assert all(not list(check_shard(part.path)) for part in parts)
+    again = run("index", "split", index, "--holdout", "0.25", "--held-out", val, "-o", train)
+    assert again.code == 0 and again.err.count("h5 is up to date") == 2
+    other = ("index", "split", index, "--holdout", "0.25", "--seed", "1", "--held-out", tmp_path / "v.h5", "-o")
+    assert run(*other, tmp_path / "t.h5").code == 0 and Shard(tmp_path / "v.h5").ids != parts[1].ids
+
+
+def test_copies_of_an_image_stay_together(tiny_dataset, tmp_path):
+    root = copy_dataset(tiny_dataset, tmp_path / "set")
+    lines = (root / "labels.csv").read_text().splitlines()
+    copies = []
+    for line in lines[1:]:
+        name, tags = line.split(",", 1)
+        shutil.copy(root / "JPEGImages" / f"{name}.jpg", root / "JPEGImages" / f"copy-{name}.jpg")
+        copies.append(f"copy-{name},{tags}")
+    (root / "labels.csv").write_text("\n".join([*lines, *copies, ""]))
+    run_ok("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "-o", tmp_path / "index.h5")
+    run_ok("index", "split", tmp_path / "index.h5", "--holdout", "0.4", "--held-out", tmp_path / "val.h5", "-o",
+           tmp_path / "train.h5")
+    held_out = set(Shard(tmp_path / "val.h5").ids)
+    assert held_out and {name.removeprefix("copy-") for name in held_out if name.startswith("copy-")} == {
+        name for name in held_out if not name.startswith("copy-")}
+
+
+def test_a_class_of_one_image_is_named(tmp_path):
+    items = [Item(f"i{number}", {"labels": np.array([1 if number else 2], "<u2")}, {"path": f"{number}.jpg"})
+             for number in range(9)]
+    write_shard(tmp_path / "index.h5", ShardContents("index", ("background", "cat", "otter"), items, provenance=[{}],
+                                                     root_attrs={"root": "photos"}))
+    done = run("index", "split", tmp_path / "index.h5", "--holdout", "0.3", "--held-out", tmp_path / "val.h5", "-o",
+               tmp_path / "train.h5")
+    assert done.code == 0 and "No image of otter (1 image) is held out, so it can't be scored." in done.err
+
+
+@pytest.mark.parametrize(("words", "code", "text"), [
+    (("--holdout", "0.2"), 2, "--holdout and --held-out are given together"),
+    (("--held-out", "v.h5", "--single"), 2, "--holdout and --held-out are given together"),
+    (("--holdout", "0.2", "--single", "--held-out", "v.h5"), 2, "exactly one of --single, --multi and --holdout"),
+    (("--holdout", "0.2", "--held-out", "out.h5"), 2, "out.h5"),
+    (("--holdout", "0.2", "--held-out", "index.h5", "--force"), 2, "index.h5 is also an input"),
+    (("--holdout", "0.001", "--held-out", "v.h5"), 65, "holds out 0 of"),
+    (("--holdout", "1.5", "--held-out", "v.h5"), 2, "--holdout"),
+    (("--holdout", "nan", "--held-out", "v.h5"), 2, "--holdout")])
+def test_what_can_not_be_held_out(index, tmp_path, words, code, text):
+    before = index.read_bytes()
+    check_error(run("index", "split", index, *words, "-o", "out.h5", cwd=tmp_path), code, text)
+    assert index.read_bytes() == before and not (tmp_path / "out.h5").exists()

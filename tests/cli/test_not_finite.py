@@ -11,6 +11,7 @@ from PIL import Image
 
 from cli.every_command import COMMANDS
 from cli.runner import check_error, copy_dataset, index_table, run
+from stages.nets.activation_fusion import FusedConvolution
 from stages.shards import Item, Run, ShardContents, write_shard
 
 METHODS = ["cams cnn", "cams clip-es", "cams mctformer", "cams gradcam", "features", "segment net",
@@ -36,15 +37,19 @@ def white_index(tiny_dataset, tmp_path_factory) -> tuple[Path, str]:
 @pytest.fixture
 def broken_net(monkeypatch):
     """Return a function that makes the first layer of every network output `value` for white images only."""
-    forward = torch.nn.Conv2d.forward
+    def break_layer(layer: type[torch.nn.Module], value: float) -> None:
+        forward = layer.forward
 
-    def break_net(value: float) -> None:
-        def broken_forward(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        def broken_forward(self: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
             maps = forward(self, images)
-            if self.in_channels == 3:
+            if getattr(self, "convolution", self).in_channels == 3:
                 maps = torch.where((images.flatten(1).amin(1) > WHITE)[:, None, None, None], value, maps)
             return maps
-        monkeypatch.setattr(torch.nn.Conv2d, "forward", broken_forward)
+        monkeypatch.setattr(layer, "forward", broken_forward)
+
+    def break_net(value: float) -> None:
+        break_layer(torch.nn.Conv2d, value)
+        break_layer(FusedConvolution, value)
 
     return break_net
 

@@ -18,9 +18,9 @@ from cli.terminal import Screen, open_terminal, read_available, set_size
 from wsss_cli import shared_display
 from wsss_cli.guarded_streams import GuardedStream
 from wsss_cli.progress import Snapshot
-from wsss_cli.report import TerminalReport
 from wsss_cli.screen_state import find_state_path, read_start_time
 from wsss_cli.shared_display import SharedDisplay, compose_redraw, count_rows, open_shared_display
+from wsss_cli.terminal_report import TerminalReport
 
 
 class Terminal:

@@ -38,7 +38,7 @@ COMMANDS = (
 )
 HEAVY = {"torch", "torchvision", "timm", "scipy", "sklearn", "nltk", "open_clip", "pydantic", "rich", "email"}
 # What photographs in a file don't need: curves, and pictures in a terminal.
-OTHER_PICTURES = {"stages.data.curve_plots", "stages.show.training_charts", "stages.data.terminal_graphics",
+OTHER_PICTURES = {"stages.data.curve_plots", "stages.flow.training_charts", "stages.data.terminal_graphics",
                   "stages.data.terminal_panels", "wsss_cli.shared_display"}
 
 
@@ -69,6 +69,15 @@ def test_commands_without_a_network_do_not_import_torch(folder):
     assert "wsss_cli.eval" in loaded and "stages.eval.config" in loaded
     assert not {"wsss_cli.segment", "stages.segment.config"} & loaded, "only the commands that run are built"
     assert "stages.show.stage" in loaded and not OTHER_PICTURES & loaded, OTHER_PICTURES & loaded
+
+
+def test_log_does_not_import_torch(folder):
+    words = [["log", "cams", "cam.safetensors"], ["log", "cams", "--format", "tsv"]]
+    done = subprocess.run([sys.executable, "-c", RUN_COMMANDS, json.dumps(words)], cwd=folder, capture_output=True,
+                          text=True, env=CommandLine._environment(None), timeout=PATIENCE, check=False)
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("[")]
+    assert [code for code, _ in lines] == [0, 0], done.stderr
+    assert not HEAVY & {name.split(".")[0] for _, modules in lines for name in modules}
 
 
 @pytest.mark.parametrize("words", ["info --help", "train-cls cam --help", "eval nothing.h5", "show -o look.png",

@@ -97,6 +97,10 @@ COMMANDS = {command.name: command for command in (
                   "../inputs/pictures/JPEGImages",
                   "--masks", "../inputs/pictures/SegmentationClass", "--shard-size", "3", "-o", "out",
                   changed_option=("--pack",)),
+    files_command("init", "init", "out", "--images", "../inputs/pictures/JPEGImages", "--tags",
+                  "../inputs/pictures/labels.csv", "--force"),
+    files_command("index-hold-out", "index", "split", _INDEX, "--holdout", "0.3", "--held-out", "out/val.h5", "-o",
+                  "out/train.h5"),
     files_command("index-split", "index", "split", _INDEX, "--single", "-o", "out/single.h5"),
     files_command("merge", "merge", "../inputs/cams", "--parts", "2", "-o", "out"),
     files_command("cluster", "cluster", "finch", "../inputs/features", "-o", "out/clusters.h5", "--sheet",
@@ -106,7 +110,11 @@ COMMANDS = {command.name: command for command in (
     files_command("export-voc", "export", "voc", "../inputs/masks", "-o", "out"),
     files_command("export-coco", "export", "coco", "../inputs/masks", "--images", "copy", "-o", "out"),
     files_command("show", "show", "../inputs/cams", "../inputs/masks", "--count", "2", "-o", "out/look.png"),
-    files_command("eval", "eval", "../inputs/masks", "-o", "out/eval.json"),
+    files_command("report", "report", "../inputs/cams", "../inputs/masks", "-o", "out/report.html",
+                  changed_option=("--limit", "2")),
+    files_command("log", "log", "../inputs/cam.safetensors", "-o", "out/curves.png"),
+    files_command("eval", "eval", "../inputs/masks", "-o", "out/eval.json", "--per-image", "out/images.csv",
+                  "--confusion", "out/confusion.csv"),
 )}
 
 

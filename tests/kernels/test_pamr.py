@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stages.kernels.pamr import compute_affinity, pamr
+from stages.kernels.pamr import compute_affinity, pamr, refine_by_views
 
 DILATIONS = (1, 3)
 
@@ -39,14 +39,29 @@ def test_iterations_follow_formula():
     assert torch.equal(maps, before), "the input maps are not modified"
 
 
-def test_band_size_does_not_change_result(monkeypatch):
-    from stages.kernels import pamr as module
+def test_blocks_and_threads_do_not_change_result(monkeypatch):
+    from stages.kernels import pamr_compiled
 
     generator = torch.Generator().manual_seed(4)
-    image, maps = torch.rand(3, 20, 9, generator=generator), torch.rand(3, 20, 9, generator=generator)
+    image, maps = torch.rand(3, 20, 9, generator=generator), torch.rand(5, 20, 9, generator=generator)
     expected = pamr(image, maps, DILATIONS, 4)
-    monkeypatch.setattr(module, "_BAND_VALUES", 60)
+    monkeypatch.setattr(pamr_compiled, "_BLOCK", 48)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(pamr(image, maps, DILATIONS, 4), expected)
+    alone = torch.cat([pamr(image, single[None], DILATIONS, 4) for single in maps])
+    assert torch.equal(alone, expected), "a map does not depend on the others"
+
+
+@pytest.mark.parametrize(("size", "dilations", "softness"), [
+    ((33, 47), (1, 2, 4, 8, 12, 24), 0.1), ((5, 2), (300, 1), 0.1), ((1, 70), (3,), 0.001), ((40, 31), (8, 16), 2.0)])
+def test_compiled_loops_equal_tensor_operations(size, dilations, softness):
+    generator = torch.Generator().manual_seed(5)
+    image, maps = torch.rand(3, *size, generator=generator), torch.rand(3, *size, generator=generator)
+    image[:, : size[0] // 2] = 0.5  # without any contrast
+    expected = refine_by_views(image, maps, dilations, 3, softness)
+    # A weight is the exponential of up to 30 / softness x 0.1: that many roundings of 2 ** -24, in three iterations.
+    tolerance = 3 * 2 ** -24 * max(3 / softness, 50)
+    torch.testing.assert_close(pamr(image, maps, dilations, 3, softness), expected, atol=tolerance, rtol=0)
 
 
 def test_weights_sum_to_one_and_constant_maps_stay():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stages.flow.training_charts import build_training_charts
 from stages.show.image_selection import (
     compute_best_score,
     compute_disagreement,
@@ -12,7 +13,6 @@ from stages.show.image_selection import (
     describe_order,
     sort_worst_first,
 )
-from stages.show.training_charts import build_training_charts
 
 TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 255]], np.uint8)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,12 @@ def start_torchrun(wsss: CommandLine, *args: object) -> subprocess.Popen:
 def test_two_processes_train_and_resume_one_network(tiny_index: Path, uninterrupted_net: bytes,
                                                     wsss: CommandLine) -> None:
     command = ("train-cls", "cam", tiny_index, *_ARGS, "--batch-size", "2")
-    first = start_torchrun(wsss, *command, "-o", "two.safetensors")
+    events = ("--tensorboard", "events") if find_spec("tensorboard") else ()
+    first = start_torchrun(wsss, *command, *events, "-o", "two.safetensors")
     out, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0, err
     assert out.splitlines() == ["two.safetensors"]
+    assert len(list(wsss.cwd.glob("events/*"))) == bool(events), "only the first process writes events"
     two = (wsss.cwd / "two.safetensors").read_bytes()
     assert two != uninterrupted_net
     cut = start_torchrun(wsss, *command, "-o", "cut.safetensors")

@@ -1,0 +1,72 @@
+"""Commands that repeat the steps behind runs: each step once, with the recorded settings, accepted by the program."""
+
+from __future__ import annotations
+
+import shlex
+
+import typer
+
+from markdown_blocks import check_command
+from stages.report.plot_steps import compute_columns, plot_steps
+from stages.report.provenance import Chain, find_fields, list_options, list_steps
+from wsss_cli.app import app
+
+INDEX = {"stage": "index", "method": "table", "config": {"shard_size": 0, "tags": True}, "inputs": {}}
+TRAIN = {"stage": "train-cls", "method": "cam", "config": {"epochs": 6, "long_side": [224, 400], "flip": False,
+                                                            "processes": 1},
+         "inputs": {"index": "1" * 64, "weights": "2" * 64}}
+CAMS = {"stage": "cams", "method": "cnn", "config": {"scales": [0.5, 1.0], "shard_size": 256},
+        "inputs": {"index": "3" * 64, "net": "4" * 64}}
+CRF = {"stage": "refine", "method": "crf", "config": {"background": {"rule": "constant:0.3", "chosen_on": "given"}},
+       "inputs": {"cams": "5" * 64}}
+PSEUDO = {"stage": "pseudo", "config": {"background": "default", "threads": 1}, "inputs": {"cams": "6" * 64}}
+NET = Chain("my net.safetensors", "4" * 64, [INDEX, TRAIN], {"2" * 64: "mobilenet.pth"})
+CHAINS = [NET, Chain("cams", "5" * 64, [INDEX, CAMS]), Chain("crf", "6" * 64, [INDEX, CAMS, CRF]),
+          Chain("masks", "7" * 64, [INDEX, CAMS, CRF, PSEUDO]), Chain("low", "8" * 64, [INDEX, CAMS, {
+              **PSEUDO, "config": {"background": {"rule": "power:4"}}, "inputs": {"cams": "5" * 64}}])]
+
+
+def test_common_steps_appear_once_and_before_those_that_read_them():
+    steps = list_steps(CHAINS)
+    assert [step.output for step in steps] == ["index.h5", "my net.safetensors", "index-2.h5", "cams", "crf", "masks",
+                                               "low"]
+    assert [step.sources for step in steps] == [[], [0], [], [2, 1], [3], [4], [3]]
+    assert all(source < number for number, step in enumerate(steps) for source in step.sources)
+    assert compute_columns(steps) == [0, 1, 0, 2, 3, 4, 3]
+
+
+def test_commands_have_the_settings_that_are_not_defaults():
+    commands = [step.command for step in list_steps(CHAINS)]
+    assert commands[1] == ("wsss train-cls cam index.h5 --weights mobilenet.pth --epochs 6 "
+                           "--no-flip -o 'my net.safetensors'")
+    assert commands[3:] == [
+        "wsss cams cnn index-2.h5 --net 'my net.safetensors' --scales 0.5,1.0 -o cams",
+        "wsss refine crf cams --background constant:0.3 -o crf", "wsss pseudo crf -o masks",
+        "wsss pseudo cams --background power:4 -o low"]
+
+
+def test_the_program_accepts_every_command():
+    root = typer.main.get_command(app)
+    for step in list_steps(CHAINS):
+        assert check_command(shlex.split(step.command)[1:], root) == "", step.command
+
+
+def test_unknown_files_are_named_by_their_digest():
+    steps = list_steps([Chain("cams", "5" * 64, [INDEX, CAMS])])
+    assert "--net net.safetensors" in steps[-1].command
+    assert any("444444444444" in note and "--net" in note for note in steps[-1].notes)
+    assert list_steps([]) == []
+
+
+def test_records_of_other_programs_do_no_harm():
+    steps = list_steps([Chain("x", "9" * 64, [{"stage": "nonsense", "config": [1], "inputs": None}, {"config": {}}])])
+    assert [step.output for step in steps] == ["nonsense", "x"]
+    assert find_fields("nonsense", "", {}) == {}
+    assert list_options("cams", "cnn", {"scales": {"a": 1}, "unknown": 3, "flip": None}) == []
+
+
+def test_names_in_the_graph_are_escaped():
+    html = plot_steps(list_steps([Chain("<i>&", "5" * 64, [INDEX, CAMS])]), ["<i>&"])
+    assert "&lt;i&gt;&amp;" in html
+    assert "<i>&" not in html
+    assert html.count('class="node is-run"') == 1
