@@ -4,9 +4,9 @@ SHELL := /bin/sh
 # Also under make -j one check after the other: the tests take JOBS processes themselves, and an answer stays in a piece.
 .NOTPARALLEL:
 .PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-gpu test-slurm
-.PHONY: test-browser test-crash test-damage test-fuzz test-formats own demo voc920 msrc
-.PHONY: clean bench bench-compare bench-bootstrap bench-cams bench-clip-es bench-cluster bench-walk bench-pamr bench-text
-.PHONY: bench-scale bench-help bench-cooc bench-memory
+.PHONY: test-browser test-crash test-damage test-fuzz test-formats test-crf own demo voc920 msrc
+.PHONY: clean bench bench-compare bench-bootstrap bench-cams bench-crf bench-clip-es bench-cluster bench-walk bench-pamr
+.PHONY: bench-text bench-scale bench-help bench-cooc bench-memory
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) -c '$(SUITABLE)' || { echo 'make: .venv is not of Python 3.10 to 3.12; remove it and run this again' >&2; exit 1; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[test]'
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[crf]' >.venv/crf.log 2>&1 \
-	  || echo 'make: refine crf will not run: it needs a C++ compiler (Debian: g++); then: make -B install (.venv/crf.log)'
+	  || echo 'make: without --engine pydensecrf, which needs a C++ compiler (Debian: g++); then: make -B install (.venv/crf.log)'
 	@touch $@
 
 lint: $(STAMP) ## ruff: style and errors
@@ -87,7 +87,7 @@ test-slurm: $(STAMP) ## job scripts in a SLURM of this one machine, which is ins
 	timeout --kill-after=30 14m env $(PYTEST) -q --durations=5 --install-slurm tests/slurm
 
 test-browser: $(STAMP) ## the page of report in a headless Chromium, which is installed if root can (Debian)
-	timeout --kill-after=30 5m env WSSS_INSTALL_BROWSER=1 $(PYTEST) -q --durations=5 tests/browser
+	timeout --kill-after=30 4m env WSSS_INSTALL_BROWSER=1 $(PYTEST) -q --durations=5 tests/browser
 
 test-damage: $(STAMP) ## every byte of a small file of each kind flipped: told by check, or harmless (a minute)
 	OMP_NUM_THREADS=1 $(RUN) tests/shards/every_byte.py
@@ -108,8 +108,11 @@ $(FORMATS_STAMP): $(STAMP) tests/formats/requirements.txt tests/formats/requirem
 	  -r tests/formats/requirements-without-dependencies.txt
 	@touch $@
 
+test-crf: $(STAMP) ## the dense CRF beside pydensecrf: must agree on 50 photographs of ../shared/data (skipped without)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/crf.py
+
 test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (a quarter of an hour)
-	timeout --kill-after=30 21m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
+	timeout --kill-after=30 19m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
 	  -m crash --durations=5 tests/crash tests/cli/test_kill.py tests/training/test_command.py
 
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
@@ -147,6 +150,9 @@ bench-cams: $(STAMP) ## the CAMs of a CNN, beside the plain way of IRN's code (C
 
 bench-clip-es: $(STAMP) ## what CLIP-ES costs beyond the bare image tower (CPU seconds, one thread)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/clip_es.py
+
+bench-crf: $(STAMP) ## what the dense CRF costs beside pydensecrf, one thread (IMAGES=50)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/crf.py $(if $(IMAGES),--images "$(IMAGES)")
 
 bench-cooc: $(STAMP) ## what wsss cooc costs on 10,582 images, beside an interpreter with h5py
 	@$(RUN) benchmarks/cooc.py

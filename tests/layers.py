@@ -18,7 +18,7 @@ LIBRARY = {"shards", "flow", "data", "nets", "training", "kernels"}
 # Modules of flow that import only the standard library, so that the command line may import them at the top level.
 LIGHT_MODULES = {"stages.flow.execution", "stages.flow.path_stream"}
 ARITHMETIC = {"torch", "torchvision", "timm", "open_clip", "numpy", "scipy", "h5py", "sklearn", "PIL", "pydensecrf",
-              "math", "cmath", "statistics", "decimal", "fractions", "random"}
+              "numba", "math", "cmath", "statistics", "decimal", "fractions", "random"}
 NOT_METHODS = {"__init__.py", "config.py", "stage.py", "workers.py", "registry.py"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc"}
 PYTHON_MODULE = "wsss.py"  # the Python interface, whose parts are in wsss_api

@@ -143,7 +143,9 @@ def check_log_path(path: Path, option: str, *, create: bool = True) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("ab").close()
     except OSError as error:
-        raise CannotCreate(f"can't be written by {option} ({error.strerror})", remedy, where=str(path)) from None
+        is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "its folder is a file" if is_file else error.strerror
+        raise CannotCreate(f"can't be written by {option} ({reason})", remedy, where=str(path)) from None
 
 
 @dataclass

@@ -42,6 +42,8 @@ def group_runs(arguments: Iterable[str]) -> list[RunGroup]:
         if "=" in argument and not Path(argument).exists():
             parts.append(_open_named_group(argument))
             continue
+        if Path(argument).is_dir():
+            Run([argument], KINDS, require_all=False)  # a folder holds one run, or is told what differs in it
         for path in find_shard_files(argument):
             _add_shard(parts, str(path))
     if not parts:

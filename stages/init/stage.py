@@ -18,6 +18,7 @@ from stages.shards.disk import make_folder, replace_file
 
 _SEG_EPOCHS = 12
 _AFFINITY_EPOCHS = 6
+_SECONDS_PER_COMMAND = 5.0  # imports, loading weights, and writing
 _TORCHVISION_INPUT = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 _FILES = {"Makefile": "Makefile.jinja", "README.md": "README.jinja"}
 
@@ -124,11 +125,8 @@ def _describe_estimate(config: InitConfig, found: Photographs, num_training: int
         counts |= {"affinity": num_training * _AFFINITY_EPOCHS, "walk": num_training}
     num_cores = count_cores()
     minutes = estimate_minutes(counts, found.num_pixels, measure_calibration(), num_cores)
-    slowest = sorted(minutes, key=lambda step: -minutes[step])[:3]
-    longest = ", ".join(f"{step} {_round(minutes[step])}" for step in slowest)
-    return (f"It takes about {_round(sum(minutes.values()))} minutes on this machine ({num_cores} cores), give or take "
-            f"half of that; the longest steps: {longest}.")
-
-
-def _round(minutes: float) -> str:
-    return f"{minutes:.0f}" if minutes >= 1 else "less than 1"
+    minutes["starting commands"] = _SECONDS_PER_COMMAND * len(counts) / 60
+    total = round(sum(minutes.values()))
+    slowest = sorted(minutes, key=lambda step: -minutes[step])[:2]
+    return (f"It takes about {f'{total} minutes' if total > 1 else 'a minute'} on this machine ({num_cores} cores), "
+            f"give or take half of that, most of it for: {', '.join(slowest)}.")

@@ -1,8 +1,12 @@
-"""The fully connected CRF with Gaussian edge potentials, through pydensecrf.
+"""The fully connected CRF with Gaussian edge potentials.
 
 Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials"
 (NIPS 2011). The cost grows with the number of labels, so callers pass the background and the classes present in the
 image, not all classes of the data set.
+
+Two engines compute it: `permutohedral_numba` of this package, and pydensecrf, which is optional. Their posteriors
+differ by rounding: over 10 iterations by less than 1e-6 on average, and in the best label of at most 1 pixel of
+100,000.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SCORE = 1e-5
+ENGINES = ("numba", "pydensecrf")
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,13 @@ def unary_from_labels(labels: np.ndarray, num_labels: int, confidence: float = 0
     return np.where(is_label, -np.log(confidence), others).astype(np.float32)
 
 
-def dense_crf(image: np.ndarray, unary: np.ndarray, settings: DenseCrfSettings) -> np.ndarray:
+def dense_crf(image: np.ndarray, unary: np.ndarray, settings: DenseCrfSettings, engine: str = "numba") -> np.ndarray:
     """Return the posteriors (L, H, W), float32 in [0, 1], after `settings.iterations` iterations of mean field.
 
     `image` is (H, W, 3) uint8 RGB and `unary` (L, H, W) energies. A single label has posterior 1. CLIP-ES passes its
     mean-subtracted image wrapped to uint8; here the image itself is used (see `convert_image_as_released`).
-    Raises ModuleNotFoundError if pydensecrf is not installed, ValueError for mismatched shapes and for energies that
-    are not finite.
+    `engine` is one of ENGINES. Raises ModuleNotFoundError if it is pydensecrf and that is not installed, ValueError for
+    mismatched shapes and for energies that are not finite, BadData for kernels too narrow for the image.
     """
     num_labels, height, width = unary.shape
     if image.shape != (height, width, 3) or image.dtype != np.uint8:
@@ -82,9 +87,19 @@ def dense_crf(image: np.ndarray, unary: np.ndarray, settings: DenseCrfSettings) 
         raise ValueError("the unary energies are not finite")
     if num_labels == 1:
         return np.ones((1, height, width), dtype=np.float32)
+    if engine == "pydensecrf":
+        return _infer_with_pydensecrf(image, unary, settings)
+    # Imported here because numba takes half a second, which commands without a CRF need not wait for.
+    from stages.kernels.permutohedral_numba import infer_posteriors
+    return infer_posteriors(image, unary, settings.iterations, (settings.gaussian_sxy, settings.gaussian_weight),
+                            (settings.bilateral_sxy, settings.bilateral_srgb, settings.bilateral_weight))
+
+
+def _infer_with_pydensecrf(image: np.ndarray, unary: np.ndarray, settings: DenseCrfSettings) -> np.ndarray:
     # Imported here because the package is optional: it has to be compiled.
     from pydensecrf import densecrf
 
+    num_labels, height, width = unary.shape
     field = densecrf.DenseCRF2D(width, height, num_labels)
     field.setUnaryEnergy(np.ascontiguousarray(unary.reshape(num_labels, -1), dtype=np.float32))
     field.addPairwiseGaussian(sxy=settings.gaussian_sxy, compat=settings.gaussian_weight)

@@ -37,6 +37,8 @@ class CrfConfig:
     as_released: bool = setting(False, "Give the CRF the image as in CLIP-ES's released code: BGR minus a mean, with "
                                 "negative values wrapped to bright ones.")
     max_side: int = max_side_setting(note="The widths of the kernels are in pixels of the reduced image.")
+    engine: str = setting("numba", "Code that computes the CRF. The two differ by rounding only; pydensecrf is slower "
+                          "and needs the extra crf.", choices=("numba", "pydensecrf"))
     threads: int = setting(1, "Number of CPU threads per worker process.", low=1)
 
 

@@ -47,5 +47,5 @@ def refine_with_crf(image: np.ndarray, scores: np.ndarray, class_ids: np.ndarray
     else:
         unary = unary_from_scores(scores)
     crf_image = convert_image_as_released(image) if config.as_released else image
-    posteriors = dense_crf(crf_image, unary, resolve_crf_settings(config))
+    posteriors = dense_crf(crf_image, unary, resolve_crf_settings(config), config.engine)
     return np.round(posteriors * 255).clip(0, 255).astype(np.uint8), class_ids

@@ -13,7 +13,7 @@ from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import MapWork
-from stages.flow.packages import require_pydensecrf
+from stages.flow.packages import prepare_crf
 from stages.kernels.cell_pairs import compute_smallest_map_size
 from stages.nets.net_description import read_verified_description
 from stages.refine.config import DEFAULT_BACKGROUNDS, CrfConfig, IrnConfig, PamrConfig, PsaConfig
@@ -24,13 +24,14 @@ WALK_WORKERS = {"psa": "stages.refine.workers:PsaWorker", "irn": "stages.refine.
 
 
 def run_crf(config: CrfConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
-    """Write the CRF posteriors of `cams` shards at full size. Raises Unavailable without pydensecrf, UsageError."""
-    require_pydensecrf()
+    """Write the CRF posteriors of `cams` shards at full size. Raises Unavailable without the engine, UsageError."""
     background, recorded = resolve_background(config.background or DEFAULT_BACKGROUNDS[config.preset])
     if background.rule == "two-thresholds":
         raise UsageError("--background two-thresholds gives no unary potentials for a CRF",
                          "Use --background constant:V or power:A")
-    settings = {**to_json_dict(config), "background": recorded, "engine": "pydensecrf"}
+    if not output.dry_run:
+        prepare_crf(report, config.engine)
+    settings = {**to_json_dict(config), "background": recorded}
     work = MapWork("refine", "crf", "cams", ("cams",), "stages.refine.workers:CrfWorker", config, settings,
                    root=inputs.root, threads=config.threads)
     return run_map_stage(work, inputs, output, stop=stop, report=report)

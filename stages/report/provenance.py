@@ -29,12 +29,16 @@ _SHOWN_CHARACTERS = 12
 
 @dataclass(frozen=True)
 class Chain:
-    """A run or network of the report: its name, its digest, its provenance, and names of other files by digest."""
+    """A run or network of the report: its name, its digest, its provenance, and names of other files by digest.
+
+    A run of several shards also has their digests, by which the runs that were made from it know it.
+    """
 
     name: str
     digest: str
     provenance: Provenance
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -55,7 +59,8 @@ def list_steps(chains: Sequence[Chain]) -> list[Step]:
     Networks are first in `chains`, so that the commands of runs find their names.
     """
     files = {digest: name for chain in chains for digest, name in chain.files.items()}
-    builder = _StepBuilder({**files, **{chain.digest: chain.name for chain in chains}})
+    builder = _StepBuilder({**files, **{chain.digest: chain.name for chain in chains}},
+                           {part: chain.digest for chain in chains for part in chain.parts})
     for chain in chains:
         builder.add_chain(chain)
     return builder.steps
@@ -64,8 +69,9 @@ def list_steps(chains: Sequence[Chain]) -> list[Step]:
 class _StepBuilder:
     """Adds the steps of chains, whose identity is the digest of what they write."""
 
-    def __init__(self, name_by_digest: Mapping[str, str]) -> None:
+    def __init__(self, name_by_digest: Mapping[str, str], run_of_part: Mapping[str, str]) -> None:
         self.steps: list[Step] = []
+        self._run_of_part = run_of_part
         self._names = dict(name_by_digest)
         self._positions: dict[str, int] = {}
 
@@ -75,6 +81,7 @@ class _StepBuilder:
         for position, entry in enumerate(chain.provenance):
             following = chain.provenance[position + 1] if position + 1 < len(chain.provenance) else None
             digest = chain.digest if following is None else _find_output_digest(following)
+            digest = self._run_of_part.get(digest, digest)
             # A file without a known digest is known by its history.
             key = digest or json.dumps(chain.provenance[:position + 1], sort_keys=True)
             if key not in self._positions:
@@ -112,6 +119,7 @@ class _StepBuilder:
 
     def _name_input(self, name: str, value: str, sources: list[int], notes: list[str]) -> str:
         """Return the file of a further input; add its step to the sources, or a note if it is unknown."""
+        value = self._run_of_part.get(value, value)
         if value in self._positions:
             sources.append(self._positions[value])
             return self.steps[self._positions[value]].output

@@ -279,8 +279,9 @@ class _Page:
                                       None if score is None else score.matrix, self._sweeps.get(position)))
         labels = [tags for item_id in self._compared.ids if (tags := self._read_tags(item_id))]
         counts = count_cooccurrences(labels, len(self._compared.index_classes) - 1)
-        steps = list_steps([*self._nets, *(Chain(run.name, run.run.digest, run.run.first.provenance)
-                                            for run in self._compared.runs)])
+        runs = [Chain(run.name, run.run.digest, run.run.first.provenance,
+                      parts=tuple(shard.digest for shard in run.run.shards)) for run in self._compared.runs]
+        steps = list_steps([*self._nets, *runs])
         provenance = plot_steps(steps, [run.name for run in self._compared.runs]) if steps else ""
         return build_sections(self._classes, figures, self._compared.index_classes, counts, self._logs, provenance)
 

@@ -22,7 +22,7 @@ from stages.flow.image_inputs import index_image_files, select_inputs
 from stages.flow.image_pictures import write_pictures
 from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import MapWork
-from stages.flow.packages import require_pydensecrf
+from stages.flow.packages import prepare_crf
 from stages.flow.path_stream import peek_first_path
 from stages.flow.training_images import read_training_images
 from stages.nets.clip import ClipSource, find_clip, find_fragmented_words
@@ -54,15 +54,15 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     inputs, output, files = select_inputs(inputs, output, "segment net", _DEFAULT_FOLDER, report)
     description = read_verified_description(net)
     work = build_net_work(config, net, description, root=inputs.root)
+    if config.crf and not output.dry_run:
+        prepare_crf(report)
     return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
 
 
 def _check_net_settings(config: NetConfig) -> None:
-    """Raise UsageError for an empty list of scales, Unavailable for a CRF without pydensecrf."""
+    """Raise UsageError for an empty list of scales."""
     if not config.scales:
         raise UsageError("--scales is empty", "List at least one scale, for example --scales 1")
-    if config.crf:
-        require_pydensecrf()
 
 
 def build_net_work(config: NetConfig, net: str, description: Mapping[str, Any], *, root: str | None = None) -> MapWork:

@@ -18,7 +18,7 @@ from stages.flow.compute_targets import TargetWork, compute_targets, remove_targ
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.index_lookup import check_same_images
 from stages.flow.item_arrays import includes_background
-from stages.flow.packages import require_pydensecrf
+from stages.flow.packages import prepare_crf
 from stages.kernels.cell_pairs import compute_smallest_map_size
 from stages.nets.net_files import describe_net
 from stages.nets.registry import build_backbone
@@ -50,8 +50,9 @@ def run_irn(config: IrnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
 
 def _run_method(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, report: Report) -> Summary:
     """Compute the labels of all images, or load them from the cache, and train the network on them."""
-    require_pydensecrf()
     output.check_not_folder()
+    if not output.dry_run:
+        prepare_crf(report)
     report.start_phase("reading the index")
     index, cams = Run(inputs.paths, "index"), Run([inputs.require("cams")], "cams")
     check_same_classes((str(index.first.path), index.classes), (str(cams.first.path), cams.classes))

@@ -14,7 +14,6 @@ from stages.nets.net_files import read_net
 from stages.shards import Run
 from waiting import PATIENCE, wait_until
 
-pytest.importorskip("pydensecrf")
 # At stride 8 the images have 6 x 8 cells and a crop 5 x 5: just the width that pairs closer than 3 need.
 OPTIONS = ("--net", "wsss:tiny", "--crop-size", "40", "--radius", "3", "--epochs", "1", "--batch-size", "4",
            "--threads", "1", "--device", "cpu")

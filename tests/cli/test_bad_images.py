@@ -231,7 +231,6 @@ def test_exif_is_applied_only_on_request(root, tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 2), (1, 4000)], ids=str)
 def test_tiny_images_go_through_all_stages(root, tiny_net, tmp_path, size):
-    pytest.importorskip("pydensecrf")
     image_path(root).write_bytes(encode(Image.new("RGB", size[::-1], (90, 10, 200)), "PNG"))
     mask_path(root).unlink()
     assert index_table(root, tmp_path / "i.h5").code == 0

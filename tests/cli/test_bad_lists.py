@@ -93,7 +93,6 @@ NAMES = ("two words", "caf\u00e9", "cafe\u0301", "\u732b", "deep/er/one", "50%",
 
 
 def test_unusual_ids_work_in_all_stages(tiny_dataset, tiny_net, tmp_path):
-    pytest.importorskip("pydensecrf")
     source = tiny_dataset.root / "JPEGImages" / "picture_000.jpg"
     lines = []
     for name in NAMES:

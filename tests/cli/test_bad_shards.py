@@ -195,7 +195,6 @@ def change_item(cams: Path, name: str, **datasets: np.ndarray) -> Item:
 
 
 def test_cams_that_are_not_finite_fail(cams, tmp_path):
-    pytest.importorskip("pydensecrf")
     cam = Shard(cams).item("picture_004").datasets["cam"].copy()
     cam[0, 3, 3] = np.nan
     path = write_cams_with(cams, tmp_path / "nan.h5", picture_004=change_item(cams, "picture_004", cam=cam))

@@ -20,8 +20,10 @@ from stages.nets.segmenter import build_segmenter
 
 NAME = "backbone.layer2.0.conv1.weight"
 NET_OR_CLIP_FILE = re.compile(r"(?<= )\w+\.(?:safetensors|pt)(?= )")
+# `report` reads the description and the log of a network only, `log` as well.
 COMMANDS_READING_WEIGHTS = sorted(
-    name for name, words in COMMANDS.items() if NET_OR_CLIP_FILE.search(words.partition("-o")[0] + " "))
+    name for name, words in COMMANDS.items()
+    if name not in ("report", "log") and NET_OR_CLIP_FILE.search(words.partition("-o")[0] + " "))
 COMMANDS_TRAINING_A_BACKBONE = sorted(
     name for name in COMMANDS if name.startswith(("train-cls", "train-aff", "train-seg")))
 

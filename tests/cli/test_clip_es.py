@@ -79,7 +79,6 @@ def test_save_raw_writes_unrefined_cams(tiny_index, tiny_dataset, clip, tmp_path
 
 
 def test_cams_feed_later_stages(tiny_index, clip, tmp_path):
-    pytest.importorskip("pydensecrf")
     run_ok("cams", "clip-es", tiny_index, *clip, "-o", tmp_path / "cams")
     for options in ((), ("--as-released",)):
         run_ok("refine", "crf", tmp_path / "cams", "--preset", "clip-es", *options, "-f", "-o", tmp_path / "crf")

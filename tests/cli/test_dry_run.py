@@ -51,8 +51,6 @@ def test_every_command_that_writes_has_a_dry_run_and_is_tested():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_reports_what_would_be_done_and_changes_nothing(every_input, name):
-    if name in ("train-aff irn", "train-aff psa", "refine crf"):
-        pytest.importorskip("pydensecrf")
     done = run_dry(name, COMMANDS[name].replace("OUT", "new"), every_input)
     assert "would " in done.err.lower()
     assert done.out == ""

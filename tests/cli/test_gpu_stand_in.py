@@ -19,8 +19,6 @@ HALF_PRECISION_COMMANDS = ("cams cnn", "cams clip-es", "cams mctformer", "refine
 
 @pytest.mark.parametrize("name", list_device_commands())
 def test_values_equal_those_of_cpu(name: str, every_input: Path, tmp_path: Path) -> None:
-    if "train-aff" in name:
-        pytest.importorskip("pydensecrf")
     cpu_outputs = run_and_read(name, WORDS[name], every_input, tmp_path / "cpu")
     with simulate_gpu():
         words = WORDS[name].replace("--device cpu", "--device cuda")

@@ -9,7 +9,6 @@ from cli.runner import check_error, run, run_ok
 from stages.nets.net_files import read_net
 from stages.shards import Run
 
-pytest.importorskip("pydensecrf")
 OPTIONS = ("--net", "wsss:tiny", "--crop-size", "48", "--epochs", "1", "--batch-size", "4", "--threads", "1",
            "--radius", "4", "--device", "cpu")
 

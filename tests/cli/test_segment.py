@@ -41,8 +41,6 @@ def test_masks_of_an_index(tiny_index, tiny_dataset, net, tmp_path):
 
 @pytest.mark.parametrize("more", [(), ("--scales", "0.5,1", "--fusion", "max"), ("--crf", "deeplab")], ids=str)
 def test_masks_are_the_same_with_and_without_scores(tiny_index, net, tmp_path, more):
-    if "--crf" in more:
-        pytest.importorskip("pydensecrf")
     run_ok("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "plain", *CPU, *more)
     printed = run_ok("segment", "net", tiny_index, "--net", net, "-o", tmp_path / "out", "--scores",
                      tmp_path / "scores", *CPU, *more)

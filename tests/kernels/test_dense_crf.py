@@ -41,11 +41,10 @@ def test_single_label_needs_no_pydensecrf(two_tone_image, monkeypatch):
     posteriors = dense_crf(two_tone_image, unary, DenseCrfSettings())
     np.testing.assert_array_equal(posteriors, np.ones((1, 16, 20), np.float32))
     with pytest.raises(ModuleNotFoundError):
-        dense_crf(two_tone_image, np.zeros((2, 16, 20), np.float32), DenseCrfSettings())
+        dense_crf(two_tone_image, np.zeros((2, 16, 20), np.float32), DenseCrfSettings(), "pydensecrf")
 
 
 def test_result_follows_image_edge(two_tone_image):
-    pytest.importorskip("pydensecrf")
     labels = np.zeros((16, 20), dtype=np.uint8)
     labels[:, 12:] = 1
     posteriors = dense_crf(two_tone_image, unary_from_labels(labels, 2, 0.7), CRF_PRESETS["irn"])
@@ -55,7 +54,6 @@ def test_result_follows_image_edge(two_tone_image):
 
 
 def test_non_contiguous_arrays(two_tone_image):
-    pytest.importorskip("pydensecrf")
     unary = unary_from_labels((np.indices((20, 16)).sum(axis=0) % 2).T, 2)
     fortran_image = np.asfortranarray(two_tone_image)
     posteriors = dense_crf(fortran_image, np.asfortranarray(unary), CRF_PRESETS["psa"])

@@ -181,7 +181,6 @@ def test_sinkhorn_and_affinity_match(reference):
 @pytest.mark.parametrize("name", list_cases("im"))
 def test_crf_matches_on_both_images(reference, name):
     values = reference(name)
-    pytest.importorskip("pydensecrf")
     image = np.array(Image.open(reference.file(f"clip-es/images/{Case(name).image}.png")).convert("RGB"))
     maps = values["refined_highres_f16"].astype(np.float32)
     scores = np.concatenate([1 - maps.max(0, keepdims=True), maps])

@@ -6,11 +6,8 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from stages.kernels.dense_crf import CRF_PRESETS, dense_crf, unary_from_labels, unary_from_scores
-
-pytest.importorskip("pydensecrf")
 
 
 def match_keys(values, pattern: str) -> list[str]:

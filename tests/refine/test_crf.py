@@ -12,7 +12,6 @@ from stages.kernels.dense_crf import CRF_PRESETS, dense_crf, unary_from_scores
 from stages.refine.config import CrfConfig
 from stages.refine.crf import refine_with_crf, resolve_crf_settings, should_use_labels
 
-pytest.importorskip("pydensecrf")
 ONE_STEP = 1 / 255 + 1e-4
 
 

@@ -70,3 +70,14 @@ def test_names_in_the_graph_are_escaped():
     assert "&lt;i&gt;&amp;" in html
     assert "<i>&" not in html
     assert html.count('class="node is-run"') == 1
+
+
+def test_a_run_of_several_shards_is_one_step():
+    """Runs made from it know the digest of their own shard, not that of the whole run."""
+    cams = Chain("cams", "a" * 64, [INDEX, CAMS], parts=("5" * 64, "b" * 64))
+    crf = Chain("crf", "c" * 64, [INDEX, CAMS, CRF], parts=("6" * 64,))
+    for chains in ([NET, cams, crf], [NET, crf, cams]):
+        steps = list_steps(chains)
+        assert sorted(step.output for step in steps if "index" not in step.output) == ["cams", "crf", NET.name]
+        [refined] = [step for step in steps if step.output == "crf"]
+        assert "wsss refine crf cams" in refined.command

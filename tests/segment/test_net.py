@@ -89,7 +89,6 @@ def test_mask_has_16_bits_from_255_classes_on():
 
 
 def test_crf_chooses_among_the_likely_classes():
-    pytest.importorskip("pydensecrf")
     image = np.zeros((16, 20, 3), np.uint8)
     image[:, 10:] = 255
     scores = np.full((4, 16, 20), 0.01, np.float32)

@@ -32,7 +32,6 @@ def test_merge_of_labels_at_two_thresholds():
 
 
 def test_crf_labels_follow_image_edge():
-    pytest.importorskip("pydensecrf")
     image = np.zeros((24, 32, 3), dtype=np.uint8)
     image[:, 16:] = 255
     maps = np.full((1, 24, 32), 0.1, dtype=np.float32)

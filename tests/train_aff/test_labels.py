@@ -32,7 +32,6 @@ def test_pair_masks_are_disjoint():
 
 
 def test_scores_are_cell_means_of_posteriors():
-    pytest.importorskip("pydensecrf")
     random = np.random.default_rng(0)
     image, maps = random.integers(0, 256, (20, 29, 3), dtype=np.uint8), random.random((2, 20, 29), dtype=np.float32)
     scores = compute_crf_scores(image, maps, 4.0, 8)
