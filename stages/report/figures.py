@@ -78,7 +78,7 @@ def _build_confusion_section(names: Sequence[str], runs: Sequence[RunFigures]) -
     parts = []
     for title, matrix in matrices:
         rows = np.flatnonzero(matrix.any(axis=0) | matrix.any(axis=1))
-        figure = plot_confusion([names[row] for row in rows], matrix[np.ix_(rows, rows)])
+        figure = plot_confusion([names[row] for row in rows], matrix[np.ix_(rows, rows)], title)
         parts.append(f'<details class="figure-of-run"{"" if parts else " open"}><summary>{escape(title)}</summary>'
                      f"{figure}</details>")
     return Section("confusion", "Confused classes", "Rows are the classes of the ground truth, columns those of the "

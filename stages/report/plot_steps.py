@@ -25,9 +25,14 @@ def _build_item(number: int, steps: Sequence[Step]) -> str:
     read = ", ".join(f'<a href="#step-{source + 1}">{escape(steps[source].output)}</a>' for source in step.sources)
     notes = "".join(f'<p class="hint">{escape(note)}</p>' for note in step.notes)
     digest = f' <span class="hint">sha256 {escape(step.digest[:_SHOWN_CHARACTERS])}…</span>' if step.digest else ""
+    command = f'<pre tabindex="0"><code>{_mark_words(step.command)}</code></pre>' if step.command else ""
     return (f'<li id="step-{number + 1}"><p><b dir="auto">{escape(step.output)}</b>{digest}'
-            f'{f" from {read}" if read else ""}</p><pre tabindex="0"><code>{escape(step.command)}</code></pre>'
-            f"{notes}</li>")
+            f'{f" from {read}" if read else ""}</p>{command}{notes}</li>')
+
+
+def _mark_words(command: str) -> str:
+    """Return a command whose words, options too, are not broken at a hyphen if they fit on a line."""
+    return " ".join(f'<span class="word">{escape(word)}</span>' for word in command.split(" "))
 
 
 def compute_columns(steps: Sequence[Step]) -> list[int]:

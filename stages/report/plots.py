@@ -12,6 +12,7 @@ import numpy as np
 
 MARKS = "●■▲◆▼★✚✖"
 _NUM_ACCENTS = 8
+_FEW_CLASSES = 12  # of more, the scale is above them too
 _MISSING = "–"
 _NUMBER = ' class="number"'
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -26,14 +27,16 @@ def plot_class_bars(class_names: Sequence[str], runs: Mapping[str, Values]) -> s
     values = np.array([run[0] for run in runs.values()], dtype=np.float64).reshape(len(runs), -1)
     means = np.nan_to_num(np.nanmean(np.where(np.isnan(values).all(axis=0), 0, values), axis=0))
     order = np.argsort(-means, kind="stable")
-    rows = "".join(f'<li><span class="row-name" dir="auto">{escape(class_names[row])}</span>'
+    rows = "".join(f'<li><span class="row-name">{build_name(class_names[row])}</span>'
                    f'<span class="track" style="--runs:{len(runs)}">{_draw_class_marks(runs, row)}</span></li>'
                    for row in order)
     header = ["Class", *(f"{name}, {unit}" for name in runs for unit in ("IoU in %", "95 % interval"))]
     table = [[class_names[row], *(text for run in runs.values() for text in _format_class(run, row))] for row in order]
+    scale = _draw_scale([0, 20, 40, 60, 80, 100], "%")
     return (f'<figure class="dots">{build_legend(list(runs))}<div class="dot-rows" role="img" aria-label="IoU of '
             f'{len(order)} classes for {escape(", ".join(runs), quote=True)}; the numbers are in the table below">'
-            f'<ul>{rows}</ul>{_draw_scale([0, 20, 40, 60, 80, 100], "%")}</div></figure>{build_table(header, table)}')
+            f'{scale if len(order) > _FEW_CLASSES else ""}<ul>{rows}</ul>{scale}</div></figure>'
+            f'{build_table("IoU of each class", header, table)}')
 
 
 def _draw_class_marks(runs: Mapping[str, Values], row: int) -> str:
@@ -65,7 +68,7 @@ def plot_threshold_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[f
     rows = [[f"{threshold:.2f}", *(_format_number(_find_value(line, threshold)) for line in lines.values())]
             for threshold in next(iter(lines.values()))[0]]
     return (plot_lines(lines, "background score", "mIoU in %", marked=chosen)
-            + build_table(["Background score", *lines], rows))
+            + build_table("mIoU by background score", ["Background score", *lines], rows))
 
 
 def plot_training_curves(nets: Mapping[str, Mapping[str, Curve]]) -> str:
@@ -77,7 +80,7 @@ def plot_training_curves(nets: Mapping[str, Mapping[str, Curve]]) -> str:
         rows = [[net, f"{step:g}", _format_number(value)] for net, line in lines.items()
                 for step, value in zip(*line, strict=True)]
         figures.append(f'<div class="small-figure"><h3>{escape(quantity)}</h3>{plot_lines(lines, "step", "")}'
-                       f'{build_table(["Network", "Step", quantity], rows)}</div>')
+                       f'{build_table(quantity, ["Network", "Step", quantity], rows)}</div>')
     return f'<div class="small-figures">{"".join(figures)}</div>'
 
 
@@ -140,6 +143,11 @@ def _draw_scale(ticks: Sequence[float], unit: str) -> str:
     return f'<div class="x-labels" aria-hidden="true">{spans}</div>'
 
 
+def build_name(name: str) -> str:
+    """Return the name of a row; a long one is cut off, and shown in full under the mouse and in the table."""
+    return f'<span class="name" dir="auto" title="{escape(name, quote=True)}">{escape(name)}</span>'
+
+
 def build_legend(names: Sequence[str]) -> str:
     """Return a list of names with their marks."""
     items = "".join(f'<li><span class="key" style="--run:var(--accent-{position % _NUM_ACCENTS + 1})" '
@@ -149,12 +157,15 @@ def build_legend(names: Sequence[str]) -> str:
     return f'<figcaption><ul class="legend">{items}</ul></figcaption>'
 
 
-def build_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts in a closed <details>; the first column names the rows."""
+def build_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of texts in a closed <details>; the first column names the rows.
+
+    `title` is read by screen readers, which list the tables of a page by it.
+    """
     head = "".join(f'<th scope="col"{"" if position == 0 else _NUMBER}>{escape(text)}</th>'
                    for position, text in enumerate(header))
     body = "".join(f'<tr><th scope="row" dir="auto">{escape(row[0])}</th>'
                    f'{"".join(f"<td{_NUMBER}>{escape(text)}</td>" for text in row[1:])}</tr>' for row in rows)
     return (f'<details class="numbers"><summary>Numbers</summary><div class="scroll" tabindex="0" role="region" '
-            f'aria-label="Numbers of the figure"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-            "</div></details>")
+            f'aria-label="Numbers: {escape(title, quote=True)}"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div></details>")

@@ -1,49 +1,50 @@
 """Turns the provenance of runs and networks into steps with the commands that repeat them.
 
 Files are known by their digests, so a step has the name of its run or network where that is part of the report, and an
-example's name otherwise. Settings with their default are left out of the command.
+example's name otherwise.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages import STAGES
+from stages.report.commands import find_main_input, get_dict, list_words
+
 Provenance = Sequence[Mapping[str, Any]]
-# The input that a command reads as its argument; that of other stages is the index.
-_MAIN_INPUTS = {"refine": "cams", "pseudo": "cams", "cluster": "features", "merge": "cams"}
-_INPUT_OPTIONS = ("net", "weights", "cams", "masks", "clusters", "cooc", "clip", "proxy", "proxy_weights")
-# Where the data set is recorded nowhere, the command has an example.
-_DATA_SETS = {"table": "labels.csv --images photographs", "coco": "annotations.json --images photographs",
-              "webdataset": "images.tar", "yolo": "data.yaml", "cvat": "annotations.xml", "labelstudio": "export.json"}
 _OUTPUTS = {"index": "index.h5", "features": "features", "cluster": "clusters.h5", "cooc": "cooc.h5",
             "pseudo": "masks", "segment": "predictions", "import": "imported", "merge": "merged"}
-_DIGEST_CHARACTERS = 64
-_SHOWN_CHARACTERS = 12
+_STAGE_NAMES = {stage.name for stage in STAGES}
 
 
 @dataclass(frozen=True)
 class Chain:
     """A run or network of the report: its name, its digest, its provenance, and names of other files by digest.
 
-    A run of several shards also has their digests, by which the runs that were made from it know it.
+    `kind` and `classes` are those of the run, empty for a network. A run of several shards also has their digests,
+    `parts`, by which the runs that were made from it know it.
     """
 
     name: str
     digest: str
     provenance: Provenance
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kind: str = ""
+    classes: Sequence[str] = ()
     parts: tuple[str, ...] = ()
 
 
 @dataclass
 class Step:
-    """A command of the history: its words, what it writes, the positions of the steps that it reads, and notes."""
+    """A command of the history: its words, what it writes, the positions of the steps that it reads, and notes.
+
+    `command` is "" for a step of another program.
+    """
 
     title: str
     command: str
@@ -53,57 +54,148 @@ class Step:
     notes: list[str]
 
 
-def list_steps(chains: Sequence[Chain]) -> list[Step]:
-    """Return the steps of runs and networks, each before those that read its output; common steps appear once.
+@dataclass
+class _Record:
+    """A step before it has a name: the key of the step before it, the key of scores it writes besides, and classes."""
 
-    Networks are first in `chains`, so that the commands of runs find their names.
-    """
-    files = {digest: name for chain in chains for digest, name in chain.files.items()}
-    builder = _StepBuilder({**files, **{chain.digest: chain.name for chain in chains}},
-                           {part: chain.digest for chain in chains for part in chain.parts})
-    for chain in chains:
-        builder.add_chain(chain)
+    entry: Mapping[str, Any]
+    digest: str
+    previous: str
+    scores: str = ""
+    classes: Sequence[str] = ()
+
+
+def list_steps(chains: Sequence[Chain]) -> list[Step]:
+    """Return the steps of runs and networks, each before those that read its output; common steps appear once."""
+    run_of_part = {part: chain.digest for chain in chains for part in chain.parts}
+    chains = [dataclasses.replace(chain, provenance=_name_whole_runs(chain.provenance, run_of_part))
+              for chain in chains]
+    records: dict[str, _Record] = {}
+    # Masks first: what `segment --scores` wrote besides them is known from them.
+    for chain in sorted(chains, key=lambda chain: not _has_scores(chain)):
+        _add_records(chain, records)
+    names = {digest: name for chain in chains for digest, name in chain.files.items()}
+    names |= {chain.digest: chain.name for chain in chains}
+    builder = _StepBuilder(records, {digest: name for digest, name in names.items() if digest and name})
+    for key in _sort_records(records):
+        builder.add_step(key)
     return builder.steps
 
 
-class _StepBuilder:
-    """Adds the steps of chains, whose identity is the digest of what they write."""
+def _name_whole_runs(provenance: Provenance, run_of_part: Mapping[str, str]) -> Provenance:
+    """Return a provenance whose inputs have the digest of the whole run where they have that of one of its shards."""
+    return [{**entry, "inputs": {name: run_of_part.get(value, value) if isinstance(value, str) else value
+                                 for name, value in get_dict(entry, "inputs").items()}} for entry in provenance]
 
-    def __init__(self, name_by_digest: Mapping[str, str], run_of_part: Mapping[str, str]) -> None:
+
+def _has_scores(chain: Chain) -> bool:
+    return any("cams" in get_dict(entry, "inputs") for entry in chain.provenance if entry.get("stage") == "segment")
+
+
+def _add_records(chain: Chain, records: dict[str, _Record]) -> None:
+    """Add the steps of one run or network that are not there yet. A file without a digest is known by its history."""
+    previous, scores_of = "", None
+    for position, entry in enumerate(chain.provenance):
+        following = chain.provenance[position + 1] if position + 1 < len(chain.provenance) else None
+        digest = chain.digest if following is None else find_main_input(following)
+        key = digest or json.dumps(chain.provenance[:position + 1], sort_keys=True)
+        if (entry.get("stage"), entry.get("method")) == ("index", "files") and following is not None:
+            continue  # the next command makes it from its photographs
+        if _is_made_with(entry, following):
+            scores_of = entry, key
+            continue
+        record = _Record(entry, digest, previous, classes=chain.classes)
+        if scores_of is not None:
+            record = _Record(scores_of[0], digest, previous, scores_of[1], chain.classes)
+            scores_of = None
+        elif _writes_scores(entry, following, chain):
+            record = _Record(entry, "", previous, key, chain.classes)
+        if not _is_known(key, records):
+            records[key] = record
+        previous = key
+
+
+def _is_made_with(entry: Mapping[str, Any], following: Mapping[str, Any] | None) -> bool:
+    """Return whether an entry is of the scores that one command wrote together with the masks of the next entry."""
+    return (following is not None and entry.get("stage") == following.get("stage") == "segment"
+            and "cams" in get_dict(following, "inputs"))
+
+
+def _writes_scores(entry: Mapping[str, Any], following: Mapping[str, Any] | None, chain: Chain) -> bool:
+    """Return whether what is used of a `segment` are its scores, which it writes besides masks."""
+    if entry.get("stage") != "segment":
+        return False
+    return chain.kind == "cams" if following is None else "cams" in get_dict(following, "inputs")
+
+
+def _is_known(key: str, records: Mapping[str, _Record]) -> bool:
+    return key in records or any(record.scores == key for record in records.values())
+
+
+def _find_key(digest: str, records: Mapping[str, _Record]) -> str:
+    """Return the key of the step that wrote a file; "" if it is unknown."""
+    if digest in records:
+        return digest
+    return next((key for key, record in records.items() if digest and record.scores == digest), "")
+
+
+def _find_sources(record: _Record, records: Mapping[str, _Record]) -> list[str]:
+    """Return the keys of the steps that a step reads."""
+    inputs = (value for value in get_dict(record.entry, "inputs").values() if isinstance(value, str))
+    keys = (_find_key(digest, records) for digest in (record.previous, *inputs))
+    return list(dict.fromkeys(key for key in keys if key and records[key] is not record))
+
+
+def _sort_records(records: Mapping[str, _Record]) -> Iterator[str]:
+    """Yield keys so that each comes after those that its step reads, else in the order in which they were added."""
+    started: set[str] = set()
+
+    def visit(key: str) -> Iterator[str]:
+        if key in started:
+            return
+        started.add(key)
+        for source in _find_sources(records[key], records):
+            yield from visit(source)
+        yield key
+
+    for key in records:
+        yield from visit(key)
+
+
+class _StepBuilder:
+    """Gives steps their names and commands, in order."""
+
+    def __init__(self, records: Mapping[str, _Record], names: Mapping[str, str]) -> None:
         self.steps: list[Step] = []
-        self._run_of_part = run_of_part
-        self._names = dict(name_by_digest)
+        self._records, self._names = records, dict(names)
         self._positions: dict[str, int] = {}
 
-    def add_chain(self, chain: Chain) -> None:
-        """Add the steps of one run or network that are not there yet."""
-        previous: int | None = None
-        for position, entry in enumerate(chain.provenance):
-            following = chain.provenance[position + 1] if position + 1 < len(chain.provenance) else None
-            digest = chain.digest if following is None else _find_output_digest(following)
-            digest = self._run_of_part.get(digest, digest)
-            # A file without a known digest is known by its history.
-            key = digest or json.dumps(chain.provenance[:position + 1], sort_keys=True)
-            if key not in self._positions:
-                self._positions[key] = len(self.steps)
-                self.steps.append(self._build_step(entry, digest, previous))
-            previous = self._positions[key]
+    def add_step(self, key: str) -> None:
+        """Add the step of a record, whose sources are there."""
+        record = self._records[key]
+        entry, stage = record.entry, str(record.entry.get("stage"))
+        output = self._name_output(stage, record.digest)
+        sources = [self._positions[source] for source in _find_sources(record, self._records)
+                   if source in self._positions]
+        words, notes = list_words(entry, self._name_source(record.previous), output,
+                                  lambda digest: self._names.get(digest, ""), record.classes)
+        if record.scores:
+            words += ["--scores", self._name_output("scores", record.scores)]
+        is_own = stage in _STAGE_NAMES and entry.get("tool", "wsss") == "wsss"
+        if (stage, entry.get("method")) == ("index", "files"):
+            is_own, notes = False, ["The command that was given the photographs makes this index."]
+        elif not is_own:
+            notes = [f"This step is of another program ({entry.get('tool', 'unknown')})."]
+        self._positions[key] = len(self.steps)
+        self.steps.append(Step(f"{stage} {entry.get('method') or ''}".strip(), shlex.join(words) if is_own else "",
+                               output, record.digest, sources, notes))
 
-    def _build_step(self, entry: Mapping[str, Any], digest: str, previous: int | None) -> Step:
-        stage, method, inputs = str(entry.get("stage")), str(entry.get("method") or ""), _get_dict(entry, "inputs")
-        output = self._name_output(stage, digest)
-        sources, notes = [] if previous is None else [previous], []
-        words = ["wsss", stage, *([method] if method else [])]
-        if stage == "index":
-            words += (_DATA_SETS.get(method, "dataset")).split()
-            notes.append("Where the data set is, and its lists and masks, is not recorded: put in your own.")
-        else:
-            words.append("index.h5" if previous is None else self.steps[previous].output)
-        for name in _INPUT_OPTIONS:
-            if name in inputs and name != _MAIN_INPUTS.get(stage, "index"):
-                words += [f"--{name.replace('_', '-')}", self._name_input(name, str(inputs[name]), sources, notes)]
-        words += [*list_options(stage, method, _get_dict(entry, "config")), "-o", output]
-        return Step(f"{stage} {method}".strip(), shlex.join(words), output, digest, sources, notes)
+    def _name_source(self, key: str) -> str:
+        """Return the name of the file that the step before wrote; "" without such a step."""
+        if key in self._names:
+            return self._names[key]
+        position = self._positions.get(_find_key(key, self._records))
+        return "" if position is None else self.steps[position].output
 
     def _name_output(self, stage: str, digest: str) -> str:
         """Return the name of what a step writes: that of its run or network, else an example that is not used yet."""
@@ -111,83 +203,8 @@ class _StepBuilder:
             return self._names[digest]
         name = _OUTPUTS.get(stage, f"{stage}.safetensors" if stage.startswith("train") else stage)
         stem, dot, suffix = name.partition(".")
-        used = {*self._names.values(), *(step.output for step in self.steps)}
-        number = 2
+        used, number = set(self._names.values()), 2
         while name in used:
             name, number = f"{stem}-{number}{dot}{suffix}", number + 1
+        self._names[digest or f"{stage} {len(self.steps)}"] = name
         return name
-
-    def _name_input(self, name: str, value: str, sources: list[int], notes: list[str]) -> str:
-        """Return the file of a further input; add its step to the sources, or a note if it is unknown."""
-        value = self._run_of_part.get(value, value)
-        if value in self._positions:
-            sources.append(self._positions[value])
-            return self.steps[self._positions[value]].output
-        if len(value) != _DIGEST_CHARACTERS:
-            return value
-        if value not in self._names:
-            notes.append(f"The file of --{name.replace('_', '-')} is known by its sha256 {value[:_SHOWN_CHARACTERS]} "
-                         "only." + (" Add it to the report with --net to see its history." if name == "net" else ""))
-        suffix = {"net": ".safetensors", "weights": ".pth"}.get(name, "")
-        return self._names.get(value, f"{name.replace('_', '-')}{suffix}")
-
-
-def _find_output_digest(following: Mapping[str, Any]) -> str:
-    """Return the digest of what the step before `following` wrote, or ""."""
-    return str(_get_dict(following, "inputs").get(_MAIN_INPUTS.get(str(following.get("stage")), "index"), ""))
-
-
-def _get_dict(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a part of an entry; empty if another program stored something else there."""
-    value = entry.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def list_options(stage: str, method: str, config: Mapping[str, Any]) -> list[str]:
-    """Return the options of a command that give it the recorded settings, without those that are its defaults."""
-    fields = find_fields(stage, method, config)
-    options: list[str] = []
-    for name, value in config.items():
-        if name not in fields or value in (None, "default"):
-            continue
-        text = format_value(value)
-        if text is None or text == format_value(fields[name]):
-            continue
-        option = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            options.append(option if value else f"--no-{option[2:]}")
-        elif text or isinstance(fields[name], str):
-            options += [option, text]
-    return options
-
-
-def format_value(value: Any) -> str | None:
-    """Return a recorded setting as the command line takes it; None for a record that is not an option."""
-    if isinstance(value, dict):
-        rule = value.get("rule")
-        return rule if isinstance(rule, str) else None
-    if isinstance(value, (list, tuple)):
-        is_plain = all(isinstance(element, (str, int, float)) for element in value)
-        return ",".join(map(str, value)) if is_plain else None
-    return None if value is None else str(value)
-
-
-def find_fields(stage: str, method: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a command and their defaults: of the settings class that is named as the method.
-
-    Of several that could be meant, the one that shares the most settings with `config`. Empty for an unknown stage.
-    """
-    try:
-        module = importlib.import_module(f"stages.{'import_' if stage == 'import' else stage.replace('-', '_')}.config")
-    except ImportError:
-        return {}
-    classes = [value for value in vars(module).values() if isinstance(value, type) and dataclasses.is_dataclass(value)]
-    words = (method or stage.split("-")[-1]).replace("-", " ").split()
-    name = f"{''.join(word.capitalize() for word in words)}Config"
-
-    def rank(candidate: type) -> tuple[bool, int]:
-        names = {field.name for field in dataclasses.fields(candidate)}
-        return candidate.__name__ == name, len(names & config.keys()) - len(names - config.keys())
-
-    best = max(classes, key=rank, default=None)
-    return {} if best is None else {field.name: field.default for field in dataclasses.fields(best)}

@@ -93,12 +93,14 @@ def _read_logs(paths: Sequence[str], report: Report) -> Logs:
 
 def _read_nets(paths: Sequence[str]) -> list[Chain]:
     """Return the history of each network. Raises BadData for a file that is none."""
-    chains = []
-    for path in dict.fromkeys(path for path in paths if path.endswith(NET_SUFFIX)):
+    chains, nets = [], dict.fromkeys(path for path in paths if path.endswith(NET_SUFFIX))
+    names = [Path(path).name for path in nets]
+    for path in nets:
         description = read_verified_description(path)
         weights = description.get("initial_weights") or {}
         files = {weights["sha256"]: str(weights["name"])} if {"sha256", "name"} <= weights.keys() else {}
-        chains.append(Chain(Path(path).name, description["sha256"], description["provenance"], files))
+        name = Path(path).name if names.count(Path(path).name) == 1 else path
+        chains.append(Chain(name, description["sha256"], description["provenance"], files))
     return chains
 
 
@@ -279,7 +281,7 @@ class _Page:
                                       None if score is None else score.matrix, self._sweeps.get(position)))
         labels = [tags for item_id in self._compared.ids if (tags := self._read_tags(item_id))]
         counts = count_cooccurrences(labels, len(self._compared.index_classes) - 1)
-        runs = [Chain(run.name, run.run.digest, run.run.first.provenance,
+        runs = [Chain(run.name, run.run.digest, run.run.first.provenance, kind=run.kind, classes=run.run.classes,
                       parts=tuple(shard.digest for shard in run.run.shards)) for run in self._compared.runs]
         steps = list_steps([*self._nets, *runs])
         provenance = plot_steps(steps, [run.name for run in self._compared.runs]) if steps else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from browser.chromium import Browser, find_chromium
+from browser.pages import create_page, open_page
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,27 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     driven = Browser(str(executable), Path(tmp_path_factory.mktemp("chromium")))
     yield driven
     driven.close()
+
+
+@pytest.fixture(scope="session")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of `create_page`. Tests must not change it."""
+    return create_page(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="session")
+def page(page_file: Path) -> str:
+    """Return the address of the page of `create_page`."""
+    return page_file.as_uri()
+
+
+@pytest.fixture
+def opened(browser: Browser, page: str):
+    """Return the browser with the page open; afterwards there was no error and no request."""
+    browser.problems.clear()
+    open_page(browser, page)
+    yield browser
+    assert browser.problems == []
 
 
 def install_chromium() -> None:

@@ -2,97 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from browser.chromium import Browser
-from cli.runner import run_ok
-from cli.test_report import build_mask, write_run
-from stages.shards import Item, Shard, ShardContents, build_image_records, write_shard
-from tiny_datasets import create_dataset
-
-LONG_NAME = "averylongclassnamewithoutanyblanks" * 3
-CLASSES = ("background", "</script><b>", f"שלום {LONG_NAME}")
-IDS = [f"picture_{number:03d}" for number in range(60)]
-# The smallest contrast of texts with their own background, of all elements with a text of their own that are visible.
-CONTRAST = """(() => {
-  const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
-  const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const texts = [...document.querySelectorAll("body *")].filter(e => e.checkVisibility()
-    && !e.closest("option, canvas, svg, .only-read, .matrix td, :disabled")
-    && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
-  const contrasts = texts.map(e => {
-    let box = e, colour = [0, 0, 0, 0];
-    for (; box && colour.length === 4 && colour[3] === 0; box = box.parentElement) {
-      colour = parse(getComputedStyle(box).backgroundColor);
-    }
-    const [a, b] = [luminance(colour), luminance(parse(getComputedStyle(e).color))].sort((x, y) => y - x);
-    return (a + .05) / (b + .05);
-  });
-  return [Math.min(...contrasts), texts.length];
-})()"""
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory) -> str:
-    """Return the address of a page of two runs of masks over 60 images, with ground truth and unusual class names."""
-    folder = tmp_path_factory.mktemp("page")
-    root = create_dataset(folder / "set", n=len(IDS), size=(36, 48)).root
-    run_ok("index", "table", root / "labels.csv", "--images", root / "JPEGImages", "--masks",
-           root / "SegmentationClass", "--class-names", root / "classes.txt", "-o", folder / "set.h5")
-    shard = Shard(folder / "set.h5")
-    items = list(shard.items())
-    write_shard(folder / "named.h5", ShardContents("index", CLASSES, items, provenance=shard.provenance, root_attrs={
-        "root": shard.attribute("root")}, image_records=build_image_records(items)))
-    runs = [write_run(folder / f"masks{shift}", folder / "named.h5", [
-        Item(item_id, {"mask": build_mask(5 + (shift * number) % 30, 1 + number % 2)[:36, :48]})
-        for number, item_id in enumerate(IDS)]) for shift in (1, 7)]
-    output = folder / "report.html"
-    run_ok("report", *runs, "--draws", 20, "-o", output)
-    return output.as_uri()
-
-
-@pytest.fixture
-def opened(browser: Browser, page: str):
-    """Return the browser with the page open; afterwards there was no error and no request."""
-    browser.problems.clear()
-    open_page(browser, page)
-    yield browser
-    assert browser.problems == []
-
-
-def open_page(browser: Browser, page: str, **options: object) -> None:
-    browser.open(page, **options)
-    browser.wait_for("document.querySelectorAll('#cards canvas').length > 0")
-
-
-def text_of(browser: Browser, element: str) -> str:
-    return browser.evaluate(f"document.getElementById({json.dumps(element)}).textContent")
-
-
-def choose(browser: Browser, element: str, value: str) -> None:
-    browser.evaluate(f"(() => {{ const e = document.getElementById({json.dumps(element)}); e.value = "
-                     f"{json.dumps(value)}; for (const n of ['input', 'change']) e.dispatchEvent(new Event(n)); }})()")
-
-
-def list_cards(browser: Browser) -> list[str]:
-    return browser.evaluate("[...document.querySelectorAll('.card-id')].map(e => e.textContent)")
-
-
-def read_picture(browser: Browser) -> str:
-    """Return what the large picture shows."""
-    return browser.evaluate("new Promise(done => setTimeout(() => requestAnimationFrame(() => "
-                            "done(document.getElementById('picture').toDataURL())), 60))")
-
-
-def open_first(browser: Browser) -> None:
-    browser.evaluate("document.querySelector('.card').focus()")
-    browser.press("Enter")
-    browser.wait_for("document.getElementById('viewer').open && document.getElementById('picture').width > 200 && "
-                     "document.getElementById('picture').getAttribute('aria-label')")
+from browser.pages import CONTRAST, IDS, choose, list_cards, open_first, open_page, read_picture, text_of
 
 
 def test_it_opens_and_makes_few_elements(opened):
@@ -101,8 +13,11 @@ def test_it_opens_and_makes_few_elements(opened):
     opened.wait_for("document.querySelector('#cards canvas').width > 50")
     assert "</script><b>" in opened.evaluate("document.getElementById('class-filter').textContent")
     assert opened.evaluate("document.querySelectorAll('main b b, li > b').length") == 0
-    opened.evaluate("window.scrollTo(0, document.getElementById('end').offsetTop)")
-    opened.wait_for("document.querySelectorAll('.card').length === 60")
+    assert "Show 20 more images" in text_of(opened, "more")
+    opened.evaluate("document.getElementById('more').click()")
+    assert opened.evaluate("document.querySelectorAll('.card').length") == 60
+    assert opened.evaluate("document.activeElement === document.querySelectorAll('.card')[40]")
+    assert opened.evaluate("document.getElementById('more').hidden")
 
 
 def test_filters_change_the_cards_and_are_announced(opened):
@@ -152,8 +67,9 @@ def test_keys_move_open_and_close(opened):
     opened.wait_for("document.getElementById('help').open")
     opened.press("Escape")
     opened.press("Escape")
-    opened.wait_for("!document.getElementById('viewer').open")
-    assert "picture_002" in opened.evaluate("document.activeElement.textContent")
+    # The focus moves in an event after the dialog has closed.
+    opened.wait_for("!document.getElementById('viewer').open && document.activeElement.matches('.card')")
+    opened.wait_for("document.activeElement.textContent.includes('picture_002')")
 
 
 def test_a_panel_opens_with_its_layer(opened):

@@ -127,5 +127,5 @@ def test_settings_that_suit_the_number_of_photographs():
 def test_the_estimate_grows_with_the_work():
     one = estimate_minutes({"classifier": 100, "maps": 10}, 0.1e6, 0.04, 1)
     assert estimate_minutes({"classifier": 100, "maps": 10}, 0.4e6, 0.04, 1)["maps"] == pytest.approx(4 * one["maps"])
-    assert estimate_minutes({"classifier": 200, "maps": 10}, 0.1e6, 0.04, 2)["classifier"] == pytest.approx(
+    assert estimate_minutes({"classifier": 200, "maps": 10}, 0.1e6, 0.04, 4)["classifier"] == pytest.approx(
         one["classifier"])

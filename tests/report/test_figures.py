@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ NAN = float("nan")
 
 def read_cells(html: str) -> list[list[str]]:
     rows = re.findall(r"<tr>(.*?)</tr>", html)
-    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+    return [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
 
 
 def test_bars_are_sorted_and_complete():
@@ -70,6 +71,21 @@ def test_matrices():
     html = plot_cooccurrence(["a", "b"], np.array([[4, 1], [1, 2]]))
     assert read_cells(html)[1:] == [["a", "4", "1"], ["b", "1", "2"]]
     assert "--share:0.250" in html
+
+
+def test_long_names_are_shown_in_full_under_the_mouse_and_the_scale_is_above_many_classes():
+    for num_classes, num_scales in ((1, 1), (13, 2)):
+        html = plot_class_bars(["a" * 300] * num_classes, {"run": np.full((3, num_classes), 0.5)})
+        assert html.count('class="x-labels"') == num_scales
+        assert html.count(f'title="{"a" * 300}"') == num_classes
+
+
+def test_scrolled_tables_have_names_of_their_own():
+    run = RunFigures("a", np.full(2, 0.5), matrix=np.eye(2, 3, dtype=int), sweep=([0, 1], [0, 1], 0))
+    sections = build_sections(("", "cat"), [run, replace(run, title="b")], ("", "cat"), np.ones((1, 1), int),
+                              {"net": [{"step": 1, "loss": 2.0, "map": 0.5}]}, "")
+    labels = re.findall(r'role="region" aria-label="([^"]*)"', "".join(section.html for section in sections))
+    assert len(set(labels)) == len(labels) == 7
 
 
 def test_sections_without_data_are_left_out():

@@ -7,8 +7,9 @@ import shlex
 import typer
 
 from markdown_blocks import check_command
+from stages.report.commands import find_fields, list_options, list_word_options
 from stages.report.plot_steps import compute_columns, plot_steps
-from stages.report.provenance import Chain, find_fields, list_options, list_steps
+from stages.report.provenance import Chain, list_steps
 from wsss_cli.app import app
 
 INDEX = {"stage": "index", "method": "table", "config": {"shard_size": 0, "tags": True}, "inputs": {}}
@@ -70,6 +71,61 @@ def test_names_in_the_graph_are_escaped():
     assert "&lt;i&gt;&amp;" in html
     assert "<i>&" not in html
     assert html.count('class="node is-run"') == 1
+
+
+def test_masks_and_the_scores_beside_them_are_one_step():
+    segment = {"stage": "segment", "method": "net", "config": {}, "inputs": {"index": "3" * 64, "net": "4" * 64}}
+    masks = Chain("predictions", "b" * 64, [INDEX, segment, {**segment, "inputs": {"cams": "a" * 64, "net": "4" * 64}}],
+                  kind="masks")
+    scores = Chain("scores", "a" * 64, [INDEX, segment], kind="cams")
+    later = Chain("low", "c" * 64, [INDEX, segment, {**PSEUDO, "inputs": {"cams": "a" * 64}}], kind="masks")
+    for chains in ([NET, masks, scores, later], [NET, later, scores, masks]):
+        steps = {step.output: step for step in list_steps(chains)}
+        assert set(steps) == {"index.h5", "my net.safetensors", "index-2.h5", "predictions", "low"}
+        assert steps["predictions"].command == ("wsss segment net index.h5 --net 'my net.safetensors' -o predictions "
+                                                "--scores scores")
+        assert steps["low"].command == "wsss pseudo scores -o low"
+        assert list_steps(chains)[steps["low"].sources[0]].output == "predictions"
+    # Without a digest of masks, the command still says how the scores were written.
+    assert list_steps([NET, scores])[-1].command.endswith("-o predictions --scores scores")
+
+
+def test_a_network_comes_after_the_masks_it_learnt():
+    learnt = {"stage": "train-seg", "config": {}, "inputs": {"index": "1" * 64, "masks": "7" * 64}}
+    steps = list_steps([Chain("seg.safetensors", "d" * 64, [INDEX, learnt]), *CHAINS])
+    position = next(number for number, step in enumerate(steps) if step.output == "seg.safetensors")
+    assert "--masks masks" in steps[position].command
+    assert "masks" in [steps[source].output for source in steps[position].sources]
+    assert all(source < number for number, step in enumerate(steps) for source in step.sources)
+
+
+def test_what_the_settings_do_not_say_is_said_in_words():
+    several = {**TRAIN, "config": {"processes": 4}}
+    assert list_steps([Chain("n", "f" * 64, [INDEX, several])])[-1].command.startswith(
+        "torchrun --nproc_per_node 4 -m wsss_cli train-cls cam ")
+    chosen = {**PSEUDO, "config": {"background": {"rule": "constant:0.3", "chosen_on": "ground-truth"}}}
+    step = list_steps([Chain("m", "f" * 64, [INDEX, CAMS, chosen])])[-1]
+    assert "--background constant:0.3" in step.command
+    assert "chosen on the ground truth" in step.notes[0]
+    index = {**INDEX, "inputs": {"classes_of": "4" * 64}}
+    assert "--classes-of 'my net.safetensors'" in list_steps([NET, Chain("i.h5", "e" * 64, [index])])[-1].command
+
+
+def test_words_are_given_as_they_were_typed():
+    words = {"source": "--words", "classes": [["cat"], ["grass", "lawn"]], "background": ["sky"]}
+    expected = ["--words", "cat; wet grass = grass, lawn; background = sky"]
+    assert list_word_options(words, ["background", "cat", "wet grass"]) == expected
+    assert list_word_options({**words, "classes": [["a, b"]]})[1].startswith("a, b;")
+    assert list_word_options({**words, "source": "words.txt"}) == ["--words", "words.txt"]
+    assert list_word_options({**words, "source": "sclip-voc"}) == []
+    assert list_word_options({"source": "--words", "classes": [[]]}) == []
+
+
+def test_steps_of_another_program_have_no_command():
+    steps = list_steps([Chain("x", "9" * 64, [{"stage": "pseudo", "tool": "other"}, PSEUDO])])
+    assert [bool(step.command) for step in steps] == [False, True]
+    assert "another program (other)" in steps[0].notes[0]
+    assert plot_steps(steps, ["x"]).count("<pre") == 1
 
 
 def test_a_run_of_several_shards_is_one_step():

@@ -1,4 +1,4 @@
-// The gallery: filters, orders, and cards that are made and drawn when they come into view.
+// The gallery: filters, orders, and cards that are made page by page and drawn when they come into view.
 
 const byId = id => document.getElementById(id);
 const controls = byId("controls"), cards = byId("cards"), count = byId("count");
@@ -92,6 +92,9 @@ function updateGallery() {
 function addCards() {
   const page = gallery.shown.slice(gallery.numCards, gallery.numCards + CARDS_PER_PAGE);
   for (const image of page) cards.append(buildCard(image, gallery.numCards++));
+  const rest = gallery.shown.length - gallery.numCards;
+  byId("more").hidden = !rest;
+  byId("more").textContent = `Show ${Math.min(CARDS_PER_PAGE, rest)} more images (${rest} not shown yet)`;
 }
 
 function describeScores(image) {
@@ -142,14 +145,6 @@ const drawingObserver = new IntersectionObserver(entries => {
     else if (target.width > 1) releaseThumbnail(target);
   }
 }, { rootMargin: "400px" });
-
-const endObserver = new IntersectionObserver(entries => {
-  if (entries.some(entry => entry.isIntersecting) && gallery.numCards < gallery.shown.length) {
-    addCards();
-    endObserver.unobserve(byId("end"));
-    endObserver.observe(byId("end"));
-  }
-}, { rootMargin: "800px" });
 
 function redrawThumbnails() {
   for (const canvas of cards.querySelectorAll("canvas")) {

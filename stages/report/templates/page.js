@@ -23,6 +23,7 @@ controls.addEventListener("submit", event => event.preventDefault());
 byId("search").addEventListener("input", updateGallery);
 for (const id of ["class-filter", "tag-filter", "sort", "reverse", "view"]) byId(id).addEventListener("change", updateGallery);
 byId("layer").addEventListener("change", redrawThumbnails);
+byId("more").addEventListener("click", () => focusCard(gallery.numCards));
 byId("opacity").addEventListener("input", redrawThumbnails);
 
 byId("layer-a").addEventListener("change", event => { view.a = Number(event.target.value); updateLayers(); });
@@ -84,7 +85,6 @@ document.addEventListener("keydown", event => {
 
 applyTheme(THEMES.includes(readTheme()) ? readTheme() : "system");
 updateGallery();
-endObserver.observe(byId("end"));
 const linked = /^#image=(.+)$/.exec(location.hash);
 if (linked) {
   const position = gallery.shown.findIndex(image => image.id === decodeURIComponent(linked[1]));
