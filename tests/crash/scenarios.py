@@ -112,7 +112,7 @@ COMMANDS = {command.name: command for command in (
     files_command("show", "show", "../inputs/cams", "../inputs/masks", "--count", "2", "-o", "out/look.png"),
     files_command("report", "report", "../inputs/cams", "../inputs/masks", "-o", "out/report.html",
                   changed_option=("--limit", "2")),
-    files_command("log", "log", "../inputs/cam.safetensors", "-o", "out/curves.png"),
+    files_command("log", "log", "../inputs/curves.jsonl", "-o", "out/curves.png"),
     files_command("eval", "eval", "../inputs/masks", "-o", "out/eval.json", "--per-image", "out/images.csv",
                   "--confusion", "out/confusion.csv"),
 )}
@@ -126,6 +126,8 @@ def create_inputs(server: Server) -> None:
         target.mkdir(exist_ok=True)
         ClipRecipe(seed, 64, 2, 1, 64, 64, 2, 1).write(target)
     write_captions(folder)
+    # A log of its own: faults are injected into those that trainings write.
+    (folder / "curves.jsonl").write_text('{"epoch": 1, "step": 2, "loss": 0.5}\n{"epoch": 2, "step": 4, "loss": 0.4}\n')
     server.clear_work()
     pictures = "../inputs/pictures"
     server.run_ok("index", "table", f"{pictures}/labels.csv", "--images", f"{pictures}/JPEGImages", "--masks",
