@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from waiting import wait_until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 _KEY_CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27, "Tab": 9}
+# Seconds after which a page is taken to be stuck; the slowest wait takes less than one on an idle machine.
+_PATIENCE = 60.0
 _LOCAL = ("file:", "data:", "blob:", "about:")
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--hide-scrollbars",
           "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0")
@@ -133,8 +136,11 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
-        """Wait until an expression is true."""
-        wait_until(lambda: bool(self.evaluate(expression)))
+        """Wait until an expression is true. Raises AssertionError if it never is."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.evaluate(expression):
+            assert time.monotonic() < deadline, (expression, self.problems)
+            time.sleep(0.002)
 
     def press(self, key: str) -> None:
         """Press and release a key, such as "ArrowLeft" or "x"."""
