@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.errors import BadData, MissingInput
+from stages.flow.execution import Report
 
 LOG_SUFFIX, NET_SUFFIX = ".jsonl", ".safetensors"
 _TRAIN = "Give the log of a training, such as cam.log.jsonl next to cam.safetensors"
@@ -67,3 +68,19 @@ def read_log_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(line, dict):
             lines.append(line)
     return lines
+
+
+def read_last_trainings(paths: Sequence[str], report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Return the lines of the last training in each log, by its name, or by the path given if names repeat.
+
+    Raises MissingInput and BadData as `find_training_log` and `read_training_log` do.
+    """
+    logs: dict[str, list[dict[str, Any]]] = {}
+    for path in dict.fromkeys(paths):
+        log = find_training_log(path)
+        lines, num_trainings = read_training_log(log)
+        if num_trainings > 1:
+            report.info(f"{log} holds {num_trainings} trainings; drawing the last one.")
+        name = log.name.removesuffix(".jsonl").removesuffix(".log")
+        logs[path if name in logs else name] = lines
+    return logs

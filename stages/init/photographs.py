@@ -11,7 +11,7 @@ from stages.data.images import open_image
 from stages.data.layout_folder import list_folder
 from stages.data.layout_table import list_table
 from stages.data.records import Listing
-from stages.errors import WsssError
+from stages.errors import BadData, WsssError
 
 _NUM_SAMPLES = 64
 _MAX_PIXELS = 200_000_000  # the default of `index`
@@ -30,10 +30,14 @@ class Photographs:
 def inspect_photographs(images: Path, tags: Path | None, masks: Path | None) -> Photographs:
     """Read the table of tags, or the folders that are classes, and the sizes of some photographs.
 
-    Raises MissingInput and BadData as `wsss index` does.
+    Raises MissingInput and BadData as `wsss index` does, and BadData if no photograph has a tag.
     """
     listing = list_folder(images) if tags is None else list_table(tags, images=images, masks=masks,
                                                                   has_mask_values=True)
+    if len(listing.classes) < 2:
+        raise BadData("no photograph has a tag, so there is nothing to learn",
+                      "Give a table with --tags, or sort the photographs into one sub-folder per class",
+                      where=str(tags or images))
     return Photographs(len(listing.records), len(listing.classes) - 1, _measure_pixels(listing), listing.notes)
 
 

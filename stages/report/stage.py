@@ -14,7 +14,7 @@ from stages.flow.background import resolve_background
 from stages.flow.compared_runs import ComparedRuns, PredictionReader, group_paths, open_compared_runs
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.folder_output import FolderOutput
-from stages.flow.training_log import NET_SUFFIX, find_training_log, is_training_path, read_training_log
+from stages.flow.training_log import NET_SUFFIX, is_training_path, read_last_trainings
 from stages.kernels.background import Background
 from stages.nets.net_description import read_verified_description
 from stages.report.config import ReportConfig
@@ -50,7 +50,7 @@ def run(config: ReportConfig, paths: Sequence[str], inputs: Inputs, output: Outp
         raise UsageError("there is no run whose images could be shown",
                          "Give an index, CAMs or masks; `wsss show` draws the curves of trainings alone")
     compared = open_compared_runs(groups, config.titles, inputs, config.max_side)
-    logs = _read_logs(trainings, report)
+    logs = read_last_trainings(trainings, report)
     config = dataclasses.replace(config, ids=_read_ids(config.ids, compared))
     request = _build_request(config, compared, logs)
     if _is_up_to_date(output, request, is_truth_known=compared.truth_folder is None):
@@ -76,19 +76,6 @@ def _check_output(output: Output) -> None:
     output.check_not_folder()
     if output.path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"-o {output.path} does not end in .html", "Use for example -o report.html")
-
-
-def _read_logs(paths: Sequence[str], report: Report) -> Logs:
-    """Return the lines of the last training in each log, by the name of the network or log."""
-    logs: Logs = {}
-    for path in dict.fromkeys(paths):
-        log = find_training_log(path)
-        lines, num_trainings = read_training_log(log)
-        if num_trainings > 1:
-            report.info(f"{log} holds {num_trainings} trainings; drawing the last one.")
-        name = log.name.removesuffix(".jsonl").removesuffix(".log")
-        logs[path if name in logs else name] = lines
-    return logs
 
 
 def _read_nets(paths: Sequence[str]) -> list[Chain]:

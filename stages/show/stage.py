@@ -23,7 +23,7 @@ from stages.flow.execution import Inputs, Output, Report, check_picture_path
 from stages.flow.index_lookup import find_indexes
 from stages.flow.panel_inputs import RunReader
 from stages.flow.picture_output import describe_leftover_pages, report_escapes, write_pictures
-from stages.flow.training_log import find_training_log, is_training_path, read_training_log
+from stages.flow.training_log import is_training_path, read_last_trainings
 from stages.shards import Run, Shard, check_same_classes
 from stages.show.config import ShowConfig
 from stages.show.image_selection import (
@@ -92,23 +92,10 @@ def _show_curves(config: ShowConfig, paths: Sequence[str], output: Output, repor
     # What only some pictures need is imported with them: all of it took a third of the time of drawing a photograph.
     from stages.data.curve_plots import render_charts
     from stages.flow.training_charts import build_training_charts
-    charts = build_training_charts(_read_logs(paths, report))
+    charts = build_training_charts(read_last_trainings(paths, report))
     report_escapes(paths, report)
     return _show_pictures(config, output, report, f"the curves of {', '.join(paths)}",
                           lambda: [render_charts(charts, heading=", ".join(paths))])
-
-
-def _read_logs(paths: Sequence[str], report: Report) -> dict[str, list[dict[str, Any]]]:
-    """Return the lines of the last training in each log, by the name of the network or log."""
-    logs = {}
-    for path in paths:
-        log = find_training_log(path)
-        lines, num_trainings = read_training_log(log)
-        if num_trainings > 1:
-            report.info(f"{log} holds {num_trainings} trainings; drawing the last one.")
-        name = log.name.removesuffix(".jsonl").removesuffix(".log")
-        logs[path if name in logs else name] = lines
-    return logs
 
 
 def _open_run(path: str, *, is_alone: bool) -> Run:

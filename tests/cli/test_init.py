@@ -106,6 +106,7 @@ def test_nothing_is_replaced(photos, tmp_path):
 @pytest.mark.parametrize(("words", "code", "texts"), [
     (("pets",), 2, ("--images",)),
     (("pets", "--images", "none"), 66, ("none",)),
+    (("pets", "--images", "photos"), 65, ("photos", "no photograph has a tag", "--tags")),
     (("pets", "--images", "photos", "--tags", "none.csv"), 66, ("none.csv",)),
     (("pets", "--images", "photos", "--masks", "photos"), 2, ("--masks needs a table of tags",)),
     (("pets", "more", "--images", "photos"), 2, ("one folder",)),
