@@ -24,7 +24,8 @@ INDEXES = tuple(name for name in COMMANDS if name.startswith("index") and name !
 # Commands that share all of their code with another one here are left out.
 REPEATED = tuple(name for name in COMMANDS if name not in (
     *INDEXES, "train-cls mixup", "train-cls fmix", "train-cls manifold-mixup", "segment sclip", "segment clearclip",
-    "segment maskclip", "segment tcl") and name.split()[0] not in ("eval", "show", "report", "export", "setup"))
+    "segment maskclip", "segment tcl") and name.split()[0] not in (
+    "eval", "explain", "export", "init", "log", "report", "setup", "show"))
 FOLDERS = {"import masks": "set/SegmentationClass", "import cams": "irn", "import regions": "regions"}
 
 
