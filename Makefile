@@ -5,8 +5,8 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 .PHONY: help install lint types layers docs docs-reference docs-site unit test test-processors test-gpu test-slurm
 .PHONY: test-browser test-crash test-damage test-fuzz test-formats test-crf own demo voc920 msrc
-.PHONY: clean bench bench-compare bench-bootstrap bench-cams bench-crf bench-clip-es bench-cluster bench-walk bench-pamr
-.PHONY: bench-text bench-scale bench-help bench-cooc bench-memory
+.PHONY: clean bench bench-compare bench-bootstrap bench-cams bench-crf bench-clip-es bench-excel bench-cluster bench-walk
+.PHONY: bench-pamr bench-crf-gpu bench-text bench-scale bench-help bench-cooc bench-memory
 
 # A PYTHONPATH or an active environment of the caller would bring other packages in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -23,7 +23,7 @@ STAMP := .venv/.installed
 FORMATS_STAMP := .venv-formats/.installed
 RUN := .venv/bin/python
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest
-SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))
 
 help: ## this list
 	@echo 'make TARGET [PYTHON=python3.12] [JOBS=2] [OUT=FOLDER]'
@@ -34,17 +34,17 @@ install: $(STAMP) ## make .venv and install wsss into it (CONSTRAINTS=/dev/null:
 $(STAMP): pyproject.toml constraints.txt
 	@if ! $(RUN) -m pip --version >/dev/null 2>&1; then \
 	  found=; \
-	  for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.12 python3.11 python3.10); do \
+	  for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python3.10); do \
 	    if "$$python" -c '$(SUITABLE)' >/dev/null 2>&1; then found=$$python; break; fi; \
 	  done; \
 	  if [ -z "$$found" ]; then \
-	    echo 'make: $(if $(PYTHON),$(PYTHON) is not,found no) Python 3.10, 3.11 or 3.12 with its venv module;' \
+	    echo 'make: $(if $(PYTHON),$(PYTHON) is not,found no) Python 3.10 to 3.14 with its venv module;' \
 	      'install one (Debian: apt-get install python3 python3-venv) or name it: make install PYTHON=FILE' >&2; \
 	    exit 1; \
 	  fi; \
 	  echo "making .venv with $$found"; "$$found" -m venv .venv || exit 1; \
 	fi
-	@$(RUN) -c '$(SUITABLE)' || { echo 'make: .venv is not of Python 3.10 to 3.12; remove it and run this again' >&2; exit 1; }
+	@$(RUN) -c '$(SUITABLE)' || { echo 'make: .venv is not of Python 3.10 to 3.14; remove it and run this again' >&2; exit 1; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[test]'
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c "$(CONSTRAINTS)" -e '.[crf]' >.venv/crf.log 2>&1 \
 	  || echo 'make: without --engine pydensecrf, which needs a C++ compiler (Debian: g++); then: make -B install (.venv/crf.log)'
@@ -151,8 +151,14 @@ bench-cams: $(STAMP) ## the CAMs of a CNN, beside the plain way of IRN's code (C
 bench-clip-es: $(STAMP) ## what CLIP-ES costs beyond the bare image tower (CPU seconds, one thread)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/clip_es.py
 
+bench-excel: $(STAMP) ## what ExCEL costs beyond the bare image tower (CPU seconds, one thread)
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/excel.py
+
 bench-crf: $(STAMP) ## what the dense CRF costs beside pydensecrf, one thread (IMAGES=50)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/crf.py $(if $(IMAGES),--images "$(IMAGES)")
+
+bench-crf-gpu: $(STAMP) ## what the dense CRF costs on a GPU; without one, the bytes that it moves (PRESET=clip-es)
+	@$(RUN) benchmarks/crf_gpu.py $(if $(PRESET),--preset "$(PRESET)")
 
 bench-cooc: $(STAMP) ## what wsss cooc costs on 10,582 images, beside an interpreter with h5py
 	@$(RUN) benchmarks/cooc.py

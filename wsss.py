@@ -60,6 +60,7 @@ ReportOption = Callable[[str], object] | Report | None
 index = CommandGroup("index")
 cluster = CommandGroup("cluster")
 train_cls = CommandGroup("train-cls")
+regions = CommandGroup("regions")
 cams = CommandGroup("cams")
 train_aff = CommandGroup("train-aff")
 refine = CommandGroup("refine")
@@ -74,6 +75,7 @@ cooc: StageFunction
 features: StageFunction
 prompts: StageFunction
 pseudo: StageFunction
+bank: StageFunction
 train_seg: StageFunction
 eval: StageFunction
 info: StageFunction
@@ -92,10 +94,10 @@ __all__ = [
     "BadData", "CamItem", "CannotCreate", "ClusterItem", "Error", "FailedImages", "FeatureItem", "IndexItem",
     "IoFailed", "MaskItem", "MissingInput", "Net", "OutOfMemory", "RegionItem", "Report", "Result", "Run",
     "SilentReport", "Stopped", "TorchDataset", "Unavailable", "UnknownId", "UnknownSetting", "UsageError",
-    "__version__", "cams", "check", "clip_es", "cluster", "cooc", "eval", "explain", "export", "features",
+    "__version__", "bank", "cams", "check", "clip_es", "cluster", "cooc", "eval", "explain", "export", "features",
     "import_", "index", "info", "init", "load_net", "log", "merge", "open_run", "prompts", "pseudo", "refine",
-    "report", "run", "segment", "setup", "show", "stages", "torch_dataset", "train_aff", "train_cls", "train_seg",
-    "train_text", "write_masks",
+    "regions", "report", "run", "segment", "setup", "show", "stages", "torch_dataset", "train_aff", "train_cls",
+    "train_seg", "train_text", "write_masks",
 ]
 
 if not TYPE_CHECKING:

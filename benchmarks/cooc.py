@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from processes import compare_programs
 
-from stages.shards import Item, ShardContents, provenance_entry, write_shard
+from stages.shards import Item, ShardContents, build_image_records, provenance_entry, write_shard
 
 MAX_SECONDS = 2
 CLASSES = ("background", *(f"class {number}" for number in range(1, 21)))
@@ -33,7 +33,8 @@ def write_index(path: Path, num_images: int) -> None:
     items = [Item(f"{number:08d}", {"labels": row.astype(np.uint16)}, {"path": f"{number:08d}.jpg"})
              for number, row in enumerate(labels)]
     entry = provenance_entry("index", "table", {"supervision": "tags"}, {})
-    write_shard(path, ShardContents("index", CLASSES, items, provenance=[entry], root_attrs={"root": "."}))
+    write_shard(path, ShardContents("index", CLASSES, items, provenance=[entry], root_attrs={"root": "."},
+                                    image_records=build_image_records(items)))
 
 
 def main() -> int:

@@ -39,8 +39,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "cams": ("cams.py",),
     "text": ("dense_text.py", "--rounds", "3"),
     "clip-es": ("clip_es.py",),
+    "excel": ("excel.py",),
     "walk": ("walk.py",),
     "cluster": ("cluster.py", "--rounds", "1"),
+    "training": ("training.py",),
+    "pipe": ("pipe.py",),
+    "masks": ("masks.py", "--images", "200"),
     "scale": ("scale.py", "--shards", "50"),
     "memory": ("memory.py", "--sizes", "12 MP", "--only", "cams cnn"),
 }

@@ -25,7 +25,7 @@ from results import Result, record_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stages.shards import Item, ShardContents, provenance_entry, shard_name, write_shard
+from stages.shards import Item, ShardContents, build_image_records, provenance_entry, shard_name, write_shard
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("background", *(f"class {number}" for number in range(1, 21)))
@@ -61,8 +61,9 @@ def build_cams_item(number: int, random: np.random.Generator) -> Item:
 def write_shards(folder: Path, num_shards: int, num_images: int) -> None:
     """Write the index and the CAM run."""
     entry = provenance_entry("index", "table", {"pack": True, "supervision": "tags"}, {})
-    index = ShardContents("index", CLASSES, [build_index_item(number) for number in range(num_shards * num_images)],
-                          provenance=[entry], root_attrs={"root": "."})
+    index_items = [build_index_item(number) for number in range(num_shards * num_images)]
+    index = ShardContents("index", CLASSES, index_items, provenance=[entry], root_attrs={"root": "."},
+                          image_records=build_image_records(index_items))
     digest = write_shard(folder / "index.h5", index)
     cams_entry = provenance_entry("cams", "cnn", {}, {"index": digest})
     (folder / "cams").mkdir(exist_ok=True)

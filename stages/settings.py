@@ -48,6 +48,13 @@ def max_side_setting(default: int = 1024, *, note: str = "") -> Any:
                    allows_zero=True)
 
 
+def crf_engine_setting() -> Any:
+    """Return the field `engine`: the code that computes a dense CRF."""
+    return setting("auto", "Code that computes the dense CRF; results differ by rounding only. auto: numba on a CPU, "
+                   "torch on a GPU. numba and pydensecrf always use the CPU; pydensecrf needs the extra crf.",
+                   choices=("auto", "numba", "torch", "pydensecrf"))
+
+
 @functools.cache
 def field_types(config: type) -> dict[str, Any]:
     """Return the resolved type of every field of a settings class. Callers must not change the dictionary."""

@@ -18,7 +18,7 @@ LIBRARY = {"shards", "flow", "data", "nets", "training", "kernels"}
 # Modules of flow that import only the standard library, so that the command line may import them at the top level.
 LIGHT_MODULES = {"stages.flow.execution", "stages.flow.path_stream"}
 ARITHMETIC = {"torch", "torchvision", "timm", "open_clip", "numpy", "scipy", "h5py", "sklearn", "PIL", "pydensecrf",
-              "numba", "math", "cmath", "statistics", "decimal", "fractions", "random"}
+              "skimage", "numba", "math", "cmath", "statistics", "decimal", "fractions", "random"}
 NOT_METHODS = {"__init__.py", "config.py", "stage.py", "workers.py", "registry.py"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc"}
 PYTHON_MODULE = "wsss.py"  # the Python interface, whose parts are in wsss_api
@@ -171,7 +171,12 @@ def check_method_imports(project: Project) -> list[str]:
     folders = [f"stages/{name}" for name in find_stage_folders(project)]
     return [f"{imported.location}: a method imports {imported.target}" for path,
             imported in _iterate_imports(project, *folders)
-            if PurePosixPath(path).name not in NOT_METHODS and imported.is_within("stages.shards", "stages.flow")]
+            if not _is_flow_file(PurePosixPath(path).name) and imported.is_within("stages.shards", "stages.flow")]
+
+
+def _is_flow_file(name: str) -> bool:
+    """Return whether a file of a stage may import shards and flow; `NAME_worker.py` has the worker of a method."""
+    return name in NOT_METHODS or name.endswith("_worker.py")
 
 
 def check_config_imports(project: Project) -> list[str]:

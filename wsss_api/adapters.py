@@ -52,7 +52,7 @@ def count_classes(call: Call) -> Answer:
     """Count which classes appear together."""
     from stages.cooc.stage import run, summarise_shard
     summary = run(call.config, call.inputs, call.output, stop=call.stop, report=call.report)
-    if call.output.dry_run:
+    if call.output.dry_run or not call.output.path.exists():  # a task that is done before the others
         return summary, None
     call.report.print_path(call.output.path)
     return summary, summarise_shard(call.output.path)
@@ -87,8 +87,8 @@ def evaluate_run(call: Call) -> Answer:
     if call.output.dry_run:
         call.report.info(f"Would {describe_plan(inputs)}.")
         return Summary(), None
-    result = evaluate(call.config, inputs, stop=call.stop, report=call.report)
-    if path is not None:
+    result = evaluate(call.config, inputs, call.output, stop=call.stop, report=call.report)
+    if path is not None and result is not None:
         save_result(result, path)
         call.report.print_path(path)
     return Summary(), result

@@ -14,11 +14,11 @@ _EXECUTION = (*_OVERWRITE, "task", "jobs", "profile", "log", *_FAILED)
 _MAP_IMAGES = ("output", "root", *_EXECUTION, "reuse")
 _MAP_RUN = ("output", "index", "root", *_EXECUTION, "reuse")
 _TRAIN = ("output", "root", *_OVERWRITE, "workers", "tensorboard", "log")
-_INDEX = ("output", "summary_json", *_OVERWRITE, *_FAILED, "log")
+_INDEX = ("output", "summary_json", *_OVERWRITE, "task", "jobs", *_FAILED, "log")
 # Without retry: corrected files are another input, so that the images are imported anew with force.
 _IMPORT = ("output", "root", *_OVERWRITE, "task", "jobs", "profile", "log", "strict",
            "allow_errors")
-_TORCH_STAGES = ("features", "train-cls", "prompts", "cams", "train-aff", "refine", "train-seg", "train-text",
+_TORCH_STAGES = ("bank", "features", "train-cls", "prompts", "cams", "train-aff", "refine", "train-seg", "train-text",
                  "segment")
 _IMAGES = "INDEX|IMAGE..."
 
@@ -128,7 +128,8 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("init", "InitConfig", "run", "Write a Makefile that makes masks, a network and a report from photographs "
             "and tags.", "PROJECT", _OVERWRITE, ("images",), ("tags", "masks", "weights")),
     Command("cooc", "CoocConfig", "count_classes", "Count which classes appear together in the same image.",
-            "INDEX...", ("output", *_OVERWRITE, "log", "allow_errors"), optional=("plot",), is_adapted=True),
+            "INDEX...", ("output", *_OVERWRITE, "task", "jobs", "log", "allow_errors"), optional=("plot",),
+            is_adapted=True),
     Command("features", "FeaturesConfig", "run", "Compute one pooled feature vector per image.", _IMAGES, _MAP_IMAGES,
             ("net",), ("weights",)),
     Command("cluster finch", "FinchConfig", "run", "Cluster by first neighbours (FINCH); the number of clusters need "
@@ -150,10 +151,15 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
             ("masks",), ("cooc", "weights"), is_adapted=True, has_variants=True),
     Command("prompts", "PromptsConfig", "rank_prompts", "Rank prompt templates for CLIP by their sharpness, using "
             "image tags alone.", "INDEX...", ("root",), optional=("clip", "weights"), is_adapted=True),
+    Command("regions superpixels", "SuperpixelsConfig", "run_superpixels", "Divide images into superpixels of similar "
+            "colour (SLIC), without a network.", _IMAGES, _MAP_IMAGES),
     Command("cams cnn", "CnnConfig", "run_cnn", "CAMs of a classifier trained with train-cls, summed over image scales "
             "and mirrored images.", _IMAGES, _MAP_IMAGES, ("net",)),
     Command("cams clip-es", "ClipEsConfig", "run_clip_es", "CAMs of a frozen CLIP model, without training: "
             "softmax-GradCAM refined by attention (CLIP-ES).", _IMAGES, _MAP_IMAGES,
+            optional=("clip", "weights", "words", "save_raw")),
+    Command("cams excel", "ExcelConfig", "run_excel", "CAMs of a frozen CLIP model, without training or gradients: "
+            "patches are compared with words (ExCEL).", _IMAGES, _MAP_IMAGES,
             optional=("clip", "weights", "words", "save_raw")),
     Command("cams mctformer", "MctformerConfig", "run_mctformer", "CAMs of an MCTformer: class-token attention, fused "
             "with patch CAMs and refined by patch affinity.", _IMAGES, _MAP_IMAGES, ("net",)),
@@ -170,8 +176,14 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         ("psa", "PsaConfig", "Random walk over the affinities predicted by AffinityNet (PSA).", ("net",)),
         ("irn", "IrnConfig", "Random walk that stops at the boundaries predicted by IRNet.", ("net",)),
         ("pamr", "PamrConfig", "Pixel-adaptive mask refinement: averages over neighbours of similar colour, without a "
-         "network.", ()))),
+         "network.", ()),
+        ("par", "ParConfig", "Pixel-adaptive refinement of AFA, WeCLIP and ExCEL: averages over neighbours that are "
+         "similar or near.", ()))),
+    Command("refine regions", "RegionsConfig", "run_regions", "Make maps or masks agree with regions, such as "
+            "superpixels or those of SAM.", "CAMS|MASKS...", _MAP_RUN, ("regions",)),
     Command("pseudo", "PseudoConfig", "run", "Turn CAMs into pseudo masks.", "CAMS...", _MAP_RUN),
+    Command("bank", "BankConfig", "run", "Compute a feature vector of each class in each mask, for segment retrieve.",
+            "MASKS...", _MAP_RUN, ("net",), ("weights",)),
     Command("train-seg", "SegConfig", "run", "Train a segmentation network on masks.", "INDEX...", _TRAIN, ("masks",),
             ("weights",)),
     Command("train-text tcl", "TclConfig", "run", "Train TCL: masks that match whole captions.", "INDEX...", _TRAIN,
@@ -192,13 +204,19 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     _segment_words("maskclip", "MaskclipConfig", "every patch attends to itself alone (MaskCLIP)"),
     _segment_words("proxyclip", "ProxyclipConfig", "patches attend to those that another network finds similar "
                    "(ProxyCLIP)", "proxy", "proxy_weights"),
+    Command("segment corrclip", "CorrclipConfig", "run_text", "Segment any words with a frozen CLIP model: patches "
+            "attend within regions (CorrCLIP).", _IMAGES, _MAP_IMAGES, ("proxy", "proxy_weights"),
+            ("clip", "weights", "words", "regions"), takes_method=True),
+    Command("segment retrieve", "RetrieveConfig", "run_retrieve", "Give each region the class of the most similar "
+            "regions of training masks, without training (ModuSeg).", "INDEX...", _MAP_IMAGES,
+            ("regions", "bank", "net"), ("weights",)),
     _import("masks", "MasksConfig", "Import a folder of masks, one file per image."),
     _import("cams", "CamsConfig", "Import a folder of CAMs, such as those of IRN, PSA or CLIP-ES."),
     _import("coco", "CocoConfig", "Import instances in COCO's results format as masks.", "annotations",
             inputs="RESULTS.json"),
     _import("regions", "RegionsConfig", "Import regions without classes, such as those of SAM or superpixels."),
     Command("eval", "EvalConfig", "evaluate_run", "Score CAMs or masks against ground-truth masks, and compare "
-            "runs.", "RUN...|NAME=RUN,...", ("output", "index", "root", "dry_run"),
+            "runs.", "RUN...|NAME=RUN,...", ("output", "index", "root", "dry_run", "task", "jobs"),
             optional=("truth", "per_image", "confusion"), is_adapted=True),
     Command("explain", "ExplainConfig", "explain", "Say what the numbers of an index, a training and masks mean, and "
             "what to try next.", "INDEX|NET|MASKS...", (), is_adapted=True),

@@ -1,8 +1,8 @@
-"""`wsss cams cnn | clip-es | mctformer | gradcam`."""
+"""`wsss cams cnn | clip-es | excel | mctformer | gradcam`."""
 
 from __future__ import annotations
 
-from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
+from stages.cams.config import ClipEsConfig, CnnConfig, ExcelConfig, GradcamConfig, MctformerConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call, add_command, create_group
 from wsss_cli.options import (
@@ -19,6 +19,13 @@ from wsss_cli.options import (
 app = create_group("cams", "Compute class activation maps (CAMs).")
 _READS = ("Reads images and labels from index shards, or image files and folders of photographs, for each of which it "
           "also draws OUT/<id>.png.")
+_WORD_INPUTS = (
+    *CLIP,
+    NamedInput("words", "FILE|WORDS", 'Classes of image files, such as "cat; dog; wet grass = grass, lawn", or a '
+               "file with one class per line, or FILE.toml; all of them get a CAM. With an index, words for its "
+               "classes.", required=False),
+    NamedInput("save_raw", "RUN", "Also write the CAMs before their refinement, to this run folder.",
+               required=False))
 _OPTION_GROUPS = (build_image_output("cams"), ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES, REUSE)
 
 
@@ -49,14 +56,22 @@ add_command(
     summary="CAMs of a frozen CLIP model, without training: softmax-GradCAM refined by attention (CLIP-ES).",
     description=f"{_READS} Writes cams shards with class_ids, cam (foreground classes only, between 0 and 1, one "
                 "value per patch) and scores.",
-    named_inputs=(
-        *CLIP,
-        NamedInput("words", "FILE|WORDS", 'Classes of image files, such as "cat; dog; wet grass = grass, lawn", or a '
-                   "file with one class per line, or FILE.toml; all of them get a CAM. With an index, words for its "
-                   "classes.", required=False),
-        NamedInput("save_raw", "RUN", "Also write the CAMs before their refinement, to this run folder.",
-                   required=False)),
-    option_groups=_OPTION_GROUPS)
+    named_inputs=_WORD_INPUTS, option_groups=_OPTION_GROUPS)
+
+
+def _run_excel(call: Call) -> Summary:
+    from stages.cams.stage import run_excel
+    return call.run(run_excel)
+
+
+add_command(
+    app, "excel", stage="cams excel", run=_run_excel, config=ExcelConfig, argument="INDEX|IMAGE...",
+    example="wsss cams excel train.h5 -o cams\n"
+            'wsss cams excel photo.jpg --words "cow; grass"',
+    summary="CAMs of a frozen CLIP model, without training or gradients: patches are compared with words (ExCEL).",
+    description=f"{_READS} Writes cams shards with class_ids, cam (foreground classes only, between 0 and 1, one "
+                "value per patch of the square to which the image is resized) and scores.",
+    named_inputs=_WORD_INPUTS, option_groups=_OPTION_GROUPS)
 
 
 def _run_mctformer(call: Call) -> Summary:

@@ -35,6 +35,8 @@ _ARGUMENT_HELP = {
     "INDEX...": f"Index shards, or run folders. {_FROM_STDIN}",
     "INDEX|IMAGE...": f"Index shards, or image files and folders of photographs. {_FROM_STDIN}",
     "CAMS...": f"CAM shards, or run folders. {_FROM_STDIN}",
+    "MASKS...": f"Mask shards, or run folders. {_FROM_STDIN}",
+    "CAMS|MASKS...": f"CAM or mask shards, or run folders. {_FROM_STDIN}",
     "MASKS|INDEX...": f"Mask shards, or index shards with ground truth, or run folders. {_FROM_STDIN}",
     "FEATURES...": f"Feature shards, or run folders. {_FROM_STDIN}",
     "RUN...": f"Shards, or run folders. {_FROM_STDIN}",

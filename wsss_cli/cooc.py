@@ -9,7 +9,7 @@ from typing import Any
 from stages.cooc.config import CoocConfig
 from stages.flow.execution import Summary
 from wsss_cli.command import Call
-from wsss_cli.options import FAILED_IMAGES, FILE, JSON, LOG, OVERWRITE, NamedInput
+from wsss_cli.options import FAILED_IMAGES, FILE, JSON, LOG, OVERWRITE, SHARE_OPTIONS, NamedInput
 from wsss_cli.tables import print_table
 
 CONFIG = CoocConfig
@@ -20,7 +20,7 @@ DESCRIPTION = ("This is equation 1 of CSD. Reads labels from index shards. Write
                "images) and single_label (images that have one class only). Prints the probabilities, one row per "
                "class: aligned text on a terminal, TSV otherwise, or everything as JSON. Images with unknown labels "
                "are skipped and counted. Memory: the ids and labels of all images, about 300 bytes each.")
-OPTION_GROUPS = (FILE, OVERWRITE, LOG, {"allow_errors": FAILED_IMAGES["allow_errors"]}, JSON)
+OPTION_GROUPS = (FILE, OVERWRITE, SHARE_OPTIONS, LOG, {"allow_errors": FAILED_IMAGES["allow_errors"]}, JSON)
 NAMED_INPUTS = (NamedInput("plot", "FILE.png", "Also draw the probabilities as a heat map.", required=False),)
 ARGUMENT = "INDEX..."
 
@@ -30,7 +30,7 @@ def run(call: Call) -> Summary:
     from stages.cooc.stage import run as run_cooc
     from stages.cooc.stage import summarise_shard
     summary = call.run(run_cooc)
-    if call.output.dry_run:
+    if call.output.dry_run or not call.output.path.exists():  # a task that is done before the others
         return summary
     result = summarise_shard(call.output.path)
     if call.values["json"]:

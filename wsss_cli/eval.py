@@ -29,7 +29,8 @@ DESCRIPTION = ("Reads cams or masks shards, and the ground-truth masks of their 
                "NAME=RUN,RUN,... is a method with several seeds, of which the mean and the standard deviation are "
                "given. Memory: one image, counts of the size of classes x thresholds, and the ids of all images; to "
                "compare runs, also the counts of every image.")
-OPTION_GROUPS = (options.OPTIONAL_FILE, options.INDEX, options.JSON, options.TABLE_FORMAT, options.DRY_RUN)
+OPTION_GROUPS = (options.OPTIONAL_FILE, options.INDEX, options.JSON, options.TABLE_FORMAT, options.SHARE_OPTIONS,
+                 options.DRY_RUN)
 NAMED_INPUTS = (options.NamedInput("truth", "DIR", "Folder of ground-truth masks, named as the ids of the images. "
                                    "Replaces those of the index.  [default: the masks of the index]",
                                    required=False),
@@ -51,7 +52,9 @@ def run(call: Call) -> Summary:
         call.report.info(f"Would {describe_plan(inputs)}, and write the result to "
                          f"{call.values['output'] or 'standard output'}")
         return Summary()
-    result = evaluate(call.config, inputs, stop=call.stop, report=call.report)
+    result = evaluate(call.config, inputs, call.output, stop=call.stop, report=call.report)
+    if result is None:
+        return Summary()
     if not call.values["output"]:
         _print_result(call, result, format_name)
         return Summary()

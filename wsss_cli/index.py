@@ -18,7 +18,7 @@ from stages.index.config import (
     YoloConfig,
 )
 from wsss_cli.command import Call, add_command, create_group
-from wsss_cli.options import FAILED_IMAGES, LOG, OUTPUT, OVERWRITE, SUMMARY_JSON, NamedInput
+from wsss_cli.options import FAILED_IMAGES, INDEX_TASK, LOG, OUTPUT, OVERWRITE, SUMMARY_JSON, NamedInput
 
 app = create_group("index", "Make an index of a data set: its images, tags, captions and ground-truth masks.")
 
@@ -31,7 +31,7 @@ _CLASSES_OF = NamedInput("classes_of", "FILE", "Take the class names from a netw
 _IMAGES = NamedInput("images", "DIR", "Folder of the images (required unless --tags-only is given).", required=False)
 _WRITES = ("Writes an index shard: for each image its path, size, checksum, tags (labels), captions and mask_path.")
 _READS_AND_WRITES = f"Reads image files, lists and tables. {_WRITES}"
-_OPTION_GROUPS = (OUTPUT, SUMMARY_JSON, OVERWRITE, FAILED_IMAGES, LOG)
+_OPTION_GROUPS = (OUTPUT, SUMMARY_JSON, OVERWRITE, INDEX_TASK, FAILED_IMAGES, LOG)
 
 
 def _run(layout: str, call: Call) -> Summary:

@@ -44,6 +44,10 @@ CLIP = (NamedInput("clip", "NAME|CONFIG.json|FILE.pt", "CLIP model: a name or co
                    "archive.  [default: ViT-B-16]", required=False),
         NamedInput("weights", "FILE|TAG", "Weights of the CLIP model: a file, a tag of open_clip, or `random`.  "
                    "[default: openai, unless --clip is given]", required=False))
+MAP_NETWORK = (
+    NamedInput("net", "FILE|NAME", "Network whose last map gives the features: one trained with train-cls, or a "
+               "pretrained one as [timm:|torchvision:|wsss:]NAME."),
+    NamedInput("weights", "FILE|TAG", "Weights for a network given by name.", required=False))
 _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 _TYPE_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 Options = dict[str, tuple[Any, Any]]
@@ -126,6 +130,18 @@ EXECUTION_OPTIONS = {
                                        help="Append to this file, as JSON lines, how long each shard was waited for, "
                                        "decoded, computed and written."),
     **LOG,
+}
+SHARE_OPTIONS = {
+    "task": _build_execution_option(str, "", "--task", metavar="I/N",
+                                    help="Count only the images of task I (from 0) of N; the last task to end writes "
+                                    "the result of all. All of them get the same --output."),
+    "jobs": _build_execution_option(int, 1, "-j", "--jobs", min=0, metavar="INT",
+                                    help="Worker processes that share the images."),
+}
+INDEX_TASK = {
+    "task": EXECUTION_OPTIONS["task"],
+    "jobs": _build_execution_option(int, 0, "-j", "--jobs", min=0, metavar="INT", show_default=False,
+                                    help="Threads that read images and masks.  [default: cores, at most 8]"),
 }
 ARCHIVE = {
     "archive": _build_io_option(str, ..., "--from", metavar="FILE", help="Archive to unpack, as it is distributed."),

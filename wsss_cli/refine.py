@@ -1,9 +1,9 @@
-"""`wsss refine crf | psa | irn | pamr`."""
+"""`wsss refine crf | psa | irn | pamr | par | regions`."""
 
 from __future__ import annotations
 
 from stages.flow.execution import Summary
-from stages.refine.config import CrfConfig, IrnConfig, PamrConfig, PsaConfig
+from stages.refine.config import CrfConfig, IrnConfig, PamrConfig, ParConfig, PsaConfig, RegionsConfig
 from wsss_cli.command import Call, add_command, create_group
 from wsss_cli.options import EXECUTION_OPTIONS, FAILED_IMAGES, INDEX, OUTPUT, OVERWRITE, REUSE, NamedInput
 
@@ -30,6 +30,16 @@ def _run_irn(call: Call) -> Summary:
 def _run_pamr(call: Call) -> Summary:
     from stages.refine.stage import run_pamr
     return call.run(run_pamr)
+
+
+def _run_par(call: Call) -> Summary:
+    from stages.refine.stage import run_par
+    return call.run(run_par)
+
+
+def _run_regions(call: Call) -> Summary:
+    from stages.refine.stage import run_regions
+    return call.run(run_regions)
 
 
 add_command(
@@ -60,4 +70,22 @@ add_command(
     example="wsss refine pamr cams -o refined",
     summary="Pixel-adaptive mask refinement: averages over neighbours of similar colour, without a network.",
     description=f"{_READS} Writes cams shards at image size (or at --grid-stride), divided by their joint maximum.",
+    option_groups=_OPTION_GROUPS)
+
+add_command(
+    app, "par", stage="refine par", run=_run_par, config=ParConfig, argument="CAMS...",
+    example="wsss refine par cams --background power:1 -o refined",
+    summary="Pixel-adaptive refinement of AFA, WeCLIP and ExCEL: averages over neighbours that are similar or near.",
+    description=f"{_READS} Writes cams shards at image size (or at --grid-stride), divided by their joint maximum.",
+    option_groups=_OPTION_GROUPS)
+
+add_command(
+    app, "regions", stage="refine regions", run=_run_regions, config=RegionsConfig, argument="CAMS|MASKS...",
+    example="wsss refine regions masks --regions sam --rule vote -o corrected",
+    summary="Make maps or masks agree with regions, such as superpixels or those of SAM.",
+    description="Reads cams or masks shards, and labels from a run of regions. Writes cams shards at image size for "
+                "--rule mean, and masks shards without confidence for vote and sepl. With mean and vote, pixels in no "
+                "region stay as they are.",
+    named_inputs=(NamedInput("regions", "RUN", "Regions of the same images, from `wsss regions` or `wsss import "
+                             "regions`."),),
     option_groups=_OPTION_GROUPS)

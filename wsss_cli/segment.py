@@ -1,4 +1,4 @@
-"""`wsss segment net | tcl | code | maskclip | sclip | clearclip | naclip | proxyclip`."""
+"""`wsss segment net | tcl | code | maskclip | sclip | clearclip | naclip | proxyclip | corrclip | retrieve`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from functools import partial
 from stages.flow.execution import Summary
 from stages.segment.config import (
     ClearclipConfig,
+    CorrclipConfig,
     GroundedConfig,
     MaskclipConfig,
     NaclipConfig,
     NetConfig,
     ProxyclipConfig,
+    RetrieveConfig,
     SclipConfig,
 )
 from wsss_cli.command import Call, add_command, create_group
@@ -19,6 +21,8 @@ from wsss_cli.options import (
     CLIP,
     EXECUTION_OPTIONS,
     FAILED_IMAGES,
+    MAP_NETWORK,
+    OUTPUT,
     OVERWRITE,
     REUSE,
     ROOT,
@@ -40,6 +44,11 @@ _READS_AND_WRITES = ("Reads images from index shards, or image files and folders
 def _run_net(call: Call) -> Summary:
     from stages.segment.stage import run_net
     return call.run(run_net)
+
+
+def _run_retrieve(call: Call) -> Summary:
+    from stages.segment.stage import run_retrieve
+    return call.run(run_retrieve)
 
 
 def _run_grounded(method: str, call: Call) -> Summary:
@@ -89,3 +98,30 @@ for _name, _config, _rule, _more in (
         description="No training. The attention of CLIP's last block is replaced, and the resulting patch features are "
                     f"compared with the words, in sliding windows. {_READS_AND_WRITES}",
         named_inputs=(*CLIP, _WORDS, _SCORES, *_more), option_groups=_OPTION_GROUPS)
+
+add_command(
+    app, "corrclip", stage="segment corrclip", run=partial(_run_text, "corrclip"), config=CorrclipConfig,
+    argument="INDEX|IMAGE...",
+    example='wsss segment corrclip val.h5 --regions regions --proxy timm:vit_base_patch8_224 --proxy-weights dino '
+            '--words "cat; dog; grass" -o out',
+    summary="Segment any words with a frozen CLIP model: patches attend within regions (CorrCLIP).",
+    description="No training. Patches attend to those of their region, as similar as another network finds them, and "
+                "each region has a class token; then each region gets the class that most of its pixels have. Without "
+                "--regions, patches attend to those that are more similar than the average pair. "
+                f"{_READS_AND_WRITES.partition('; with')[0]}.",
+    named_inputs=(*CLIP, _WORDS, *_PROXY,
+                  NamedInput("regions", "RUN", "Regions of the images, from `wsss regions` or `wsss import regions`.",
+                             required=False)),
+    option_groups=_OPTION_GROUPS)
+
+add_command(
+    app, "retrieve", stage="segment retrieve", run=_run_retrieve, config=RetrieveConfig, argument="INDEX...",
+    example="wsss segment retrieve val.h5 --regions regions --bank bank --net timm:vit_base_patch14_dinov2 "
+            "--weights dinov2.pth -o masks",
+    summary="Give each region the class of the most similar regions of training masks, without training (ModuSeg).",
+    description="Reads images from index shards, their regions, and a bank that `wsss bank` made of training masks "
+                "with the same network. Writes masks shards with mask, and confidence (the mean cosine).",
+    named_inputs=(NamedInput("regions", "RUN", "Regions of the images, from `wsss regions` or `wsss import regions`."),
+                  NamedInput("bank", "RUN", "Features of the classes of training masks, from `wsss bank`."),
+                  *MAP_NETWORK),
+    option_groups=(OUTPUT, ROOT, OVERWRITE, EXECUTION_OPTIONS, FAILED_IMAGES, REUSE))

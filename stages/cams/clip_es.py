@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.cams.attention_affinity import build_box_mask, refine_with_attention
 from stages.cams.config import ClipEsConfig
 from stages.cams.softmax_gradcam import (
     combine_channels,
@@ -25,6 +24,7 @@ from stages.cams.softmax_gradcam import (
     rescale_as_released,
     rescale_to_unit_range,
 )
+from stages.kernels.attention_affinity import build_box_masks, refine_with_attention
 
 
 class ImageTower(Protocol):
@@ -130,7 +130,7 @@ def _compute_view_maps(tower: ImageTower, embedded: Any, text: TextFeatures, ids
     boxes, mask = None, "none"
     if config.affinity == "caa":
         mask = config.effective_box_mask
-        boxes = _build_box_masks(raw, embedded.grid, threshold, config.as_released)
+        boxes = build_box_masks(raw, embedded.grid, threshold, as_released=config.as_released)
     refined = refine_with_attention(raw, boxes, embedded.attention, rounds=config.rounds, steps=config.steps, mask=mask)
     return raw, rescale(refined), scores
 
@@ -171,12 +171,6 @@ def _compute_gradients(embeddings: Tensor, classes: Tensor, text: TextFeatures, 
             derivative = compute_probability_derivative(probability, targets) if len(competing) > 1 else 1
             derivatives[position, :num_classes] = derivative
     return gradients, scores, derivatives
-
-
-def _build_box_masks(raw: Tensor, grid: tuple[int, int], threshold: float, as_released: bool) -> Tensor:
-    maps = raw.unflatten(-1, grid).float().cpu().numpy()
-    masks = [[build_box_mask(cam, threshold, as_released=as_released) for cam in cams] for cams in maps]
-    return torch.from_numpy(np.array(masks)).flatten(2).to(raw)
 
 
 def _restore_grid(maps: Tensor, grid: tuple[int, int], is_mirrored: bool) -> Tensor:

@@ -128,3 +128,53 @@ class ClipEsConfig(CamsConfig):
     def effective_box_mask(self) -> str:
         """What the boxes mask: `box_mask`, or "source" with `as_released`."""
         return "source" if self.as_released else self.box_mask
+
+
+@dataclass(frozen=True)
+class ExcelConfig(CamsConfig):
+    """Settings of `cams excel`."""
+
+    names: str = setting("auto", "Words for the classes and the background: voc, coco, none (the raw names), wordnet, "
+                         "or a FILE.toml. auto uses the preset that has all classes of the index, or the raw names.",
+                         source="CLIP-ES G")
+    template: str = setting("a clean origami {}.", "Prompt template; imagenet or a file with one template per line "
+                            "averages several.", source="CLIP-ES 3.2.1")
+    fuse: str = setting("sentence", "Where synonyms of a class are combined: in the prompt, or as text features.",
+                        choices=("sentence", "feature"), source="CLIP-ES B")
+    background_words: bool = setting(True, "Compare the classes also with background words (such as ground or tree).",
+                                     source="ExCEL, released code")
+    text_shift: str = setting("none", "What is added to the text features of the classes: none; mean, the mean of the "
+                              "classes' text features; or the centres in a .pt, .npy or .npz file of text features of "
+                              "descriptions: their mean (mean:FILE), or a mean for each class, weighted by similarity "
+                              "(bank:FILE, as in the paper).")
+    side: int = setting(320, "Side of the square to which every image is resized, whatever its shape; rounded up to "
+                        "whole patches.", low=32, high=4096, unit="pixels", source="ExCEL, released code")
+    statistics: str = setting("imagenet", "Mean and standard deviation by which images are normalised: those of "
+                              "ImageNet, or of the CLIP model.", choices=("imagenet", "clip"),
+                              source="ExCEL, released code")
+    calibrated_layers: int = setting(5, "Number of last blocks in which patches attend to similar patches.", low=1,
+                                     source="ExCEL, released code")
+    affinity: str = setting("caa", "How the CAMs are refined: caa (class-aware, inside boxes), mhsa (by plain "
+                            "attention), or none.", choices=("caa", "mhsa", "none"), source="CLIP-ES 3.3")
+    attention_layers: int = setting(6, "Number of last blocks whose attention is averaged.", low=1,
+                                    source="ExCEL, released code")
+    rounds: int = setting(3, "Rounds of Sinkhorn normalisation of the attention.", low=0,
+                          source="CLIP-ES, released code")
+    steps: int = setting(2, "Number of products with the affinity. More steps smooth the CAMs.", low=0, high=64,
+                         source="CLIP-ES, released code")
+    box_threshold: float = setting(0.79, "Boxes surround the parts of a CAM above this share of its maximum "
+                                   "(lambda).", low=0, high=1, source="ExCEL, released code")
+    box_mask: str = setting("source", "What the boxes mask: the refined CAM (result), or the CAM before refinement "
+                            "(source).", choices=("result", "source"), source="ExCEL, released code")
+    as_released: bool = setting(False, "Reproduce the released code: boxes exclude the grid's last row and column and "
+                                "are thresholded at 8-bit levels, the attention of blocks before the calibrated ones "
+                                "is divided by the number of heads, images much larger than --side are resized "
+                                "without antialiasing, and class names are spelled as in CLIP-ES's code.")
+    batch_size: int = setting(0, "Images per batch; 0 means 1 on a CPU and 16 on a GPU.", low=0)
+    precision: str = setting("fp32", "Floating-point format of all blocks except the last, which is fp32.",
+                             choices=("fp32", "bf16", "fp16"))
+
+    @property
+    def effective_box_mask(self) -> str:
+        """What the boxes mask: `box_mask`, or "source" with `as_released`."""
+        return "source" if self.as_released else self.box_mask

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stages.cams.class_selection import IMAGE_FILE_TAGS, check_selection, get_best_threshold, resolve_selection
-from stages.cams.config import ClipEsConfig, CnnConfig, GradcamConfig, MctformerConfig
+from stages.cams.config import ClipEsConfig, CnnConfig, ExcelConfig, GradcamConfig, MctformerConfig
 from stages.cams.mctformer import DEFAULT_SCALES
 from stages.data.class_names import read_class_names
 from stages.data.class_vocabulary import ClassWords, load_class_words, load_words_without_index
 from stages.data.words_option import parse_words_option
-from stages.errors import BadData, UsageError
+from stages.errors import BadData, Unavailable, UsageError
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.image_inputs import index_image_files, select_inputs
@@ -21,6 +22,7 @@ from stages.flow.image_pictures import write_pictures
 from stages.flow.map_loop import run_map_stage
 from stages.flow.map_work import Companion, MapWork
 from stages.flow.path_stream import peek_first_path
+from stages.flow.text_centres import load_text_centres, parse_text_shift
 from stages.nets.classifier import ClassTokenClassifier
 from stages.nets.clip import ClipSource, find_clip
 from stages.nets.library_classifier import read_imagenet_classes
@@ -178,6 +180,47 @@ def build_clip_es_work(config: ClipEsConfig, clip: ClipSource, inputs: Inputs, *
     return _build_clip_work(config, inputs, clip, words, report), inputs
 
 
+def run_excel(config: ExcelConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write the CAMs of ExCEL, and with `--save-raw` also those before refinement.
+
+    Raises UsageError, BadData, MissingInput, Unavailable.
+    """
+    check_selection(config)
+    clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
+    inputs, output, files = select_inputs(inputs, output, "cams excel", _DEFAULT_FOLDER, report)
+    work, inputs = build_excel_work(config, clip, inputs, has_image_files=bool(files), report=report)
+    return _run_work(work, inputs, files, ("background", *work.shared["words"].names), output, stop, report)
+
+
+def build_excel_work(config: ExcelConfig, clip: ClipSource, inputs: Inputs, *, has_image_files: bool,
+                     report: Report) -> tuple[MapWork, Inputs]:
+    """Build the work of `cams excel`, and return the inputs again.
+
+    Raises UsageError, BadData, MissingInput, Unavailable.
+    """
+    mode, centres_file = parse_text_shift(config.text_shift)
+    if clip.is_resnet:
+        raise Unavailable(f"`wsss cams excel` changes the attention of a ViT, but {clip.name} is a ResNet",
+                          "Choose a ViT with --clip, for example --clip ViT-B-16")
+    words, inputs = _load_words(config, inputs, has_image_files=has_image_files)
+    if len(words.names) + len(words.background if config.background_words else ()) < 2:
+        raise UsageError("with a single word every map is empty, because words are compared with each other",
+                         "Leave out --no-background-words, or name more classes")
+    config = resolve_selection(config, ("background", *words.names), words.source if has_image_files else "the index",
+                               has_image_files=has_image_files,
+                               image_file_tags="all" if inputs.named.get("words") else IMAGE_FILE_TAGS)
+    for note in (*clip.notes, *words.notes):
+        report.info(note)
+    config = replace(config, box_mask=config.effective_box_mask)
+    recorded = _record_clip_settings(config, clip, words)
+    shared, digests = {"clip": clip, "words": words}, clip.compute_digests()
+    if centres_file is not None:
+        shared |= {"centres": load_text_centres(centres_file)}
+        digests["text_centres"] = hashlib.sha256(centres_file.read_bytes()).hexdigest()
+        recorded["text_shift"] = f"{mode}:{centres_file.name}"
+    return _build_refined_work("excel", "excel_worker:ExcelWorker", config, recorded, digests, shared, inputs), inputs
+
+
 def _check_settings(config: CnnConfig | GradcamConfig | ClipEsConfig) -> None:
     """Raise UsageError for an invalid selection of classes, and for an empty list of scales."""
     check_selection(config)
@@ -185,7 +228,8 @@ def _check_settings(config: CnnConfig | GradcamConfig | ClipEsConfig) -> None:
         raise UsageError("--scales is empty", "Give at least one scale, for example --scales 1")
 
 
-def _load_words(config: ClipEsConfig, inputs: Inputs, *, has_image_files: bool) -> tuple[ClassWords, Inputs]:
+def _load_words(config: ClipEsConfig | ExcelConfig, inputs: Inputs, *,
+                has_image_files: bool) -> tuple[ClassWords, Inputs]:
     """Return the words of the classes, and the inputs again. Raises UsageError if they do not fit the index."""
     option = inputs.named.get("words")
     if option is not None and config.names != "auto":
@@ -234,18 +278,26 @@ def _build_clip_work(config: ClipEsConfig, inputs: Inputs, clip: ClipSource, wor
                         "or refine the CAMs with wsss refine.")
         config = replace(config, affinity="none", pooling="attention")
     config = replace(config, box_mask=config.effective_box_mask)
+    recorded = {**_record_clip_settings(config, clip, words), "box_threshold": _select_box_threshold(config, words)}
+    return _build_refined_work("clip-es", "workers:ClipWorker", config, recorded, clip.compute_digests(),
+                               {"clip": clip, "words": words}, inputs)
+
+
+def _record_clip_settings(config: ClipEsConfig | ExcelConfig, clip: ClipSource, words: ClassWords) -> dict[str, Any]:
+    """Return the settings that the provenance records, with the device, the batch size, the words and the templates."""
     device = resolve_device(config.device)
-    batch_size = config.batch_size or (1 if device == "cpu" else 16)
-    recorded: Mapping[str, Any] = {
-        **to_json_dict(config), "device": device, "batch_size": batch_size, "clip": clip.name,
-        "words": words.to_json_dict(), "template": list(load_templates(config.template)),
-        "box_threshold": _select_box_threshold(config, words)}
+    return {**to_json_dict(config), "device": device, "batch_size": config.batch_size or (1 if device == "cpu" else 16),
+            "clip": clip.name, "words": words.to_json_dict(), "template": list(load_templates(config.template))}
+
+
+def _build_refined_work(method: str, worker: str, config: ClipEsConfig | ExcelConfig, recorded: Mapping[str, Any],
+                        digests: Mapping[str, str], shared: Mapping[str, Any], inputs: Inputs) -> MapWork:
+    """Build the work of a method that refines its CAMs; `--save-raw` has a companion for those before."""
     raw_run = inputs.named.get("save_raw")
     return MapWork(
-        "cams", "clip-es", "cams", ("index",), "stages.cams.workers:ClipWorker", config, recorded,
-        digests=clip.compute_digests(), root=inputs.root, shard_size=config.shard_size, batch_size=batch_size,
-        threads=config.threads, shared={"clip": clip, "words": words},
-        companion=Companion(raw_run, {**recorded, "affinity": "none"}) if raw_run else None)
+        "cams", method, "cams", ("index",), f"stages.cams.{worker}", config, recorded, digests=digests,
+        root=inputs.root, shard_size=config.shard_size, batch_size=recorded["batch_size"], threads=config.threads,
+        shared=shared, companion=Companion(raw_run, {**recorded, "affinity": "none"}) if raw_run else None)
 
 
 def _read_classifier(net: str) -> dict[str, Any]:

@@ -31,12 +31,12 @@ from stages.nets.prompt_encoding import compute_variant_weights, encode_classes,
 from stages.shards import Item, Shard, check_same_classes
 
 
-def _select_device(work: MapWork) -> torch.device:
+def select_device(work: MapWork) -> torch.device:
     """Return the device of the work, with the ordinal if the user gave one (cuda:1)."""
     return torch.device(work.config.device if ":" in work.config.device else work.config_dict["device"])
 
 
-class _CamsPart:
+class CamsPart:
     """The images of one part, and the rule that selects which of their classes get a CAM."""
 
     def __init__(self, images: ImageSource | SingleImage, config: CamsConfig) -> None:
@@ -64,6 +64,19 @@ class _CamsPart:
             return self.chosen_ids
         return select_class_ids(self.rule, self.threshold, self.images.read_labels(item_id), scores)
 
+    def build_item(self, item_id: str, class_ids: np.ndarray, cam: torch.Tensor, scores: np.ndarray,
+                   **companion_datasets: Any) -> Item:
+        """Build the item of CAMs (K, h, w) that span the whole image, with scores (K,)."""
+        size = self.images.read_size(item_id)
+        datasets = {"class_ids": class_ids, "cam": _to_float16(cam), "scores": scores.astype(np.float32),
+                    **companion_datasets}
+        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
+
+    def build_refined_item(self, item_id: str, maps: clip_es.ImageMaps, *, with_raw: bool) -> Item:
+        """Build the item of refined CAMs, with the raw ones for the companion."""
+        companion = {COMPANION_PREFIX + "cam": _to_float16(maps.raw)} if with_raw else {}
+        return self.build_item(item_id, maps.class_ids, maps.refined, maps.scores, **companion)
+
 
 class CnnWorker:
     """Holds a classifier on its device, with batch normalisation folded into the convolutions.
@@ -74,7 +87,7 @@ class CnnWorker:
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
         net, self.description = load_net(work.named["net"])
-        self.device = _select_device(work)
+        self.device = select_device(work)
         folded = fold_batch_norm(net).to(self.device, memory_format=torch.channels_last)
         self.net = fuse_activations(folded) if self.device.type == "cpu" else folded
         self.n_subcategories = None if self.config.maps == cnn.CLASSES else net.n_subcategories
@@ -90,7 +103,7 @@ class CnnWorker:
         return _CnnPart(self, images)
 
 
-class _CnnPart(_CamsPart):
+class _CnnPart(CamsPart):
     """A part of `cams cnn`."""
 
     def __init__(self, worker: CnnWorker, images: ImageSource | SingleImage) -> None:
@@ -135,7 +148,7 @@ class GradcamWorker:
     """Holds a network on its device, and the layer whose maps are extracted."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.config, self.device = work, work.config, _select_device(work)
+        self.work, self.config, self.device = work, work.config, select_device(work)
         self.net: torch.nn.Module | None = None
         self.classes: tuple[str, ...] | None = None
         if work.named["weights"] is None:
@@ -164,7 +177,7 @@ class GradcamWorker:
         return _GradcamPart(self, images)
 
 
-class _PatchPart(_CamsPart):
+class _PatchPart(CamsPart):
     """A part whose CAMs span the whole image, which is resized to multiples of a cell unless `rounding` is none."""
 
     def __init__(self, images: ImageSource | SingleImage, config: GradcamConfig | ClipEsConfig | MctformerConfig,
@@ -182,14 +195,6 @@ class _PatchPart(_CamsPart):
         self.check_tags(item_id)
         image = self.images.read_image(item_id)
         return build_patch_aligned_views(image, self.config.scales, self.cell, self.mean, self.std, self.rounding)
-
-    def build_item(self, item_id: str, class_ids: np.ndarray, cam: torch.Tensor, scores: np.ndarray,
-                   **companion_datasets: Any) -> Item:
-        """Build the item of CAMs (K, h, w) that span the whole image, with scores (K,)."""
-        size = self.images.read_size(item_id)
-        datasets = {"class_ids": class_ids, "cam": _to_float16(cam), "scores": scores.astype(np.float32),
-                    **companion_datasets}
-        return Item(item_id, datasets, {"height": size[0], "width": size[1], "covers": np.array(size)})
 
 
 class _GradcamPart(_PatchPart):
@@ -215,7 +220,7 @@ class MctformerWorker:
     """Holds an MCTformer on its device."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.config, self.device = work, work.config, _select_device(work)
+        self.work, self.config, self.device = work, work.config, select_device(work)
         net, self.description = load_net(work.named["net"])
         depth = net.backbone.depth
         if self.config.layers > depth:
@@ -261,7 +266,7 @@ class ClipWorker:
     def __init__(self, work: MapWork) -> None:
         self.work = work
         self.config: ClipEsConfig = work.config
-        self.device = _select_device(work)
+        self.device = select_device(work)
         source, words = work.shared["clip"], work.shared["words"]
         clip = load_clip(source, device=self.device, dtype=DTYPES[self.config.precision],
                          round_positions=self.config.as_released)
@@ -297,11 +302,9 @@ class _ClipPart(_PatchPart):
         views = _stack_views(loaded, worker.device)
         cams = clip_es.compute_cams(worker.vision, views, worker.text, self.config, threshold,
                                     lambda position, scores: self.choose_classes(loaded[position][0], scores))
-        return [self._build_item(item_id, maps) for (item_id, _), maps in zip(loaded, cams, strict=True)]
-
-    def _build_item(self, item_id: str, maps: clip_es.ImageMaps) -> Item:
-        companion = {COMPANION_PREFIX + "cam": _to_float16(maps.raw)} if self.worker.work.companion is not None else {}
-        return self.build_item(item_id, maps.class_ids, maps.refined, maps.scores, **companion)
+        with_raw = worker.work.companion is not None
+        return [self.build_refined_item(item_id, maps, with_raw=with_raw)
+                for (item_id, _), maps in zip(loaded, cams, strict=True)]
 
 
 def _to_float16(maps: torch.Tensor) -> np.ndarray:

@@ -89,6 +89,18 @@ def resize_short_side(image: np.ndarray, short: int, long: int, *, smooth: bool)
     return np.round(resized).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
+def build_square_view(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float], *,
+                      smooth: bool) -> np.ndarray:
+    """Build the normalised view (3, S, S) float32 of an image resized bilinearly to a square.
+
+    There is no antialiasing, as in ExCEL's released code; with `smooth`, an image with a side more than twice as long
+    is antialiased.
+    """
+    view = torch.from_numpy(normalise(image, tuple(mean), tuple(std)))[None]
+    antialias = smooth and max(image.shape[:2]) > 2 * side
+    return F.interpolate(view, size=(side, side), mode="bilinear", align_corners=False, antialias=antialias)[0].numpy()
+
+
 def build_squashed_view(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Build the normalised view (3, S, S) float32 of an image resized to a square, whatever its aspect ratio."""
     resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)

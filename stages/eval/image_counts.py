@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,18 @@ class ImageCounts:
         self._columns.frombytes(columns.astype(np.intc).tobytes())
         self._values.frombytes(values[columns].tobytes())
         self._starts.append(len(self._columns))
+
+    def export_counts(self) -> dict[str, np.ndarray]:
+        """Return the counts as arrays of successive images, which can be joined."""
+        return {"columns": np.array(self._columns, np.intc), "values": np.array(self._values, np.int64),
+                "lengths": np.diff(np.array(self._starts, np.int64))}
+
+    def append_counts(self, counts: Mapping[str, np.ndarray]) -> None:
+        """Append exported counts of further images."""
+        starts = self._starts[-1] + np.cumsum(counts["lengths"])
+        self._columns.frombytes(counts["columns"].astype(np.intc).tobytes())
+        self._values.frombytes(counts["values"].astype(np.int64).tobytes())
+        self._starts.frombytes(starts.astype(np.int64).tobytes())
 
     def __len__(self) -> int:
         return len(self._starts) - 1

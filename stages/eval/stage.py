@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.errors import Stopped, UsageError
+from stages.errors import UsageError
 from stages.eval.comparison import add_conclusions, build_comparison
 from stages.eval.config import EvalConfig
 from stages.eval.confusion_tables import draw_confusion, encode_confusion
@@ -16,23 +17,36 @@ from stages.eval.details import build_run_scores, list_worst_images, resample_gr
 from stages.eval.image_tables import check_table_suffix, encode_image_table
 from stages.eval.protocol import describe_protocol
 from stages.eval.score import summarise_iou, summarise_precision
-from stages.eval.workers import SWEEPS, DetailedScorer, Scorer, needs_background
+from stages.eval.workers import (
+    SWEEPS,
+    DetailedScorer,
+    ImageCounter,
+    ImageTotals,
+    RunCounter,
+    Scorer,
+    needs_background,
+)
+from stages.flow.counting import Counting, PartsMissing, divide_counting
 from stages.flow.device import reuse_freed_memory
-from stages.flow.execution import Inputs, Report, Stop
+from stages.flow.execution import Inputs, Output, Report, Stop
 from stages.flow.ground_truth import Truth, open_truth
 from stages.flow.mask_findings import report_contradictions
 from stages.flow.picture_output import write_pictures
 from stages.flow.run_groups import RunGroup, check_comparable, group_runs, select_common_ids
 from stages.kernels.background import Background
 from stages.kernels.boundary_iou import BOUNDARY_SHARE
+from stages.settings import to_json_dict
 from stages.shards import Run, combine_digests
 from stages.shards.disk import make_folder, replace_file
 
 _TRAINED_ON_ALL = "The network was trained on these images, so the mIoU says nothing about new images."
 
 
-def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) -> dict[str, Any]:
+def evaluate(config: EvalConfig, inputs: Inputs, output: Output | None = None, *, stop: Stop,
+             report: Report) -> dict[str, Any] | None:
     """Return the result that `wsss eval --json` prints: of one run, or of runs that are compared.
+
+    None for a task of several that is done before the others: the last one returns the result.
 
     Raises UsageError, MissingInput (a missing part of the run, no ground truth), BadData. Memory: the stored CAMs and
     the masks of one image at a time, counts of the size of classes x thresholds, and, for runs that are compared, the
@@ -45,11 +59,34 @@ def evaluate(config: EvalConfig, inputs: Inputs, *, stop: Stop, report: Report) 
     if config.boundary_width != BOUNDARY_SHARE and not config.boundary:
         raise UsageError("--boundary-width has no effect without --boundary", "Add --boundary, or leave it out")
     groups = group_runs(inputs.paths)
-    if len(groups) > 1 or len(groups[0].runs) > 1:
-        return _compare(config, groups, inputs, stop, report)
-    run = groups[0].runs[0]
+    counting = _divide_counting(config, groups, inputs, output, stop, report)
+    try:
+        if len(groups) > 1 or len(groups[0].runs) > 1:
+            result = _compare(config, groups, inputs, counting)
+        else:
+            result = _evaluate(config, groups, inputs, counting)
+    except PartsMissing as missing:
+        report.info(str(missing))
+        return None
+    counting.remove_parts()
+    return result
+
+
+def _divide_counting(config: EvalConfig, groups: list[RunGroup], inputs: Inputs, output: Output | None, stop: Stop,
+                     report: Report) -> Counting:
+    """Return how the images are divided over processes and tasks. Raises UsageError for tasks without a file."""
+    if output is None:
+        return Counting(stop, report)
+    request = {"config": to_json_dict(config), "runs": [[run.digest for run in group.runs] for group in groups],
+               "truth": [inputs.named.get("truth"), inputs.index]}
+    return divide_counting(output, request, stop, report, has_output=not output.is_left_out)
+
+
+def _evaluate(config: EvalConfig, groups: list[RunGroup], inputs: Inputs, counting: Counting) -> dict[str, Any]:
+    """Return the result of one run."""
+    run, report = groups[0].runs[0], counting.report
     truth = _open_truth(run, inputs)
-    result, scored_ids, scorer = _evaluate_run(config, run, truth, None, stop, report,
+    result, scored_ids, scorer = _evaluate_run(config, run, truth, None, counting,
                                                count_images=_wants_details(config, inputs))
     report_contradictions(truth.indexes, report)
     truth.report_skipped_images(report)
@@ -91,21 +128,6 @@ def save_text(text: str, path: Path) -> None:
     replace_file(path, f"{text}\n".encode())
 
 
-class _ImageTotals:
-    """Counts images with ground truth, those of them without a prediction, and those that were trained on."""
-
-    def __init__(self, training_images: set[str] | None) -> None:
-        """Start at zero; `training_images` are the ids that the network was trained on, None if they are unknown."""
-        self.training_images = training_images
-        self.with_truth = self.missing = self.trained_on = 0
-
-    def add(self, item_id: str, *, has_prediction: bool) -> None:
-        """Count an image with ground truth."""
-        self.with_truth += 1
-        self.missing += not has_prediction
-        self.trained_on += item_id in (self.training_images or ())
-
-
 def _wants_details(config: EvalConfig, inputs: Inputs) -> bool:
     return bool(config.worst or config.boundary or config.calibration
                 or inputs.named.get("per_image") or inputs.named.get("confusion"))
@@ -119,59 +141,51 @@ def _open_truth(run: Run, inputs: Inputs) -> Truth:
     return open_truth(run, folder, inputs.index, inputs.root)
 
 
-def _list_training_images(run: Run) -> set[str] | None:
+def _list_training_images(run: Run) -> frozenset[str] | None:
     """Return the ids of the run that its network was trained on; None if the run does not tell."""
     marks = run.read_in_training()
-    return None if marks is None else {item_id for item_id, mark in zip(run.ids, marks, strict=True) if mark}
+    return None if marks is None else frozenset(
+        item_id for item_id, mark in zip(run.ids, marks, strict=True) if mark)
 
 
-def _evaluate_run(config: EvalConfig, run: Run, truth: Truth, ids: Sequence[str] | None, stop: Stop, report: Report,
+def _evaluate_run(config: EvalConfig, run: Run, truth: Truth, ids: Sequence[str] | None, counting: Counting,
                   name: str = "", *, count_images: bool) -> tuple[dict[str, Any], list[str], DetailedScorer | None]:
     """Return (the result of a run on its images or on `ids`, the ids that were scored, the counts of every image).
 
     Messages begin with the `name` of the run if it is one of several. Without `count_images` there are no such counts.
+    Raises PartsMissing if the counts of other tasks are not there.
     """
-    scorer, totals = Scorer(run, config), _ImageTotals(_list_training_images(run))
-    # Images can be counted one by one as soon as the background score is known, else in a second pass.
-    detailed = DetailedScorer(run, config, scorer.background) if count_images and scorer.sweep is None else None
-    scored_ids = []
-    report.start_progress("", truth.num_images if ids is None else len(ids))
-    for item_id in _iterate_until_stopped(truth.iterate_ids() if ids is None else ids, stop, report):
-        if not truth.has_mask(item_id):
-            continue
-        totals.add(item_id, has_prediction=item_id in run)
-        if item_id in run or not config.skip_missing:
-            scored_ids.append(item_id)
-            (scorer if detailed is None else detailed).add(truth, item_id)
+    report, prefix = counting.report, f"{_name_file(name)}-" if name else ""
+    ids = list(truth.iterate_ids()) if ids is None else ids
+    training_images = _list_training_images(run)
+    counter = RunCounter(config, run, truth, ids, training_images, count_images)
+    scorer = Scorer(run, config)  # raises UsageError for a background that does not apply
+    counts = counting.count(f"{prefix}run", counter, len(ids))
+    scorer.add_counts(counts)
+    totals = ImageTotals(*counts["sum.totals"].tolist())
+    scored_ids = [ids[position] for position in counts["all.scored"].tolist()]
     if not totals.with_truth:
         raise truth.build_missing_error()
-    if detailed is not None:
-        scorer.confusion.add_matrix(detailed.confusion)
-    _report_caveats(run, totals, config, scorer, report, name)
+    _report_caveats(run, totals, config, scorer, report, name, is_training_known=training_images is not None)
     result = _build_result(scorer, config, run, truth, totals)
-    if count_images and detailed is None:
-        chosen = Background(result["background"]["rule"], (result["background"]["value"],))
-        detailed = _count_images(DetailedScorer(run, config, chosen), truth, scored_ids, stop, report)
-    if detailed is not None:
-        _check_calibration(detailed)
+    if not count_images:
+        return result, scored_ids, None
+    background = scorer.background
+    if scorer.sweep is not None:
+        # Images can be counted one by one only with the background score that the first pass has found.
+        background = Background(result["background"]["rule"], (result["background"]["value"],))
+        report.start_phase("images one by one")
+        counts = counting.count(f"{prefix}images", ImageCounter(config, run, truth, scored_ids, background),
+                                len(scored_ids), is_second_pass=True)
+    detailed = DetailedScorer(run, config, background)
+    detailed.add_counts(counts)
+    _check_calibration(detailed)
     return result, scored_ids, detailed
 
 
-def _iterate_until_stopped(ids: Iterable[str], stop: Stop, report: Report) -> Iterator[str]:
-    """Yield ids and count them as progress. Raises Stopped."""
-    for item_id in ids:
-        if stop.requested:
-            raise Stopped("stopped before the end", "Run the same command again")
-        report.advance()
-        yield item_id
-
-
-def _count_images(scorer: DetailedScorer, truth: Truth, ids: list[str], stop: Stop, report: Report) -> DetailedScorer:
-    """Return the scorer with the counts of every image."""
-    report.start_progress("images one by one", len(ids))
-    for item_id in _iterate_until_stopped(ids, stop, report):
-        scorer.add(truth, item_id)
-    return scorer
+def _name_file(name: str) -> str:
+    """Return a name of a run as part of a file name: short, and different for different names."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def _check_calibration(scorer: DetailedScorer) -> None:
@@ -180,25 +194,31 @@ def _check_calibration(scorer: DetailedScorer) -> None:
                          "Give CAMs, or masks that `wsss pseudo` or `wsss segment` wrote")
 
 
-def _compare(config: EvalConfig, groups: list[RunGroup], inputs: Inputs, stop: Stop,
-             report: Report) -> dict[str, Any]:
+def _compare(config: EvalConfig, groups: list[RunGroup], inputs: Inputs, counting: Counting) -> dict[str, Any]:
     """Return the result of several runs on the images that all of them contain."""
     check_comparable(groups)
-    first = groups[0].runs[0]
+    first, report = groups[0].runs[0], counting.report
     truth = _open_truth(first, inputs)
     common, num_others = select_common_ids(groups, truth.iterate_ids())
     ids = _select_scored_ids(config, groups, truth, common)
     if num_others:
         report.info(f"Compared {len(ids)} images and left out {num_others} that not all runs contain.")
     _check_background(config, groups)
+    missing: PartsMissing | None = None
     results: list[list[dict[str, Any]]] = [[] for _ in groups]
     scorers: list[list[DetailedScorer]] = [[] for _ in groups]
     for index, group in enumerate(groups):
         for name, run in zip(group.run_names, group.runs, strict=True):
             run_config = config if needs_background(run) else replace(config, background="sweep")
-            result, _, scorer = _evaluate_run(run_config, run, truth, ids, stop, report, name, count_images=True)
+            try:
+                result, _, scorer = _evaluate_run(run_config, run, truth, ids, counting, name, count_images=True)
+            except PartsMissing as error:
+                missing = error  # a task counts its share of every run
+                continue
             results[index].append(result)
             scorers[index] += [scorer] if scorer is not None else []
+    if missing is not None:
+        raise missing
     report_contradictions(truth.indexes, report)
     truth.report_skipped_images(report)
     comparison = {**build_comparison(config, first.classes, [(group.name, group.run_names) for group in groups],
@@ -249,8 +269,8 @@ def _write_tables(groups: list[RunGroup], scorers: list[list[DetailedScorer]], c
         report.info(f"Wrote the confusion matrix {path}.")
 
 
-def _report_caveats(run: Run, totals: _ImageTotals, config: EvalConfig, scorer: Scorer, report: Report,
-                    name: str) -> None:
+def _report_caveats(run: Run, totals: ImageTotals, config: EvalConfig, scorer: Scorer, report: Report, name: str, *,
+                    is_training_known: bool) -> None:
     """Report what a reader of the numbers must know: missing images, and numbers that are too good."""
     start = f"{name}: " if name else ""
     if totals.missing and config.skip_missing:
@@ -261,7 +281,7 @@ def _report_caveats(run: Run, totals: _ImageTotals, config: EvalConfig, scorer: 
     if scorer.sweep:
         report.info(f"{start}The background score was chosen on the ground truth that is scored, so the mIoU is "
                     "optimistic.")
-    if totals.training_images is None:
+    if not is_training_known:
         if _was_trained_on_index(run):
             report.info(start + _TRAINED_ON_ALL)
     elif totals.trained_on == totals.with_truth:
@@ -278,7 +298,7 @@ def _was_trained_on_index(run: Run) -> bool:
     return bool(trained_on & {*digests, combine_digests(digests)})
 
 
-def _build_result(scorer: Scorer, config: EvalConfig, run: Run, truth: Truth, totals: _ImageTotals) -> dict[str, Any]:
+def _build_result(scorer: Scorer, config: EvalConfig, run: Run, truth: Truth, totals: ImageTotals) -> dict[str, Any]:
     if scorer.sweep:
         value, pixels = scorer.sweep.select_best(config.rule)
         background: dict[str, Any] | None = {"rule": scorer.sweep.rule, "value": value, "chosen_on": "ground-truth",

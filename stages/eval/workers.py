@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from stages.eval.config import EvalConfig
 from stages.eval.image_counts import ImageCounts
 from stages.eval.score import BackgroundSweep, ConfusionMatrix, build_prediction
 from stages.flow.background import resolve_background
+from stages.flow.counting import Advance, Counts
 from stages.flow.ground_truth import Truth
 from stages.flow.item_arrays import extract_mask, includes_background, read_image_size, resize_to_image_in_bands
 from stages.kernels.background import Background, compute_confidence, find_best_class
@@ -67,6 +69,19 @@ class Scorer:
             self._add_bands(truth, resize_to_image_in_bands(item, self.num_classes))
         return has_prediction
 
+    def export_counts(self) -> Counts:
+        """Return the counts, which add up over images."""
+        if self.sweep:
+            return {f"sum.sweep.{name}": values for name, values in self.sweep.sweep.counts.items()}
+        return {"sum.matrix": self.confusion.matrix}
+
+    def add_counts(self, counts: Counts) -> None:
+        """Add exported counts of other images."""
+        if self.sweep:
+            self.sweep.sweep.add_counts({name: counts[f"sum.sweep.{name}"] for name in self.sweep.sweep.counts})
+        else:
+            self.confusion.add_matrix(counts["sum.matrix"])
+
     def _add_bands(self, truth: np.ndarray, bands: Iterable[tuple[slice, np.ndarray, np.ndarray]]) -> None:
         """Add an image from its upsampled CAMs: (slice of the rows, rows of the CAMs, class ids) of each band."""
         for band, rows, ids in bands:
@@ -104,6 +119,21 @@ class DetailedScorer:
             is_counted = (truth != self.ignore_index) & (mask != self.ignore_index)
             self.calibration.add(confidence[is_counted], truth[is_counted] == mask[is_counted])
 
+    def export_counts(self) -> Counts:
+        """Return the counts of all images so far."""
+        counts = {"sum.image_matrix": self.confusion}
+        for name, images in (("images", self.counts), ("boundaries", self.boundary_counts)):
+            counts |= {f"all.{name}.{key}": values for key, values in images.export_counts().items()}
+        return counts | ({} if self.calibration is None else {"sum.calibration": self.calibration.counts})
+
+    def add_counts(self, counts: Counts) -> None:
+        """Append exported counts of further images."""
+        self.confusion += counts["sum.image_matrix"]
+        for name, images in (("images", self.counts), ("boundaries", self.boundary_counts)):
+            images.append_counts({key: counts[f"all.{name}.{key}"] for key in ("columns", "values", "lengths")})
+        if self.calibration is not None:
+            self.calibration.counts += counts["sum.calibration"]
+
     def _read_prediction(self, shape: tuple[int, ...], item_id: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Return (mask (H, W), confidence (H, W) or None) of an image."""
         if item_id not in self.run:
@@ -122,6 +152,81 @@ class DetailedScorer:
                 confidence[band] = (find_best_class(rows, ids, mask.dtype.type)[1] if self.background is None
                                     else compute_confidence(rows))
         return mask, confidence
+
+
+@dataclass(frozen=True)
+class RunCounter:
+    """Counts a share of the images `ids` of a run; for other processes too, so it holds no counts.
+
+    The counts have `sum.totals`, the numbers of `ImageTotals`, and `all.scored`, the positions of the images that were
+    scored. With `each_image` they also have those of `DetailedScorer`, if no background score has to be found first.
+    """
+
+    config: EvalConfig
+    run: Run
+    truth: Truth
+    ids: Sequence[str]
+    training_images: frozenset[str] | None
+    each_image: bool
+
+    def __call__(self, positions: range, advance: Advance) -> Counts:
+        """Return the counts of the images at `positions`. Raises BadData."""
+        scorer, totals = Scorer(self.run, self.config), ImageTotals()
+        detailed = (DetailedScorer(self.run, self.config, scorer.background)
+                    if self.each_image and scorer.sweep is None else None)
+        scored = []
+        for position in positions:
+            advance()
+            item_id = self.ids[position]
+            if not self.truth.has_mask(item_id):
+                continue
+            has_prediction = item_id in self.run
+            totals.add(has_prediction=has_prediction, is_trained_on=item_id in (self.training_images or ()))
+            if has_prediction or not self.config.skip_missing:
+                scored.append(position)
+                (scorer if detailed is None else detailed).add(self.truth, item_id)
+        if detailed is not None:
+            scorer.confusion.add_matrix(detailed.confusion)
+        return {**scorer.export_counts(), **({} if detailed is None else detailed.export_counts()),
+                "sum.totals": totals.export_counts(), "all.scored": np.array(scored, np.int64)}
+
+
+@dataclass(frozen=True)
+class ImageCounter:
+    """Counts every image of a share of the images `ids` on its own, with a background score that is known."""
+
+    config: EvalConfig
+    run: Run
+    truth: Truth
+    ids: Sequence[str]
+    background: Background
+
+    def __call__(self, positions: range, advance: Advance) -> Counts:
+        """Return the counts of `DetailedScorer` of the images at `positions`. Raises BadData."""
+        scorer = DetailedScorer(self.run, self.config, self.background)
+        for position in positions:
+            advance()
+            scorer.add(self.truth, self.ids[position])
+        return scorer.export_counts()
+
+
+@dataclass
+class ImageTotals:
+    """Numbers of images with ground truth, of those without a prediction, and of those that were trained on."""
+
+    with_truth: int = 0
+    missing: int = 0
+    trained_on: int = 0
+
+    def add(self, *, has_prediction: bool, is_trained_on: bool) -> None:
+        """Count an image with ground truth."""
+        self.with_truth += 1
+        self.missing += not has_prediction
+        self.trained_on += is_trained_on
+
+    def export_counts(self) -> np.ndarray:
+        """Return the three numbers."""
+        return np.array([self.with_truth, self.missing, self.trained_on], np.int64)
 
 
 def _read_confidence(stored: np.ndarray | None) -> np.ndarray | None:

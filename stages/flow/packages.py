@@ -16,13 +16,15 @@ def prepare_crf(report: Report, engine: str = "numba") -> None:
     """
     if engine == "pydensecrf":
         require_pydensecrf()
+    if engine != "numba":
         return
     report.start_phase("loading the dense CRF (compiling it, once, takes half a minute)")
     try:
         dense_crf(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 2), np.float32), DenseCrfSettings(iterations=1))
     except ImportError as error:
         raise Unavailable(f"the dense CRF needs the package numba, which can't be loaded ({error})",
-                          "Install it with `pip install numba`, or use --engine pydensecrf") from None
+                          "Install it with `pip install numba`, or use --engine torch, which is slower on a "
+                          "CPU") from None
 
 
 def require_pydensecrf() -> None:

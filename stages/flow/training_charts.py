@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.data.curve_plots import Chart
 
-_NOT_CURVES = ("epoch", "step", "seconds")
+_NOT_CURVES = ("epoch", "step", "seconds", "waited")
 _CHANCE_SUFFIXES = ("_of_chance", "_of_chance_sd")
 _FIRST, _LAST = ("loss", "map"), ("lr",)
 

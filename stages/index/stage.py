@@ -85,11 +85,14 @@ def run(layout: str, config: IndexConfig, inputs: Inputs, output: Output, *, sto
         return Summary()
     values = _read_mask_values(config, listing, layout)
     task = ItemTask(listing, replace(config, mask_values=values.text), values)
-    items = _create_items(task, output, stop, report)
-    _compare_masks(task, report)
     label_map = {"label_map": listing.label_map} if listing.label_map else {}
     settings = {**to_json_dict(task.config), "supervision": listing.supervision, **label_map}
     entry = provenance_entry("index", layout, settings, digests)
+    if output.task is not None:
+        return _write_shards_of_task(task, entry, output, summary_path, stop, report)
+    report.start_progress("", len(listing.records))
+    items = _create_items(task, output, stop, report)
+    _compare_masks(task, report)
     summary = _write_shards(_IndexContents(listing.classes, listing.root, [entry], items), config.shard_size, output,
                             report)
     rejected = [item for item in items if item.error is not None]
@@ -262,9 +265,8 @@ def _find_domain(labels: np.ndarray | None) -> str:
 
 
 def _create_items(task: ItemTask, output: Output, stop: Stop, report: Report) -> list[Item]:
-    report.start_progress("", len(task.listing.records))
     items, note_counts = [], Counter[str]()
-    with ThreadPoolExecutor(min(8, count_cores())) as pool:
+    with ThreadPoolExecutor(output.jobs or min(8, count_cores())) as pool:
         # With --tags-only no file is read, so threads would not help.
         map_records = map if task.config.tags_only else pool.map
         for item, notes in map_records(lambda record: create_item(record, task), task.listing.records):
@@ -279,7 +281,7 @@ def _create_items(task: ItemTask, output: Output, stop: Stop, report: Report) ->
             if stop.requested:
                 pool.shutdown(cancel_futures=True)
                 raise Stopped("stopped by a signal", "Run the same command again")
-    report.start_phase("writing")
+    report.start_phase("writing" if output.task is None else "")
     for note, count in sorted(note_counts.items()):
         for line in describe_count(count, len(items), note):
             report.info(line)
@@ -295,31 +297,69 @@ def _compare_masks(task: ItemTask, report: Report) -> None:
         report.info(sentence)
 
 
-def _write_shards(index: _IndexContents, shard_size: int, output: Output, report: Report) -> Summary:
-    size = shard_size or len(index.items)
-    num_parts = -(-len(index.items) // size)
+def _write_shards_of_task(task: ItemTask, entry: dict[str, Any], output: Output, summary_path: Path | None, stop: Stop,
+                          report: Report) -> Summary:
+    """Write every N-th shard of the index, one after the other: in memory are the lists, and the images of one shard.
+
+    Each has the bytes that it has without tasks. Tags and masks are compared within each shard. Raises UsageError
+    without a shard size, and for a summary, which is of all images.
+    """
+    listing, size = task.listing, task.config.shard_size
+    if not size:
+        raise UsageError("--task needs --shard-size, as each task writes shards of its own",
+                         "Add for example --shard-size 10000, the same for every task")
+    if summary_path is not None:
+        raise UsageError("--summary-json is about all images and --task indexes some of them",
+                         "Leave it out, and use `wsss info` on the whole index")
+    num_parts, summary = -(-len(listing.records) // size), Summary()
+    _check_parts(output, size, num_parts)
+    parts = [part for part in range(num_parts) if output.is_assigned(part)]
+    if not parts:
+        report.info(f"This task has nothing to do: there are only {num_parts} shards.")
+    report.start_progress("", sum(min(size, len(listing.records) - part * size) for part in parts))
+    for part in parts:
+        records = listing.records[part * size:(part + 1) * size]
+        part_task = replace(task, listing=replace(listing, records=records), mask_counts={})
+        items = _create_items(part_task, output, stop, report)
+        _compare_masks(part_task, report)
+        index = _IndexContents(listing.classes, listing.root, [entry], items)
+        summary.add(_write_part(index, part, num_parts, output, report))
+    return summary
+
+
+def _check_parts(output: Output, size: int, num_parts: int) -> None:
+    """Raise CannotCreate for several shards in one file, or in a folder with those of another run."""
     if output.is_file and num_parts > 1:
         raise CannotCreate(f"the output is one file, but --shard-size {size} makes {num_parts} shards",
                            "Give a folder as -o, or leave out --shard-size", where=str(output.path))
     list_sibling_shards(shard_output_path(output, "index", 0, num_parts))
-    summary = Summary()
+
+
+def _write_shards(index: _IndexContents, shard_size: int, output: Output, report: Report) -> Summary:
+    size = shard_size or len(index.items)
+    num_parts, summary = -(-len(index.items) // size), Summary()
+    _check_parts(output, size, num_parts)
     for part in range(num_parts):
-        path = shard_output_path(output, "index", part, num_parts)
-        folder = Path(os.path.abspath(path.parent))
-        items = index.items[part * size:(part + 1) * size]
-        root = os.path.relpath(os.path.abspath(index.root), folder)
-        attributes = {"root": root, SUMMARY_ATTRIBUTE: encode_summary(summarise_items(items, index.classes))}
-        contents = ShardContents("index", index.classes, items, part=part, parts=num_parts,
-                                 provenance=index.provenance, root_attrs=attributes,
-                                 image_records=build_image_records(items))
-        part_summary = _write_if_changed(path, contents, output)
-        summary.add(part_summary)
-        if part_summary.num_up_to_date:
-            report.info(f"{path} is up to date.")
-        elif output.dry_run:
-            report.info(f"Would write {path} ({len(items)} images).")
-        if part_summary.num_up_to_date or not output.dry_run:
-            report.print_path(path)
+        shard_contents = replace(index, items=index.items[part * size:(part + 1) * size])
+        summary.add(_write_part(shard_contents, part, num_parts, output, report))
+    return summary
+
+
+def _write_part(index: _IndexContents, part: int, num_parts: int, output: Output, report: Report) -> Summary:
+    """Write one shard, with all items of `index`."""
+    path = shard_output_path(output, "index", part, num_parts)
+    root = os.path.relpath(os.path.abspath(index.root), os.path.abspath(path.parent))
+    attributes = {"root": root, SUMMARY_ATTRIBUTE: encode_summary(summarise_items(index.items, index.classes))}
+    contents = ShardContents("index", index.classes, index.items, part=part, parts=num_parts,
+                             provenance=index.provenance, root_attrs=attributes,
+                             image_records=build_image_records(index.items))
+    summary = _write_if_changed(path, contents, output)
+    if summary.num_up_to_date:
+        report.info(f"{path} is up to date.")
+    elif output.dry_run:
+        report.info(f"Would write {path} ({len(index.items)} images).")
+    if summary.num_up_to_date or not output.dry_run:
+        report.print_path(path)
     return summary
 
 

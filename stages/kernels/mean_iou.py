@@ -62,12 +62,17 @@ def _count_8_bit_pairs(truth: np.ndarray, prediction: np.ndarray, num_classes: i
     pairs = truth.astype(np.uint16)
     pairs <<= 8
     pairs |= prediction
-    table = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
-    table = np.delete(table, ignore, axis=0)
-    _check_ids("truth", np.flatnonzero(table.any(axis=1)), num_classes)
-    predicted = np.flatnonzero(table.any(axis=0))
-    _check_ids("prediction", predicted[predicted != ignore], num_classes)
-    return table[:num_classes, [*range(num_classes), ignore]]
+    counts = np.bincount(pairs)
+    present = np.flatnonzero(counts)  # a few of the 65,536 possible pairs
+    rows, columns = present >> 8, present & 255
+    is_counted = rows != ignore
+    present, rows, columns = present[is_counted], rows[is_counted], columns[is_counted]
+    _check_ids("truth", rows, num_classes)
+    _check_ids("prediction", columns[columns != ignore], num_classes)
+    columns[columns == ignore] = num_classes
+    matrix = np.zeros((num_classes, num_classes + 1), np.int64)
+    matrix[rows, columns] = counts[present]
+    return matrix
 
 
 def _count_pairs(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:

@@ -9,12 +9,33 @@ numbers without that tensor.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 _EPSILON = 1e-8
+
+
+class ColourAffinity(NamedTuple):
+    """How the colours and the distances of neighbours make the weights of an average.
+
+    The weight is the softmax over the neighbours of minus the mean over the channels of |difference of colours| /
+    (softness x standard deviation), plus what `position_weights` (8 n,) add to it, one number per neighbour.
+    """
+
+    dilations: tuple[int, ...]
+    softness: float
+    is_squared: bool = False  # the quotient is squared before its mean over the channels
+    includes_pixel: bool = True  # the deviation is also over the pixel itself, once per dilation
+    position_weights: np.ndarray | None = None
+
+    @property
+    def num_taps(self) -> int:
+        """Number of colours of which the deviation is computed."""
+        return (9 if self.includes_pixel else 8) * len(self.dilations)
 
 
 def pamr(image: Tensor, maps: Tensor, dilations: Sequence[int], iterations: int, softness: float = 0.1) -> Tensor:
@@ -27,52 +48,56 @@ def pamr(image: Tensor, maps: Tensor, dilations: Sequence[int], iterations: int,
     if image.shape[1:] != maps.shape[1:] or not dilations:
         raise ValueError(f"maps {tuple(maps.shape)} must have the size of the image {tuple(image.shape)}, and "
                          f"dilations {tuple(dilations)} must not be empty")
+    return average_neighbours(image, maps, ColourAffinity(tuple(dilations), softness), iterations)
+
+
+def average_neighbours(image: Tensor, maps: Tensor, affinity: ColourAffinity, iterations: int) -> Tensor:
+    """Average maps (K, H, W) over the neighbours, weighted by their colours in `image` (3, H, W), in float32."""
     if not len(maps):
         return maps.float()
     if maps.device.type == "cpu":
         from stages.kernels.pamr_compiled import refine_maps  # imports numba, which takes half a second
 
-        refined_maps = refine_maps(image.detach().float().numpy(), maps.detach().float().numpy(), dilations, iterations,
-                                   softness, torch.get_num_threads())
+        refined_maps = refine_maps(image.detach().float().numpy(), maps.detach().float().numpy(), affinity, iterations,
+                                   torch.get_num_threads())
         return torch.from_numpy(refined_maps)
-    return refine_by_views(image, maps, dilations, iterations, softness)
+    return refine_by_views(image, maps, affinity, iterations)
 
 
-def refine_by_views(image: Tensor, maps: Tensor, dilations: Sequence[int], iterations: int, softness: float) -> Tensor:
-    """Refine maps (K, H, W) as `pamr` does, with tensor operations that run on every device."""
-    weights = compute_affinity(image.float(), dilations, softness)
+def refine_by_views(image: Tensor, maps: Tensor, affinity: ColourAffinity, iterations: int) -> Tensor:
+    """Average maps (K, H, W) as `average_neighbours` does, with tensor operations that run on every device."""
+    weights = compute_affinity(image.float(), affinity)
     source, refined = maps.float(), torch.empty(maps.shape, device=maps.device)
     for _ in range(iterations):
-        _average_neighbours(source, weights, dilations, refined)
+        _average_views(source, weights, affinity.dilations, refined)
         source, refined = refined, (torch.empty_like(refined) if source is maps else source)
     return source
 
 
-def compute_affinity(image: Tensor, dilations: Sequence[int], softness: float = 0.1) -> Tensor:
-    """Return the weights (8 n, H, W) of the neighbours at n `dilations`; they sum to 1 for every pixel.
+def compute_affinity(image: Tensor, affinity: ColourAffinity) -> Tensor:
+    """Return the weights (8 n, H, W) of the neighbours at n dilations on `image` (3, H, W)."""
+    scale = _compute_deviation(image, affinity).mul_(affinity.softness).add_(_EPSILON)
+    weights = torch.empty(8 * len(affinity.dilations), *image.shape[1:], device=image.device)
+    for weight, neighbour in zip(weights, _iterate_neighbours(image, affinity.dilations), strict=True):
+        quotient = (image - neighbour).div_(scale)
+        torch.mean(quotient.square_() if affinity.is_squared else quotient.abs_(), dim=0, out=weight)
+    weights = weights.neg_().softmax(dim=0)
+    if affinity.position_weights is not None:
+        weights += torch.from_numpy(affinity.position_weights).to(weights.device)[:, None, None]
+    return weights
 
-    They are the softmax of minus the mean over the channels of |pixel - neighbour| / (softness x standard deviation).
-    The deviation is taken over all taps at all dilations together, and includes the pixel once per dilation.
-    """
-    size = (int(image.shape[1]), int(image.shape[2]))
-    deviation = _compute_deviation(image, dilations).mul_(softness).add_(_EPSILON)
-    weights = torch.empty(8 * len(dilations), *size, device=image.device)
-    for weight, neighbour in zip(weights, _iterate_neighbours(image, dilations), strict=True):
-        torch.mean((image - neighbour).abs_().div_(deviation), dim=0, out=weight)
-    return weights.neg_().softmax(dim=0)
 
-
-def _compute_deviation(image: Tensor, dilations: Sequence[int]) -> Tensor:
-    """Return the unbiased standard deviation (3, H, W) over 9 taps per dilation.
+def _compute_deviation(image: Tensor, affinity: ColourAffinity) -> Tensor:
+    """Return the unbiased standard deviation (3, H, W) over the taps at all dilations together.
 
     It is computed from differences to the pixel, so that no digits are lost.
     """
     total, squares = torch.zeros_like(image), torch.zeros_like(image)
-    for neighbour in _iterate_neighbours(image, dilations):
+    for neighbour in _iterate_neighbours(image, affinity.dilations):
         difference = neighbour - image
         total += difference
         squares.addcmul_(difference, difference)
-    num_taps = 9 * len(dilations)
+    num_taps = affinity.num_taps
     return squares.addcmul_(total, total, value=-1 / num_taps).clamp_(min=0).div_(num_taps - 1).sqrt_()
 
 
@@ -91,7 +116,7 @@ def _list_offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:
     return [(down * dilation, across * dilation) for dilation in dilations for down, across in around]
 
 
-def _average_neighbours(maps: Tensor, weights: Tensor, dilations: Sequence[int], out: Tensor) -> None:
+def _average_views(maps: Tensor, weights: Tensor, dilations: Sequence[int], out: Tensor) -> None:
     """Write the weighted means over the neighbours into `out` (K, H, W)."""
     out.zero_()
     for weight, neighbour in zip(weights, _iterate_neighbours(maps, dilations), strict=True):

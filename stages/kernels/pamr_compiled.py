@@ -8,7 +8,6 @@ maps of 448 x 448 take 0.19 s on one core, and the shifted views of `kernels.pam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from stages.kernels.numba_compiler import compile_cached
+from stages.kernels.pamr import ColourAffinity
 
 _BLOCK = 1024  # cells of a block: the weights of its 48 neighbours take 200 kB, which stay in the cache of a core
 _EPSILON = np.float32(1e-8)
@@ -43,17 +43,17 @@ class _Layout(NamedTuple):
         return self.start + (self.height - 1) * self.padded_shape[1] + self.width
 
 
-def refine_maps(image: np.ndarray, maps: np.ndarray, dilations: Sequence[int], iterations: int, softness: float,
+def refine_maps(image: np.ndarray, maps: np.ndarray, affinity: ColourAffinity, iterations: int,
                 num_threads: int = 1) -> np.ndarray:
-    """Refine float32 maps (K, H, W) on a float32 image (3, H, W); what is computed is described in `kernels.pamr`.
+    """Average float32 maps (K, H, W) on a float32 image (3, H, W); what is computed is described in `kernels.pamr`.
 
     The result does not depend on `num_threads`.
     """
     height, width = maps.shape[1:]
     # Beyond the longer side every neighbour is a repeated cell of the border, however far away it is.
-    steps = np.minimum(np.asarray(dilations, dtype=np.int64), max(height, width))
+    steps = np.minimum(np.asarray(affinity.dilations, dtype=np.int64), max(height, width))
     layout = _Layout(height, width, int(steps.max()))
-    weights = _compute_weights(_pad(image, layout), layout, steps, softness)
+    weights = _compute_weights(_pad(image, layout), layout, steps, affinity)
     groups = np.array_split(maps, min(num_threads, len(maps)))
     with ThreadPoolExecutor(len(groups)) as executor:
         refined = executor.map(lambda group: _refine_group(group, weights, layout, steps, iterations), groups)
@@ -68,15 +68,19 @@ def _pad(maps: np.ndarray, layout: _Layout) -> np.ndarray:
     return padded.reshape(len(maps), -1)
 
 
-def _compute_weights(image: np.ndarray, layout: _Layout, steps: np.ndarray, softness: float) -> np.ndarray:
+def _compute_weights(image: np.ndarray, layout: _Layout, steps: np.ndarray,
+                     affinity: ColourAffinity) -> np.ndarray:
     """Return the weights (blocks, 8 n, cells of a block) of the neighbours, from a padded image (3, padded cells)."""
     repeat_border(image, *layout)
     num_blocks = -(-(layout.stop - layout.start) // _BLOCK)
     weights = _allocate(num_blocks, 8 * len(steps), _BLOCK)
     offsets = _list_offsets(steps, layout.padded_shape[1])
-    compute_exponents(image, weights, offsets, layout.start, layout.stop, np.float32(softness), _EPSILON)
+    compute_exponents(image, weights, offsets, layout.start, layout.stop, np.float32(affinity.softness),
+                      _EPSILON, affinity.num_taps, affinity.is_squared)
     torch.from_numpy(weights).exp_()
     divide_by_sums(weights)
+    if affinity.position_weights is not None:
+        weights += affinity.position_weights[:, None]
     return weights
 
 
@@ -119,14 +123,14 @@ def repeat_border(maps, height, width, reach):
 
 
 @compile_cached
-def compute_exponents(image, exponents, offsets, start, stop, softness, epsilon):
+def compute_exponents(image, exponents, offsets, start, stop, softness, epsilon, num_taps, is_squared):
     """Write how much nearer the nearest neighbour's colour is than each one's into (blocks, 8 n, cells of a block).
 
-    They are minus the distances, plus the smallest distance: the exponents of the softmax, at most 0.
+    They are minus the distances, plus the smallest distance: the exponents of the softmax, at most 0. The deviation is
+    over `num_taps` colours; those that are no neighbours are the cell itself.
     """
     num_blocks, num_neighbours, block = exponents.shape
-    num_taps = num_neighbours + num_neighbours // 8  # with the cell itself, once per dilation
-    share, scale = np.float32(1 / num_taps), np.float32(1 / (num_taps - 1))
+    share, scale, third = np.float32(1 / num_taps), np.float32(1 / (num_taps - 1)), np.float32(1 / 3)
     total, squares = np.empty(block, np.float32), np.empty(block, np.float32)
     for index in range(num_blocks):
         first = start + index * block
@@ -143,12 +147,18 @@ def compute_exponents(image, exponents, offsets, start, stop, softness, epsilon)
                     squares[x] += difference * difference
             for x in range(length):
                 variance = max(squares[x] - total[x] * total[x] * share, np.float32(0)) * scale
-                total[x] = np.float32(-1) / (np.float32(3) * (softness * np.sqrt(variance) + epsilon))
+                factor = softness * np.sqrt(variance) + epsilon
+                total[x] = np.float32(1) / factor if is_squared else np.float32(-1) / (np.float32(3) * factor)
             for neighbour in range(num_neighbours):
                 others = image[channel][first + offsets[neighbour]:first + offsets[neighbour] + length]
                 row = exponents[index][neighbour]
-                for x in range(length):
-                    row[x] += abs(others[x] - cells[x]) * total[x]
+                if is_squared:
+                    for x in range(length):
+                        quotient = (others[x] - cells[x]) * total[x]
+                        row[x] -= quotient * quotient * third
+                else:
+                    for x in range(length):
+                        row[x] += abs(others[x] - cells[x]) * total[x]
         total[:] = exponents[index][0]
         for neighbour in range(1, num_neighbours):
             row = exponents[index][neighbour]

@@ -1,49 +1,19 @@
 """Vertices of a sparse permutohedral lattice of 5 dimensions: a hash table from pixels, and chains of neighbours.
 
-Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010). A vertex
-with the coordinates k_0..k_5, all congruent to r modulo 6, is packed into one integer: r in the lowest 3 bits, and
-above it (k_i - r) / 6 for i < 5, each with as many bits as the image and the widths of the kernel need. The steps to
-neighbours are then additions of a constant.
+Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010). Vertices
+have the packed keys of `permutohedral_keys`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from stages.errors import BadData
 from stages.kernels.numba_compiler import compile_cached
 
-DIMENSIONS = 5
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _ROUND_HALF_EVEN = np.float32(12582912.0)  # adding and subtracting 1.5 * 2^23 rounds a float32 to an integer
 _SIXTH = np.float32(1 / 6)
 _SIX = np.float32(6)
-
-
-def compute_scales(dimensions: int) -> np.ndarray:
-    """Return the factors (D,) float32 of the features before they are elevated; in double until the last product."""
-    factor = np.float32(np.sqrt(2.0 / 3.0) * (dimensions + 1))
-    return np.array([1.0 / np.sqrt((i + 1.0) * (i + 2.0)) * float(factor) for i in range(dimensions)], np.float32)
-
-
-def compute_shifts(columns: np.ndarray, rows: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Return the position (5,) uint64 of each coordinate in a packed key.
-
-    `columns` (W,), `rows` (H,) and `colours` (3, 256) are the scaled features. Raises BadData if the key of a
-    vertex would need more than 63 bits, because the kernel is too narrow for the size of the image.
-    """
-    largest = [float(table.max()) for table in (columns, rows, *colours)]
-    shifts, position = [], 3
-    for coordinate in range(DIMENSIONS):
-        following = sum(largest[coordinate:])
-        # Elevated coordinates are within +- this bound; rounding, wrapping and neighbours move them by less than 18.
-        bound = max(following, coordinate * largest[coordinate - 1] if coordinate else 0.0) + 18
-        shifts.append(position)
-        position += int(np.ceil(np.log2(2 * bound / 6 + 1)))
-    if position > 63:
-        raise BadData(f"the bilateral kernel of the CRF is too narrow for an image of {len(columns)} x {len(rows)} "
-                      "pixels", "Use a larger --bilateral-sxy or --bilateral-srgb, or a smaller --max-side")
-    return np.array(shifts, np.uint64)
 
 
 @compile_cached

@@ -11,13 +11,8 @@ import numpy as np
 
 from stages.kernels.numba_compiler import compile_cached
 from stages.kernels.permutohedral_grid import blur_grid, embed_positions
-from stages.kernels.permutohedral_hash import (
-    blur_chains,
-    chain_neighbours,
-    compute_scales,
-    compute_shifts,
-    embed_image,
-)
+from stages.kernels.permutohedral_hash import blur_chains, chain_neighbours, embed_image
+from stages.kernels.permutohedral_keys import compute_scales, compute_shifts, scale_colours, scale_positions
 
 _BLOCK = 256
 _ALPHA_2, _ALPHA_5 = np.float32(1 / (1 + 2.0**-2)), np.float32(1 / (1 + 2.0**-5))
@@ -35,22 +30,16 @@ def infer_posteriors(image: np.ndarray, unary: np.ndarray, iterations: int, gaus
     """
     num_labels, height, width = unary.shape
     unary = np.ascontiguousarray(unary, np.float32).reshape(num_labels, -1)
-    grid = embed_positions(*_scale_positions(width, height, gaussian[0], compute_scales(2)))
+    grid = embed_positions(*scale_positions(width, height, gaussian[0], compute_scales(2)))
     scales = compute_scales(5)
-    columns, rows = _scale_positions(width, height, bilateral[0], scales)
-    levels = np.arange(256, dtype=np.float32) / np.float32(bilateral[1])
-    colours = levels[None] * scales[2:, None]
+    columns, rows = scale_positions(width, height, bilateral[0], scales)
+    colours = scale_colours(bilateral[1], scales)
     shifts = compute_shifts(columns, rows, colours)
     vertices, weights, keys, table, shift = embed_image(np.ascontiguousarray(image), columns, rows, colours, shifts)
     chains, _ = chain_neighbours(keys, table, shift, shifts)
     posteriors = iterate_mean_field(unary, iterations, np.float32(gaussian[1]), np.float32(bilateral[2]), *grid,
                                     vertices, weights, chains, keys.size)
     return posteriors.reshape(num_labels, height, width)
-
-
-def _scale_positions(width: int, height: int, sxy: float, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    columns, rows = (np.arange(size, dtype=np.float32) / np.float32(sxy) for size in (width, height))
-    return columns * scales[0], rows * scales[1]
 
 
 @compile_cached

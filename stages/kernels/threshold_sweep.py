@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ _BAND_PIXELS = 1 << 16  # counted at once; at least as many as the histogram has
 _CORRECT, _TRUE_BACKGROUND, _IGNORED = 1, 2, 4
 _NUM_RELATIONS = 8
 _MAX_CELLS = 1 << 14
+_COUNTS = ("predicted", "correct", "true_background", "truth")
 
 
 def power_to_threshold(power: float) -> float:
@@ -119,14 +120,24 @@ class ThresholdSweep:
         """Return the mean intersection over union at each threshold under `rule`, float64 (T,)."""
         return np.array([mean_iou(self.count_pixels(index), rule) for index in range(len(self.thresholds))])
 
+    @property
+    def counts(self) -> dict[str, np.ndarray]:
+        """The counts by name, all int64, which add up over images."""
+        return {name: getattr(self, f"_{name}") for name in _COUNTS}
+
+    def add_counts(self, counts: Mapping[str, np.ndarray]) -> None:
+        """Add the counts of other images, made with the same settings."""
+        for name, values in self.counts.items():
+            values += counts[name]
+
     def __add__(self, other: ThresholdSweep) -> ThresholdSweep:
         """Return the sweep over the images of both sweeps. Raises ValueError if their settings differ."""
         same = self.num_classes == other.num_classes and self.ignore == other.ignore
         if not same or not np.array_equal(self.thresholds, other.thresholds):
             raise ValueError("sweeps with different classes or thresholds can't be added")
         total = ThresholdSweep(self.num_classes, self.thresholds.tolist(), ignore=self.ignore)
-        for name in ("_predicted", "_correct", "_true_background", "_truth"):
-            setattr(total, name, getattr(self, name) + getattr(other, name))
+        total.add_counts(self.counts)
+        total.add_counts(other.counts)
         return total
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from stages.data.curve_plots import format_number
 
 _LABEL_WIDTH = 13
-_LEADING = ("epoch", "step", "seconds", "loss", "map")
+_LEADING = ("epoch", "step", "seconds", "waited", "loss", "map")
 _PART_COLUMNS = ("file", "state", "images", "failed", "seconds", "time", "host")
 _MAX_LISTED_PARTS = 20
 _MAX_EPOCHS = 40

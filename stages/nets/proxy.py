@@ -41,6 +41,11 @@ def resolve_proxy_source(name: str | None, weights: str | None) -> ProxySource:
 
 def load_proxy(source: ProxySource, device: torch.device, mean: Sequence[float], std: Sequence[float]) -> Proxy:
     """Return the frozen proxy for images normalised with `mean` and `std`. Raises BadData, Unavailable."""
+    return Proxy(load_frozen_backbone(source, device), mean, std)
+
+
+def load_frozen_backbone(source: ProxySource, device: torch.device) -> Backbone:
+    """Return the network on its device, in evaluation mode and without gradients. Raises BadData, Unavailable."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = build_backbone(source.name)
@@ -48,7 +53,7 @@ def load_proxy(source: ProxySource, device: torch.device, mean: Sequence[float],
         is_file = is_weights_path(source.weights)
         state = read_state_dict(source.weights) if is_file else fetch_weights(source.name, source.weights)
         import_weights(net, state, where=source.weights)
-    return Proxy(net.eval().requires_grad_(False).to(device), mean, std)
+    return net.eval().requires_grad_(False).to(device)
 
 
 class Proxy:

@@ -24,6 +24,7 @@ __all__ = [
     "import_weights",
     "is_weights_path",
     "read_state_dict",
+    "read_torch_file",
 ]
 
 # Keys of the network in a training checkpoint, next to optimiser and counters; the first with tensors is used.
@@ -73,7 +74,7 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         state = _read_safetensors(file)
     else:
-        state = _extract_tensors(_read_pickle(file), file)
+        state = _extract_tensors(read_torch_file(file), file)
     state = _strip_wrapper_prefixes(state, file)
     check_weights_finite(state, str(file))
     return state
@@ -100,7 +101,8 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
                       where=str(file)) from error
 
 
-def _read_pickle(file: Path) -> object:
+def read_torch_file(file: Path) -> object:
+    """Return what a .pt or .pth file holds, without running code in it. Raises BadData."""
     _check_records(file)
     try:
         return torch.load(file, weights_only=True, map_location="cpu")

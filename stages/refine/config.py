@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.settings import max_side_setting, setting
+from stages.settings import crf_engine_setting, max_side_setting, setting
 
 DEFAULT_BACKGROUNDS = {"irn": "constant:0.3", "psa": "power:4", "clip-es": "power:1", "deeplab": "constant:0.3",
                        "mctformer": "constant:0.3"}
@@ -37,8 +37,9 @@ class CrfConfig:
     as_released: bool = setting(False, "Give the CRF the image as in CLIP-ES's released code: BGR minus a mean, with "
                                 "negative values wrapped to bright ones.")
     max_side: int = max_side_setting(note="The widths of the kernels are in pixels of the reduced image.")
-    engine: str = setting("numba", "Code that computes the CRF. The two differ by rounding only; pydensecrf is slower "
-                          "and needs the extra crf.", choices=("numba", "pydensecrf"))
+    engine: str = crf_engine_setting()
+    batch_size: int = setting(16, "Number of images of any size that are computed at once on a GPU.", low=1)
+    device: str = setting("auto", "Device to run on: auto, cpu, cuda or cuda:N.")
     threads: int = setting(1, "Number of CPU threads per worker process.", low=1)
 
 
@@ -97,4 +98,39 @@ class PamrConfig:
                               "power:A. With none only the classes are refined, and a background can be chosen later.")
     max_side: int = max_side_setting(note="Distances are in cells of the reduced image.")
     device: str = setting("auto", "Device to run on: auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "Number of CPU threads per worker process.", low=1)
+
+
+@dataclass(frozen=True)
+class ParConfig:
+    """Settings of `refine par`."""
+
+    dilations: tuple[int, ...] = setting((1, 2, 4, 8, 12, 24), "Distances of the neighbours over which the CAMs are "
+                                         "averaged.", low=1, high=512, unit="cells of the grid", source="AFA, WeCLIP")
+    iterations: int = setting(20, "Number of rounds of averaging. More rounds follow the image more closely.", low=0,
+                              high=1000, source="WeCLIP, ExCEL")
+    colour_scale: float = setting(0.3, "Tolerance for colour differences, in standard deviations of the neighbours. "
+                                  "Larger values average across weaker edges.", low=0.001, high=100,
+                                  source="AFA, WeCLIP")
+    position_weight: float = setting(0.01, "Weight of the neighbours that depends on their distance only, whatever "
+                                     "their colour. The weights by colour sum to 1.", low=0, high=1,
+                                     source="AFA, WeCLIP")
+    grid_stride: int = setting(1, "Stride of the refined CAMs; 1 is the size of the image. Larger values are faster "
+                               "and give smaller shards.", low=1, high=64, unit="pixels", source="ExCEL")
+    background: str = setting("none", "Background score that is refined together with the classes: constant:V or "
+                              "power:A. With none only the classes are refined, and a background can be chosen later.",
+                              source="ExCEL: power:1")
+    max_side: int = max_side_setting(note="Distances are in cells of the reduced image.")
+    device: str = setting("auto", "Device to run on: auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "Number of CPU threads per worker process.", low=1)
+
+
+@dataclass(frozen=True)
+class RegionsConfig:
+    """Settings of `refine regions`."""
+
+    rule: str = setting("mean", "What a region gets: mean reads CAMs, and gives each class its mean score; vote and "
+                        "sepl read masks. vote gives the most frequent class, sepl lets classes choose the regions "
+                        "that lie mostly in them or cover most of them.", choices=("mean", "vote", "sepl"),
+                        source="CorrCLIP: vote; SEPL: sepl")
     threads: int = setting(1, "Number of CPU threads per worker process.", low=1)

@@ -5,6 +5,7 @@ Kraehenbuehl and Koltun (NIPS 2011), with the kernels of IRN, PSA, CLIP-ES and D
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from stages.kernels.dense_crf import (
     CRF_PRESETS,
     DenseCrfSettings,
     convert_image_as_released,
-    dense_crf,
+    dense_crf_batch,
     unary_from_labels,
     unary_from_scores,
 )
@@ -39,13 +40,21 @@ def refine_with_crf(image: np.ndarray, scores: np.ndarray, class_ids: np.ndarray
     `image` is (H, W, 3) uint8. With a `background` rule the background becomes row 0; with None the scores compete as
     they are.
     """
+    return refine_batch_with_crf([image], [(scores, class_ids)], background, config, "numba", "cpu")[0]
+
+
+def refine_batch_with_crf(images: Sequence[np.ndarray], maps: Sequence[tuple[np.ndarray, np.ndarray]],
+                          background: Background | None, config: CrfConfig, engine: str,
+                          device: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the results of `refine_with_crf` for each image and its (scores, class_ids), computed by `engine`."""
     if background is not None:
-        scores = add_background_scores(scores, background)
-        class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
+        maps = [(add_background_scores(scores, background), np.concatenate([[0], class_ids]).astype(np.uint16))
+                for scores, class_ids in maps]
     if should_use_labels(config):
-        unary = unary_from_labels(scores.argmax(axis=0), len(scores), config.label_confidence)
+        unaries = [unary_from_labels(scores.argmax(axis=0), len(scores), config.label_confidence) for scores, _ in maps]
     else:
-        unary = unary_from_scores(scores)
-    crf_image = convert_image_as_released(image) if config.as_released else image
-    posteriors = dense_crf(crf_image, unary, resolve_crf_settings(config), config.engine)
-    return np.round(posteriors * 255).clip(0, 255).astype(np.uint8), class_ids
+        unaries = [unary_from_scores(scores) for scores, _ in maps]
+    crf_images = [convert_image_as_released(image) for image in images] if config.as_released else images
+    batch = dense_crf_batch(crf_images, unaries, resolve_crf_settings(config), engine, device)
+    return [(np.round(posteriors * 255).clip(0, 255).astype(np.uint8), class_ids)
+            for posteriors, (_, class_ids) in zip(batch, maps, strict=True)]

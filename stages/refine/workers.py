@@ -23,9 +23,9 @@ from stages.nets.batch_norm_folding import fold_batch_norm
 from stages.nets.net_files import load_net
 from stages.nets.precision import DTYPES
 from stages.refine import irn, psa
-from stages.refine.config import DEFAULT_BACKGROUNDS, CrfConfig
-from stages.refine.crf import refine_with_crf
-from stages.refine.pamr import encode_maps, refine_with_pamr
+from stages.refine.config import DEFAULT_BACKGROUNDS
+from stages.refine.crf import refine_batch_with_crf
+from stages.refine.pamr import encode_maps, refine_by_colours
 from stages.refine.psa import count_cells, pad_to_cells
 from stages.shards import Item, Shard
 
@@ -67,10 +67,11 @@ def _check_no_background(source: Shard) -> None:
 
 
 class CrfWorker:
-    """Holds the settings and the background rule."""
+    """Holds the settings, the engine and its device, and the background rule."""
 
     def __init__(self, work: MapWork) -> None:
-        self.work, self.config = work, work.config
+        self.work, self.config, self.engine = work, work.config, work.config_dict["engine"]
+        self.device = self.config.device if ":" in self.config.device else work.config_dict.get("device", "cpu")
         self.background, _ = resolve_background(self.config.background or DEFAULT_BACKGROUNDS[self.config.preset])
 
     def open(self, part: Part, source: Shard, index: Shard) -> _CrfPart:
@@ -79,29 +80,34 @@ class CrfWorker:
             _check_no_background(source)
         has_direct_scores = includes_background(source) or not source.classes[0]
         images = ImageSource(index, self.work.root, max_side=self.config.max_side)
-        return _CrfPart(source, images, None if has_direct_scores else self.background,
-                        self.config)
+        return _CrfPart(self, source, images, None if has_direct_scores else self.background)
 
 
 class _CrfPart(_RefinePart):
     """A part of `refine crf`."""
 
-    def __init__(self, source: Shard, images: ImageSource, background: Background | None, config: CrfConfig) -> None:
+    def __init__(self, worker: CrfWorker, source: Shard, images: ImageSource, background: Background | None) -> None:
         super().__init__(source, images)
-        self.background, self.config, self.root_attrs = background, config, {"background": "included"}
+        self.worker, self.background, self.root_attrs = worker, background, {"background": "included"}
 
     def compute(self, loaded: Sequence[tuple[str, tuple[Item, np.ndarray]]]) -> list[Item]:
         """Compute the refined CAMs of a batch of images with equal keys, one item per image."""
-        return [self._build_item(item, image) for _, (item, image) in loaded]
+        worker = self.worker
+        maps = [self._read_competing_maps(item, image) for _, (item, image) in loaded]
+        refined = refine_batch_with_crf([image for _, (_, image) in loaded], maps, self.background, worker.config,
+                                        worker.engine, worker.device)
+        return [self._build_item(item, *result) for (_, (item, _)), result in zip(loaded, refined, strict=True)]
 
-    def _build_item(self, item: Item, image: np.ndarray) -> Item:
+    def _read_competing_maps(self, item: Item, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores, class_ids = self.read_maps(item, image)
         if not len(scores) and self.background is None:
             raise BadData("the image has no CAM to choose from", where=item.id)
-        posteriors, ids = refine_with_crf(image, scores, class_ids, self.background, self.config)
+        return scores, class_ids
+
+    def _build_item(self, item: Item, posteriors: np.ndarray, class_ids: np.ndarray) -> Item:
         height, width = item.attrs["height"], item.attrs["width"]
         attrs = {"height": height, "width": width, "covers": np.array((height, width))}
-        return Item(item.id, {"class_ids": ids, "cam": posteriors}, attrs)
+        return Item(item.id, {"class_ids": class_ids, "cam": posteriors}, attrs)
 
 
 class _WalkWorker:
@@ -226,8 +232,8 @@ class _IrnPart(_WalkPart):
         return self.build_item(item, class_ids, cam)
 
 
-class PamrWorker:
-    """Holds the settings, the device and the background rule."""
+class ColourWorker:
+    """Refines by PAMR or PAR. Holds the settings, the device and the background rule."""
 
     def __init__(self, work: MapWork) -> None:
         self.work, self.config = work, work.config
@@ -235,17 +241,17 @@ class PamrWorker:
         background = self.config.background
         self.background = None if background == "none" else resolve_background(background)[0]
 
-    def open(self, part: Part, source: Shard, index: Shard) -> _PamrPart:
+    def open(self, part: Part, source: Shard, index: Shard) -> _ColourPart:
         """Open a part. Raises UsageError if `--background` is set but the CAMs already include a background."""
         if self.background:
             _check_no_background(source)
-        return _PamrPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
+        return _ColourPart(self, source, ImageSource(index, self.work.root, max_side=self.config.max_side))
 
 
-class _PamrPart(_RefinePart):
-    """A part of `refine pamr`."""
+class _ColourPart(_RefinePart):
+    """A part of `refine pamr` or `refine par`."""
 
-    def __init__(self, worker: PamrWorker, source: Shard, images: ImageSource) -> None:
+    def __init__(self, worker: ColourWorker, source: Shard, images: ImageSource) -> None:
         super().__init__(source, images)
         self.worker, self.config = worker, worker.config
         self.background = worker.background if source.classes[0] else None
@@ -262,7 +268,7 @@ class _PamrPart(_RefinePart):
             scores = add_background_scores(scores, self.background)
             class_ids = np.concatenate([[0], class_ids]).astype(np.uint16)
         image_tensor = torch.from_numpy(image).to(self.worker.device)
-        cam, covers = refine_with_pamr(image_tensor, torch.from_numpy(scores), self.config)
+        cam, covers = refine_by_colours(image_tensor, torch.from_numpy(scores), self.config)
         check_finite(cam, "refined CAMs", item.id)  # NaN would be lost in 8-bit maps
         size = (item.attrs["height"], item.attrs["width"])
         covers = scale_covers(covers, (image.shape[0], image.shape[1]), size)

@@ -14,10 +14,10 @@ from stages.data.words_option import parse_words_option
 from stages.errors import WsssError
 
 # What is recorded under the name of an input, and the option that takes it; "" for the argument of the command.
-_MAIN_INPUTS = {"refine": "cams", "pseudo": "cams", "cluster": "features"}
+_MAIN_INPUTS = {"refine": "cams", "pseudo": "cams", "bank": "masks", "cluster": "features"}
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in
             ("net", "weights", "cams", "masks", "clusters", "cooc", "proxy", "proxy_weights", "annotations",
-             "classes_of")}
+             "classes_of", "regions", "bank")}
 _FILE_NAMES = {"net": "net.safetensors", "weights": "weights.pth", "clip_weights": "clip.pt", "clusters": "clusters.h5",
                "cooc": "cooc.h5", "proxy_weights": "proxy.pth", "annotations": "annotations.json",
                "nouns": "nouns.csv", "classes_of": "net.safetensors", "results": "results.json", "folder": "results"}
@@ -44,6 +44,8 @@ def find_main_input(entry: Mapping[str, Any]) -> str:
         return str(next(iter(inputs.values()), ""))
     if stage == "segment" and "cams" in inputs:
         return str(inputs["cams"])
+    if stage == "refine" and "masks" in inputs:
+        return str(inputs["masks"])
     return str(inputs.get(_MAIN_INPUTS.get(str(stage), "index"), ""))
 
 
@@ -91,6 +93,9 @@ def _list_inputs(stage: str, entry: Mapping[str, Any], find_name: FindName, note
         if name not in inputs or stage == "merge" or str(inputs[name]) == find_main_input(entry):
             continue
         words += [option, _name_file(name, str(inputs[name]), find_name, f"The file of {option}", notes)]
+    if "text_centres" in inputs:
+        notes.append("The file of --text-shift is known by its name and its sha256 "
+                     f"{str(inputs['text_centres'])[:SHOWN_CHARACTERS]} only.")
     if "clip_weights" in inputs:
         words += _list_clip(entry, find_name, notes)
     if inputs.get("selector") == "file":

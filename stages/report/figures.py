@@ -13,7 +13,7 @@ from stages.report.page import Section
 from stages.report.plot_matrices import plot_confusion, plot_cooccurrence
 from stages.report.plots import plot_class_bars, plot_threshold_curves, plot_training_curves
 
-_NOT_CURVES = ("epoch", "step", "seconds")
+_NOT_CURVES = ("epoch", "step", "seconds", "waited")
 _FIRST = ("loss", "map")
 _CHANCE_SUFFIX, _DEVIATION_SUFFIX = "_of_chance", "_of_chance_sd"
 _QUANTITIES = {"map": "mean average precision", "lr": "learning rate"}

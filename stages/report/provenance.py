@@ -18,7 +18,8 @@ from stages.report.commands import find_main_input, get_dict, list_words
 
 Provenance = Sequence[Mapping[str, Any]]
 _OUTPUTS = {"index": "index.h5", "features": "features", "cluster": "clusters.h5", "cooc": "cooc.h5",
-            "pseudo": "masks", "segment": "predictions", "import": "imported", "merge": "merged"}
+            "regions": "regions", "pseudo": "masks", "bank": "bank", "segment": "predictions", "import": "imported",
+            "merge": "merged"}
 _STAGE_NAMES = {stage.name for stage in STAGES}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from stages.errors import UsageError
-from stages.settings import max_side_setting, setting
+from stages.settings import crf_engine_setting, max_side_setting, setting
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class NetConfig:
     max_side: int = max_side_setting(note="The widths of the kernels of --crf are in pixels of the reduced image.")
     crf: str = setting("", "Refine the masks by a dense CRF with the kernels of this preset; empty: no CRF.",
                        choices=("", "irn", "psa", "clip-es", "deeplab", "mctformer"))
+    engine: str = crf_engine_setting()
     batch_size: int = setting(4, "Number of images of equal size in a batch; fewer if they are larger than 640 x 480 "
                               "pixels.", low=1)
     shard_size: int = setting(256, "Number of images in a shard.", low=1)
@@ -60,7 +61,9 @@ PROTOCOLS = {
     "sclip": Protocol("auto", "imagenet", "clip", 336, 224, 112, "softmax", 40.0, 0.0, "both", 0.1, 0.1, (8, 16),
                       "cosines"),
     "tcl": Protocol("none", "tcl", "imagenet", 448, 448, 224, "sigmoid", 10.0, -2.5, "threshold", 0.5, 0.4,
-                    (1, 2, 4, 8, 12, 24), "scores")}
+                    (1, 2, 4, 8, 12, 24), "scores"),
+    "corrclip": Protocol("auto", "imagenet", "clip", 336, 336, 112, "softmax", 40.0, 0.0, "both", 0.2, 0.2, (8, 16),
+                         "cosines")}
 
 
 # Data sets for which the evaluation of SCLIP and NACLIP uses another short side, by the preset of their class words.
@@ -196,6 +199,43 @@ class ProxyclipConfig(TextConfig):
                           source="ProxyCLIP")
     gamma: float = setting(3.0, "Factor of the similarities before the softmax; a larger one gives sharper attention.",
                            low=0.001, high=1000, source="ProxyCLIP")
+
+
+@dataclass(frozen=True)
+class CorrclipConfig(TextConfig):
+    """Settings of `segment corrclip`."""
+
+    protocol: str = setting("corrclip", "Evaluation protocol that sets the defaults of the options below.",
+                            choices=tuple(PROTOCOLS))
+    merge_distance: float = setting(0.2, "Join regions whose features are at most this much less similar than those of "
+                                    "the most similar pair; 0 joins none that differ.", low=0, high=2,
+                                    source="CorrCLIP")
+    sharpness: float = setting(4.0, "Factor of the similarities before the softmax; a larger one gives sharper "
+                               "attention.", low=0.001, high=1000, source="CorrCLIP's code: 4")
+    spatial_weight: float = setting(1.0, "Weight of the features of the blocks in the middle.", low=0, high=100,
+                                    source="CorrCLIP's code: 1")
+    semantic_weight: float = setting(0.5, "Weight of the class tokens of the regions.", low=0, high=100,
+                                     source="CorrCLIP's code: 0.5")
+    vote: bool = setting(True, "Give each region the class that most of its pixels have.", source="CorrCLIP")
+
+
+@dataclass(frozen=True)
+class RetrieveConfig:
+    """Settings of `segment retrieve`."""
+
+    neighbours: int = setting(25, "Number of the most similar vectors of the bank that vote for the class of a region.",
+                              low=1, high=10000, source="ModuSeg's code: 25")
+    drop: float = setting(0.25, "Fraction of the vectors of each class but the background that is left out: those "
+                          "farthest from the mean of the class.", low=0, high=0.99, source="ModuSeg's code: 0.25")
+    min_area: int = setting(300, "Regions with fewer pixels than this become background.", low=1, unit="pixels",
+                            source="ModuSeg's code: 300")
+    max_side: int = max_side_setting(note="--min-area is in pixels of the reduced image.")
+    batch_size: int = setting(4, "Number of images of equal size in a batch; fewer if they are larger than 640 x 480 "
+                              "pixels.", low=1)
+    shard_size: int = setting(256, "Number of images in a shard.", low=1)
+    precision: str = setting("fp32", "Floating-point precision of the network.", choices=("fp32", "bf16", "fp16"))
+    device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
+    threads: int = setting(1, "Number of CPU threads of each worker.", low=1)
 
 
 AnyWordsConfig = TypeVar("AnyWordsConfig", bound=WordsConfig)

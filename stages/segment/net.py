@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.kernels.dense_crf import CRF_PRESETS, dense_crf, unary_from_scores
+from stages.kernels.dense_crf import CRF_PRESETS, dense_crf_batch, unary_from_scores
 from stages.kernels.finite import infinite_to_nan
 from stages.kernels.resample import upsample, upsample_in_bands
 
@@ -50,9 +50,26 @@ def build_mask(scores: np.ndarray, size: tuple[int, int], *, image: np.ndarray |
     The scores are upsampled bilinearly to `size`. With `crf`, the name of a preset, they are refined by a dense CRF on
     `image` (H', W', 3), which may be reduced, over the classes that score 0.05 or more at some pixel.
     """
-    ids, dtype = np.arange(len(scores)), np.uint8 if len(scores) <= 255 else np.uint16
-    if crf and image is not None:
-        scores, ids = _refine_scores(scores, image, crf)
+    images = [image] if crf and image is not None else []
+    return build_masks([scores], [size], images, crf)[0]
+
+
+def build_masks(scores: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], images: Sequence[np.ndarray] = (),
+                crf: str = "", engine: str = "numba", device: str = "cpu") -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (mask, confidence) of each image, as `build_mask` does; without `images` there is no CRF.
+
+    `engine` computes the CRF of all images, on `device` if it is torch.
+    """
+    dtypes = [np.uint8 if len(rows) <= 255 else np.uint16 for rows in scores]
+    rows_and_ids = (_refine_scores(scores, images, crf, engine, device) if images
+                    else [(rows, np.arange(len(rows))) for rows in scores])
+    return [_select_best(rows, ids, size, dtype)
+            for (rows, ids), size, dtype in zip(rows_and_ids, sizes, dtypes, strict=True)]
+
+
+def _select_best(scores: np.ndarray, ids: np.ndarray, size: tuple[int, int],
+                 dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Return the id of the best row of `scores` (L, h, w) and its score, at each pixel of an image of `size`."""
     mask, confidence = np.empty(size, dtype), np.empty(size, np.uint8)
     for band, rows in upsample_in_bands(scores, size, size):
         mask[band] = ids[rows.argmax(axis=0)]
@@ -60,9 +77,13 @@ def build_mask(scores: np.ndarray, size: tuple[int, int], *, image: np.ndarray |
     return mask, confidence
 
 
-def _refine_scores(scores: np.ndarray, image: np.ndarray, crf: str) -> tuple[np.ndarray, np.ndarray]:
+def _refine_scores(scores: Sequence[np.ndarray], images: Sequence[np.ndarray], crf: str, engine: str,
+                   device: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the CRF posteriors (L, H', W') of the classes that can win a pixel, and the ids (L,) of these classes."""
-    size = (image.shape[0], image.shape[1])
-    rows = upsample(scores.astype(np.float32), size, size)
-    ids = np.flatnonzero(rows.max(axis=(1, 2)) >= _MIN_SCORE_FOR_CRF)
-    return dense_crf(image, unary_from_scores(rows[ids]), CRF_PRESETS[crf]), ids
+    unaries, class_ids = [], []
+    for image_scores, image in zip(scores, images, strict=True):
+        size = (image.shape[0], image.shape[1])
+        rows = upsample(image_scores.astype(np.float32), size, size)
+        class_ids.append(np.flatnonzero(rows.max(axis=(1, 2)) >= _MIN_SCORE_FOR_CRF))
+        unaries.append(unary_from_scores(rows[class_ids[-1]]))
+    return list(zip(dense_crf_batch(images, unaries, CRF_PRESETS[crf], engine, device), class_ids, strict=True))

@@ -16,6 +16,8 @@ from stages.data.class_vocabulary import (
 )
 from stages.data.words_option import find_non_latin_words, parse_words_option
 from stages.errors import BadData, UsageError
+from stages.flow.class_bank import check_bank_network, describe_rare_classes
+from stages.flow.crf_engine import choose_engine, record_engine
 from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, SilentReport, Stop, Summary
 from stages.flow.image_inputs import index_image_files, select_inputs
@@ -26,6 +28,7 @@ from stages.flow.packages import prepare_crf
 from stages.flow.path_stream import peek_first_path
 from stages.flow.training_images import read_training_images
 from stages.nets.clip import ClipSource, find_clip, find_fragmented_words
+from stages.nets.map_network import resolve_map_network
 from stages.nets.net_description import read_verified_description
 from stages.nets.prompt_encoding import load_templates
 from stages.nets.proxy import resolve_proxy_source
@@ -34,15 +37,17 @@ from stages.segment.config import (
     PROTOCOLS,
     SHORT_SIDES,
     AnyWordsConfig,
+    CorrclipConfig,
     GroundedConfig,
     NetConfig,
     ProxyclipConfig,
+    RetrieveConfig,
     TextConfig,
     WordsConfig,
     apply_protocol,
 )
 from stages.settings import to_json_dict
-from stages.shards import Shard, find_shard_files
+from stages.shards import Run, Shard, find_shard_files
 
 _DEFAULT_FOLDER = "masks"  # of image files
 
@@ -55,8 +60,36 @@ def run_net(config: NetConfig, inputs: Inputs, output: Output, *, stop: Stop, re
     description = read_verified_description(net)
     work = build_net_work(config, net, description, root=inputs.root)
     if config.crf and not output.dry_run:
-        prepare_crf(report)
+        prepare_crf(report, work.config_dict.get("engine", "numba"))
     return _run_work(work, inputs, files, tuple(description["classes"]), output, stop, report)
+
+
+def run_retrieve(config: RetrieveConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
+    """Write masks in which each region has the class of the most similar regions of a bank.
+
+    Raises UsageError, MissingInput, BadData, Unavailable.
+    """
+    work = build_retrieve_work(config, inputs)
+    if warning := describe_rare_classes(inputs.require("bank"), config.drop, config.neighbours):
+        report.info(warning)
+    return run_map_stage(work, inputs, output, stop=stop, report=report)
+
+
+def build_retrieve_work(config: RetrieveConfig, inputs: Inputs) -> MapWork:
+    """Build the work of `segment retrieve`. Raises UsageError, MissingInput, BadData.
+
+    BadData if the bank was made with another network than `--net` and `--weights`.
+    """
+    source = resolve_map_network(inputs.require("net"), inputs.named.get("weights"))
+    bank, regions = Run([inputs.require("bank")], "bank"), Run([inputs.require("regions")], "regions")
+    check_bank_network(bank, source)
+    settings = replace(config, device=resolve_device(config.device))
+    return MapWork("segment", "retrieve", "masks", ("index",), "stages.segment.retrieve_worker:RetrieveWorker",
+                   config, to_json_dict(settings),
+                   named={"bank": inputs.require("bank"), "regions": inputs.require("regions")},
+                   digests={**source.compute_digests(), "bank": bank.digest, "regions": regions.digest},
+                   root=inputs.root, shard_size=config.shard_size, batch_size=config.batch_size,
+                   threads=config.threads, shared={"net": source})
 
 
 def _check_net_settings(config: NetConfig) -> None:
@@ -75,9 +108,10 @@ def build_net_work(config: NetConfig, net: str, description: Mapping[str, Any], 
         raise BadData(f"the network was trained for {description['task']}, not for segmentation",
                       "Pass a network of `wsss train-seg` with --net", where=net)
     settings = replace(config, device=resolve_device(config.device))
+    engine = choose_engine(config.engine, settings.device) if config.crf else "numba"
     trained_on = description["provenance"][-1]["inputs"].get("index", "")
     return MapWork("segment", "net", "masks", ("index",), "stages.segment.workers:NetWorker", config,
-                   to_json_dict(settings), named={"net": net},
+                   record_engine(to_json_dict(settings), engine), named={"net": net},
                    digests={"net": description["sha256"], "net_index": trained_on},
                    root=root, shard_size=config.shard_size, batch_size=config.batch_size, threads=config.threads,
                    training_images=read_training_images(description, net))
@@ -93,14 +127,19 @@ def run_text(method: str, config: TextConfig, inputs: Inputs, output: Output, *,
     inputs, output, files = select_inputs(inputs, output, f"segment {method}", _DEFAULT_FOLDER, report)
     clip = find_clip(inputs.named.get("clip"), inputs.named.get("weights"))
     proxy = resolve_proxy_source(inputs.named.get("proxy"), inputs.named.get("proxy_weights")) if isinstance(
-        config, ProxyclipConfig) else None
+        config, (ProxyclipConfig, CorrclipConfig)) else None
+    regions = inputs.named.get("regions")
+    region_digest = {"regions": Run([regions], "regions").digest} if regions else {}
+    worker = "corrclip_worker:CorrclipWorker" if method == "corrclip" else "workers:TextWorker"
     words, paths = _load_words(config, inputs.named.get("words"), inputs.paths, has_files=bool(files))
     config = _apply_short_side(config, requested, words)
     for message in (*clip.notes, *words.notes, *_describe_doubtful_words(words, clip)):
         report.info(message)
     config_dict = {**_build_config_dict(config, words), "clip": clip.name}
-    work = MapWork("segment", method, "masks", ("index",), "stages.segment.workers:TextWorker", config, config_dict,
-                   digests={**clip.compute_digests(), **(proxy.compute_digests() if proxy else {})}, root=inputs.root,
+    work = MapWork("segment", method, "masks", ("index",), f"stages.segment.{worker}", config, config_dict,
+                   named={"regions": regions},
+                   digests={**clip.compute_digests(), **(proxy.compute_digests() if proxy else {}), **region_digest},
+                   root=inputs.root,
                    shard_size=config.shard_size, threads=config.threads,
                    shared={"clip": clip, "words": words, "proxy": proxy})
     return _run_work(work, replace(inputs, paths=paths), files, ("background", *words.names), output, stop, report)
@@ -180,7 +219,7 @@ def _load_words(config: WordsConfig, words_option: str | None, paths: Iterable[s
     """
     if words_option is not None and config.names != PROTOCOLS[config.protocol].names:
         raise UsageError(f"--names {config.names} and --words both set the words of the classes", "Use one of them")
-    presets = (*SCLIP_PRESETS, *CLIP_ES_PRESETS) if config.protocol == "sclip" else CLIP_ES_PRESETS
+    presets = (*SCLIP_PRESETS, *CLIP_ES_PRESETS) if config.protocol in ("sclip", "corrclip") else CLIP_ES_PRESETS
     as_released = getattr(config, "as_released", False)
     if has_files:
         if words_option is not None:

@@ -33,7 +33,7 @@ from stages.nets.proxy import Proxy, load_proxy
 from stages.segment import clearclip, grounded, maskclip, naclip, proxyclip, sclip
 from stages.segment.config import GroundedConfig, ProxyclipConfig, TextConfig, WordsConfig
 from stages.segment.dense_text import Embed, WordVectors, choose_grid, score_image
-from stages.segment.net import build_mask, compute_fused_scores
+from stages.segment.net import build_masks, compute_fused_scores
 from stages.shards import Item, Shard, check_same_classes
 
 Vectors = tuple[Tensor, Tensor | None]
@@ -105,18 +105,30 @@ class _StoredScoresPart:
 
     def compute(self, loaded: Sequence[tuple[str, Any]]) -> list[Item]:
         """Return the masks of a batch."""
-        return [self.build_mask_item(item_id, scores, image) for item_id, (image, scores) in loaded]
+        return self.build_mask_items([item_id for item_id, _ in loaded], [scores for _, (_, scores) in loaded],
+                                     [image for _, (image, _) in loaded])
 
-    def build_mask_item(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
-        """Return the item with the mask of `scores`. Raises BadData if they are not finite."""
-        check_finite(scores, "scores", item_id)
-        mask, confidence = build_mask(scores, self.images.read_size(item_id), image=image, crf=self.crf)
-        return Item(item_id, {"mask": mask, "confidence": confidence})
+    def build_mask_items(self, item_ids: Sequence[str], scores: Sequence[np.ndarray],
+                         images: Sequence[np.ndarray | None]) -> list[Item]:
+        """Return the items with the masks of `scores`. Raises BadData if they are not finite."""
+        for item_id, image_scores in zip(item_ids, scores, strict=True):
+            check_finite(image_scores, "scores", item_id)
+        sizes = [self.images.read_size(item_id) for item_id in item_ids]
+        crf_images = [image for image in images if image is not None] if self.crf else []
+        masks = build_masks(scores, sizes, crf_images, self.crf, self.work.config_dict.get("engine", "numba"),
+                            str(_select_device(self.work)))
+        return [Item(item_id, {"mask": mask, "confidence": confidence})
+                for item_id, (mask, confidence) in zip(item_ids, masks, strict=True)]
 
-    def build_item(self, item_id: str, scores: np.ndarray, image: np.ndarray | None) -> Item:
-        """Return the item that this run stores: the float16 scores (C + 1, h, w), or their mask."""
+    def build_items(self, item_ids: Sequence[str], scores: Sequence[np.ndarray],
+                    images: Sequence[np.ndarray | None]) -> list[Item]:
+        """Return the items that this run stores: the float16 scores (C + 1, h, w), or their masks."""
         if not self.should_store_scores:
-            return self.build_mask_item(item_id, scores, image)
+            return self.build_mask_items(item_ids, scores, images)
+        return [self._build_score_item(item_id, image_scores)
+                for item_id, image_scores in zip(item_ids, scores, strict=True)]
+
+    def _build_score_item(self, item_id: str, scores: np.ndarray) -> Item:
         height, width = self.images.read_size(item_id)
         return Item(item_id, {"class_ids": np.arange(len(scores), dtype=np.uint16), "cam": scores},
                     {"height": height, "width": width, "covers": np.array((height, width))})
@@ -151,8 +163,7 @@ class _NetPart(_StoredScoresPart):
                                           has_background=bool(self.classes[0]))
         # Rounded like stored scores, so that masks with and without --scores are the same.
         rounded = scores.cpu().numpy().astype(np.float16)
-        return [self.build_item(item_id, item_scores, image)
-                for (item_id, (image, _)), item_scores in zip(loaded, rounded, strict=True)]
+        return self.build_items([item_id for item_id, _ in loaded], rounded, [image for _, (image, _) in loaded])
 
 
 class WordVectorCache:
@@ -215,13 +226,13 @@ class TextWorker:
         attend = METHODS[self.work.method](config)
         return partial(embed_with_attention, tower, attend, getattr(config, "whole_block", True))
 
-    def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
+    def open(self, part: Part, source: Shard, index: Shard) -> TextPart:
         """Open a part."""
         return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
 
-    def open_images(self, images: ImageSource | SingleImage) -> _TextPart:
+    def open_images(self, images: ImageSource | SingleImage) -> TextPart:
         """Open images, whose background is the only class that they bring."""
-        return _TextPart(self, images)
+        return TextPart(self, images)
 
 
 class GroundedWorker:
@@ -247,13 +258,13 @@ class GroundedWorker:
                                             lambda words: _split_vectors(encode(words)))
         net.clip.release_text_tower()
 
-    def open(self, part: Part, source: Shard, index: Shard) -> _TextPart:
+    def open(self, part: Part, source: Shard, index: Shard) -> TextPart:
         """Open a part."""
         return self.open_images(ImageSource(index, self.work.root, max_side=self.config.max_side))
 
-    def open_images(self, images: ImageSource | SingleImage) -> _TextPart:
+    def open_images(self, images: ImageSource | SingleImage) -> TextPart:
         """Open images, whose background is the only class that they bring."""
-        return _TextPart(self, images)
+        return TextPart(self, images)
 
 
 def _split_vectors(vectors: Tensor) -> Vectors:
@@ -278,7 +289,7 @@ def embed_with_proxy(tower: VisionTower, proxy: Proxy, config: ProxyclipConfig, 
     return embeddings.transpose(1, 2).unflatten(-1, tuple(features.shape[2:]))
 
 
-class _TextPart(_StoredScoresPart):
+class TextPart(_StoredScoresPart):
     """A part whose scores come from comparing its images with words."""
 
     def __init__(self, worker: TextWorker | GroundedWorker, images: ImageSource | SingleImage) -> None:
@@ -303,4 +314,4 @@ class _TextPart(_StoredScoresPart):
         colours = torch.from_numpy(image).permute(2, 0, 1).to(worker.device, torch.float32)
         scores = worker.score_image(torch.from_numpy(view).to(worker.device), colours, windows, self.text,
                                     choose_grid(image.shape[:2], config.grid_stride))
-        return self.build_item(item_id, scores.cpu().numpy().astype(np.float16), None)
+        return self.build_items([item_id], [scores.cpu().numpy().astype(np.float16)], [None])[0]

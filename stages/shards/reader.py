@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -285,13 +285,15 @@ class Shard:
         _check_array(next(array for array in KINDS[self.kind].item if array.name == name), values, self.path, item_id)
         return values
 
-    def iterate_datasets(self, name: str) -> Iterator[tuple[str, np.ndarray | None]]:
+    def iterate_datasets(self, name: str,
+                         ids: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray | None]]:
         """Yield (id, dataset `name`) of every item that did not fail, None if it has none, without reading other data.
 
-        In the order of `ids`. Raises BadData if a dataset does not match the kind of the shard.
+        In the order of `ids`, by default those of the shard. Raises BadData if a dataset does not match the kind of the
+        shard.
         """
         expected = next(array for array in KINDS[self.kind].item if array.name == name)
-        for item_id, values in self._read_from_items(name, partial(self._read_bounded, name=name.encode())):
+        for item_id, values in self._read_from_items(name, partial(self._read_bounded, name=name.encode()), ids):
             _check_array(expected, values, self.path, item_id)
             yield item_id, values
 
@@ -299,12 +301,13 @@ class Shard:
         """Yield (id, shape) as `iterate_datasets` yields the datasets, without reading them."""
         return self._read_from_items(name, lambda node, item_id: node.shape)
 
-    def _read_from_items(self, name: str, read: Callable[..., _Read]) -> Iterator[tuple[str, _Read | None]]:
+    def _read_from_items(self, name: str, read: Callable[..., _Read],
+                         ids: Sequence[str] | None = None) -> Iterator[tuple[str, _Read | None]]:
         """Yield (id, `read(node, item_id=id)`) for the dataset `name` of every item that did not fail."""
         with translate_read_errors(self.path):
             file = self.file
             items = h5g.open(file.id, b"items")
-        for item_id in self.ids:
+        for item_id in self.ids if ids is None else ids:
             if item_id not in self.errors:
                 with translate_read_errors(self.path, item_id):
                     node = _open_dataset(items, group_name(item_id).encode(), name.encode())
@@ -367,7 +370,7 @@ def _check_array(array: Array, values: np.ndarray | None, path: Path, item: str 
         raise BadData(f"{array.name} is {values.dtype.str} with {values.ndim} axes, not "
                       f"{' or '.join(array.dtypes)} with {array.ndim}", REMAKE,
                       where=format_location(path, item))
-    if item and values.ndim > 1 and not all(values.shape[-2:]):
+    if item and values.ndim > 1 and not array.can_be_empty and not all(values.shape[-2:]):
         raise BadData(f"its {array.name} has {values.shape[-2]}x{values.shape[-1]} pixels", REMAKE,
                       where=format_location(path, item))
 

@@ -11,12 +11,13 @@ MAX_PIXELS = 200_000_000  # of an image, unless the provenance has a `max_pixels
 
 @dataclass(frozen=True)
 class Array:
-    """A dataset: its allowed dtypes, its number of axes, and whether it is required."""
+    """A dataset: its allowed dtypes, its number of axes, whether it is required, and whether it may have no rows."""
 
     name: str
     dtypes: tuple[str, ...]
     ndim: int
     required: bool = True
+    can_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
         Array("class_ids", ("<u2",), 1), Array("cam", ("<f2", "|u1"), 3), Array("scores", ("<f4",), 1, False))),
     Kind("masks", item=(Array("mask", ("|u1", "<u2"), 2), Array("confidence", ("|u1",), 2, False))),
     Kind("regions", item=(Array("labels", ("<i4",), 2),)),
+    Kind("bank", item=(Array("class_ids", ("<u2",), 1), Array("features", ("<f4",), 2, can_be_empty=True))),
 )}
 
 

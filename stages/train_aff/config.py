@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.settings import setting
+from stages.settings import crf_engine_setting, setting
 from stages.training.config import TrainingConfig
 
 
@@ -29,6 +29,7 @@ class PsaConfig(TrainingConfig):
                                 source="PSA's code; its paper: 24")
     radius: int = setting(5, "Distance below which two cells form a pair. Larger values give more pairs and need more "
                           "memory.", low=2, high=64, unit="cells", source="PSA")
+    engine: str = crf_engine_setting()
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,4 @@ class IrnConfig(TrainingConfig):
                                       "CRF change more labels.", low=0.01, high=0.999, source="IRN")
     radius: int = setting(10, "Distance below which two cells form a pair. Larger values give more pairs and need more "
                           "memory.", low=2, high=64, unit="cells", source="IRN")
+    engine: str = crf_engine_setting()

@@ -18,7 +18,7 @@ from stages.kernels.boundary_paths import compute_path_affinities
 from stages.kernels.cell_pairs import compute_pair_differences, compute_pair_offsets
 from stages.nets.irn import IRNet
 from stages.train_aff.config import IrnConfig
-from stages.train_aff.labels import IGNORE_LABEL, build_pair_masks, compute_crf_label, merge_agreeing_labels
+from stages.train_aff.labels import IGNORE_LABEL, Crf, build_pair_masks, compute_crf_label, merge_agreeing_labels
 from stages.train_aff.psa import compute_affinity_loss
 
 NET_CLASS = IRNet
@@ -33,9 +33,10 @@ def select_label_settings(config: IrnConfig, net: IRNet) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("class_threshold", "background_threshold", "label_confidence")}
 
 
-def compute_label(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+def compute_label(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any], crf: Crf) -> np.ndarray:
     """Compute the pixel labels (H, W) of an image (H, W, 3) with CAMs (K, H, W)."""
-    return merge_agreeing_labels(*(compute_crf_label(image, maps, settings[threshold], settings["label_confidence"])
+    confidence = settings["label_confidence"]
+    return merge_agreeing_labels(*(compute_crf_label(image, maps, settings[threshold], confidence, crf)
                                    for threshold in ("class_threshold", "background_threshold")))
 
 

@@ -7,6 +7,8 @@ section 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from torch import Tensor
 
@@ -16,16 +18,19 @@ from stages.kernels.dense_crf import CRF_PRESETS, dense_crf, unary_from_labels, 
 from stages.kernels.resample import average_cells
 
 IGNORE_LABEL = 255
+# Posteriors (L, H, W) of an image and its unary energies; `dense_crf` with an engine and a device.
+Crf = Callable[..., np.ndarray]
 _MIN_SCORE = 1e-5
 
 
-def compute_crf_scores(image: np.ndarray, maps: np.ndarray, alpha: float, cell: int) -> np.ndarray:
+def compute_crf_scores(image: np.ndarray, maps: np.ndarray, alpha: float, cell: int,
+                       crf: Crf = dense_crf) -> np.ndarray:
     """Return the CRF posteriors (K+1, h, w) of CAMs `maps` (K, H, W), averaged over cells of `cell` pixels.
 
     `image` is (H, W, 3) uint8. The background score is (1 - max map)^alpha, and the CRF has PSA's kernels.
     """
     unary = unary_from_scores(add_background_scores(maps, Background("power", (alpha,))))
-    return average_cells(dense_crf(image, unary, CRF_PRESETS["psa"]), cell)
+    return average_cells(crf(image, unary, CRF_PRESETS["psa"]), cell)
 
 
 def select_confident_labels(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -42,7 +47,8 @@ def select_confident_labels(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return label
 
 
-def compute_crf_label(image: np.ndarray, maps: np.ndarray, threshold: float, confidence: float) -> np.ndarray:
+def compute_crf_label(image: np.ndarray, maps: np.ndarray, threshold: float, confidence: float,
+                      crf: Crf = dense_crf) -> np.ndarray:
     """Return the labels (H, W) uint8 of CAMs `maps` (K, H, W) with a constant background score, refined by a CRF.
 
     `image` is (H, W, 3) uint8. The CRF gets the best row of each pixel as a label that is correct with probability
@@ -51,7 +57,7 @@ def compute_crf_label(image: np.ndarray, maps: np.ndarray, threshold: float, con
     """
     scores = add_background_scores(maps, Background("constant", (threshold,)))
     unary = unary_from_labels(scores.argmax(0), len(scores), confidence)
-    return dense_crf(image, unary, CRF_PRESETS["irn"]).argmax(0).astype(np.uint8)
+    return crf(image, unary, CRF_PRESETS["irn"]).argmax(0).astype(np.uint8)
 
 
 def merge_agreeing_labels(high: np.ndarray, low: np.ndarray) -> np.ndarray:

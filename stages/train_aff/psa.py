@@ -14,7 +14,7 @@ from stages.errors import UsageError
 from stages.kernels.cell_pairs import compute_pair_distances
 from stages.nets.affinity import AffinityNet
 from stages.train_aff.config import PsaConfig
-from stages.train_aff.labels import IGNORE_LABEL, build_pair_masks, compute_crf_scores, select_confident_labels
+from stages.train_aff.labels import IGNORE_LABEL, Crf, build_pair_masks, compute_crf_scores, select_confident_labels
 
 NET_CLASS = AffinityNet
 FINISH_TRAINING = None  # no statistics of the trained network are measured on the images
@@ -30,9 +30,9 @@ def select_label_settings(config: PsaConfig, net: AffinityNet) -> dict[str, Any]
     return {"low_alpha": config.low_alpha, "high_alpha": config.high_alpha, "cell": net.stride}
 
 
-def compute_label(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+def compute_label(image: np.ndarray, maps: np.ndarray, settings: Mapping[str, Any], crf: Crf) -> np.ndarray:
     """Compute the cell labels (h, w) of an image (H, W, 3) with CAMs (K, H, W)."""
-    return select_confident_labels(*(compute_crf_scores(image, maps, settings[alpha], settings["cell"])
+    return select_confident_labels(*(compute_crf_scores(image, maps, settings[alpha], settings["cell"], crf)
                                      for alpha in ("low_alpha", "high_alpha")))
 
 

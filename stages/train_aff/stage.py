@@ -15,6 +15,8 @@ from stages.data.augment import SegmentationViewSettings, normalise
 from stages.data.image_source import open_image_sources
 from stages.errors import BadData, Stopped, UsageError
 from stages.flow.compute_targets import TargetWork, compute_targets, remove_target_cache
+from stages.flow.crf_engine import choose_engine, record_engine
+from stages.flow.device import resolve_device
 from stages.flow.execution import Inputs, Output, Report, Stop, Summary
 from stages.flow.index_lookup import check_same_images
 from stages.flow.item_arrays import includes_background
@@ -37,6 +39,8 @@ from stages.training.initialisation import (
 )
 from stages.training.loop import TrainingJob, resolve_settings, train, try_skip_training
 
+_MAX_GPU_PROCESSES = 4  # that compute labels on one GPU: some decode and resize images while another uses the GPU
+
 
 def run_psa(config: PsaConfig, inputs: Inputs, output: Output, *, stop: Stop, report: Report) -> Summary:
     """Train PSA's AffinityNet on `--cams`. Raises UsageError, MissingInput, BadData, Unavailable, as `train` does."""
@@ -51,8 +55,9 @@ def run_irn(config: IrnConfig, inputs: Inputs, output: Output, *, stop: Stop, re
 def _run_method(method: str, config: Any, inputs: Inputs, output: Output, stop: Stop, report: Report) -> Summary:
     """Compute the labels of all images, or load them from the cache, and train the network on them."""
     output.check_not_folder()
+    engine = choose_engine(config.engine, resolve_device(config.device))
     if not output.dry_run:
-        prepare_crf(report)
+        prepare_crf(report, engine)
     report.start_phase("reading the index")
     index, cams = Run(inputs.paths, "index"), Run([inputs.require("cams")], "cams")
     check_same_classes((str(index.first.path), index.classes), (str(cams.first.path), cams.classes))
@@ -64,6 +69,7 @@ def _run_method(method: str, config: Any, inputs: Inputs, output: Output, stop: 
     weights = inputs.named.get("weights")
     entry = build_training_provenance("train-aff", method, config, {
         "index": index.digest, "cams": cams.digest, **compute_weights_digest(weights)})
+    entry["config"] = record_engine(entry["config"], engine)
     if summary := try_skip_training(entry, output, report):
         if summary.num_up_to_date:
             remove_target_cache(output)
@@ -76,8 +82,9 @@ def _run_method(method: str, config: Any, inputs: Inputs, output: Output, stop: 
     initial = initialise_net(net, config, weights, report)
     net.mean, net.std = resolve_input_normalisation(net, config, weights)
     view = replace(view, mean=net.mean, std=net.std)
+    label_device = requested_device if ":" in requested_device else config.device
     labels = _compute_labels(method, METHODS[method].select_label_settings(config, net), config.max_side, index,
-                             cams, inputs, config.threads, output, stop, report)
+                             cams, inputs, (engine, label_device), config.threads, output, stop, report)
     samples = _LabelledSamples(method, index, labels, inputs.root, config.max_side, view, net.stride)
     require_samples(samples.labelled, f"has CAMs in {inputs.require('cams')}", str(index.first.path))
     description = describe_net(net, classes=list(index.classes), initial_weights=initial,
@@ -103,13 +110,14 @@ def _check_crop(config: Any, stride: int) -> None:
 
 
 def _compute_labels(method: str, settings: dict[str, Any], max_side: int, index: Run, cams: Run, inputs: Inputs,
-                    jobs: int, output: Output, stop: Stop, report: Report) -> list[Item]:
-    """Compute the labels of all images of the index that have CAMs."""
+                    crf: tuple[str, str], jobs: int, output: Output, stop: Stop, report: Report) -> list[Item]:
+    """Compute the labels of all images of the index that have CAMs; `crf` is its engine and device."""
     ids = tuple(item_id for shard in index.shards for item_id in shard.ids
                 if item_id in cams and item_id not in shard.errors)
     work = LabelWork(method, tuple(str(shard.path) for shard in index.shards), inputs.require("cams"), inputs.root,
-                     max_side, settings)
-    request = extract_request({"stage": "train-aff", "method": method, "config": {**settings, "max_side": max_side},
+                     max_side, settings, *crf)
+    label_settings = record_engine({**settings, "max_side": max_side}, crf[0])
+    request = extract_request({"stage": "train-aff", "method": method, "config": label_settings,
                                "inputs": {"index": index.digest, "cams": cams.digest}})
     num_without_cams = sum(len(shard.ids) - len(shard.errors) for shard in index.shards) - len(ids)
     if num_without_cams:
@@ -117,8 +125,9 @@ def _compute_labels(method: str, settings: dict[str, Any], max_side: int, index:
                     f"{inputs.require('cams')}.")
     if not ids:
         return []
-    return compute_targets(TargetWork("stages.train_aff.workers:LabelBuilder", work, ids, request), output, jobs=jobs,
-                           stop=stop, report=report)
+    num_processes = min(jobs, _MAX_GPU_PROCESSES) if crf[0] == "torch" and crf[1].startswith("cuda") else jobs
+    return compute_targets(TargetWork("stages.train_aff.workers:LabelBuilder", work, ids, request), output,
+                           jobs=num_processes, stop=stop, report=report)
 
 
 def _build_finaliser(finish_training: Callable | None, samples: _LabelledSamples, stop: Stop,

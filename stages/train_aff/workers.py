@@ -5,14 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 
 from stages.data.image_source import open_image_sources
 from stages.errors import BadData
 from stages.flow.item_arrays import resize_to_input
+from stages.kernels.dense_crf import dense_crf
 from stages.shards import Item, Run
 from stages.train_aff import irn, psa
 
@@ -21,7 +24,7 @@ METHODS: dict[str, ModuleType] = {"psa": psa, "irn": irn}
 
 @dataclass(frozen=True)
 class LabelWork:
-    """Paths of the CAMs and images, and the settings of the labels."""
+    """Paths of the CAMs and images, the settings of the labels, and what computes their CRFs, where."""
 
     method: str
     index: tuple[str, ...]
@@ -29,6 +32,8 @@ class LabelWork:
     root: str | None
     max_side: int
     settings: Mapping[str, Any]
+    engine: str
+    device: str
 
 
 class LabelBuilder:
@@ -36,6 +41,9 @@ class LabelBuilder:
 
     def __init__(self, work: LabelWork) -> None:
         self.work, self.cams = work, Run([work.cams], "cams")
+        if work.engine == "torch":
+            torch.set_num_threads(1)  # there is a process for each core
+        self.crf = partial(dense_crf, engine=work.engine, device=work.device)
         self.images = {item_id: source for source in open_image_sources(
                            Run(work.index, "index"), work.root, max_side=work.max_side)
                        for item_id in source.index.ids}
@@ -51,7 +59,8 @@ class LabelBuilder:
             raise BadData(f"the image is {width} x {height} pixels but its CAMs are for {item.attrs['width']} x "
                           f"{item.attrs['height']}", "Re-run `wsss cams` on the current images")
         maps, _ = resize_to_input(item, (image.shape[0], image.shape[1]), len(self.cams.classes) - 1)
-        return compress_label(item_id, METHODS[self.work.method].compute_label(image, maps, self.work.settings))
+        return compress_label(item_id, METHODS[self.work.method].compute_label(image, maps, self.work.settings,
+                                                                                   self.crf))
 
 
 def compress_label(item_id: str, label: np.ndarray) -> Item:

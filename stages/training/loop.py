@@ -183,6 +183,7 @@ class _Training:
         self.steps = job.steps or self.steps_per_epoch * config.epochs
         self.report_every = job.report_every or self.steps_per_epoch
         self.events: EventWriter | None = None
+        self.seconds_waited = 0.0  # for images, since the last line of the log
 
     def run(self) -> Summary:
         """Train from the checkpoint, or from the start, to the end, and write the network."""
@@ -281,7 +282,10 @@ class _Training:
         means: dict[str, float] = {"lr": rate}
         num_batches = self._count_batches_per_step()
         for _ in range(num_batches):
-            batch = {name: self._move_to_device(tensor) for name, tensor in next(batches).items()}
+            start = time.perf_counter()
+            loaded = next(batches)
+            self.seconds_waited += time.perf_counter() - start
+            batch = {name: self._move_to_device(tensor) for name, tensor in loaded.items()}
             with torch.autocast(self.device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
                 losses = self.job.loss(self.net, batch)
             if (predicted := losses.pop("predicted", None)) and self.job.monitor:
@@ -327,7 +331,9 @@ class _Training:
         """Write the log line of an epoch, check its metrics and counts, and save a checkpoint."""
         metrics, num_images = self._compute_metrics()
         line = {"epoch": step // self.steps_per_epoch, "step": step, "seconds": round(seconds, 2),
+                "waited": round(self.seconds_waited, 2),
                 **{name: round(value, 6) for name, value in {**means, **metrics}.items()}}
+        self.seconds_waited = 0.0
         if self.world.is_main_process:
             append_line(self.output.log_path, json.dumps(line, ensure_ascii=False).encode())
             if self.events:

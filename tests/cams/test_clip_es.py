@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional as F
 
 from seeded_clip import ClipRecipe
-from stages.cams.attention_affinity import build_box_mask, compute_sinkhorn_scalings, refine_with_attention
 from stages.cams.clip_es import TextFeatures, compute_cams, score_all_classes
 from stages.cams.config import ClipEsConfig
 from stages.cams.softmax_gradcam import (
@@ -20,6 +19,7 @@ from stages.cams.softmax_gradcam import (
     rescale_as_released,
     rescale_to_unit_range,
 )
+from stages.kernels.attention_affinity import build_box_mask, compute_sinkhorn_scalings, refine_with_attention
 from stages.nets.clip_hooked import HookedTower
 from stages.nets.clip_resnet import ResNetTower
 from stages.nets.clip_vision import VisionTower

@@ -14,7 +14,8 @@ from cli.runner import run_ok
 from stages.shards import Shard
 from wsss_cli.app import app
 
-WORDS = {**COMMANDS, "prompts": f"train.h5 {SEEDED} --templates templates.txt --json"}
+WORDS = {**COMMANDS, "prompts": f"train.h5 {SEEDED} --templates templates.txt --json",
+         "segment net": f"{COMMANDS['segment net']} --crf deeplab"}
 
 
 def list_device_commands() -> list[str]:

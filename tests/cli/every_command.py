@@ -47,17 +47,22 @@ COMMANDS = {
     "train-cls subcategory": f"train.h5 --clusters clusters.h5 {TINY} -o OUT.safetensors",
     "train-cls mctformer": f"train.h5 {' '.join(MCTFORMER)} -o OUT.safetensors",
     "train-cls csd": f"train.h5 --base cam --cooc cooc.h5 --masks masks {TINY} -o OUT.safetensors",
+    "regions superpixels": "train.h5 --segments 20 --shard-size 5 -j 1 -o OUT",
     "cams cnn": "train.h5 --net net.safetensors --device cpu --shard-size 5 -j 1 -o OUT",
     "cams clip-es": f"train.h5 {SEEDED} -o OUT --save-raw OUT-raw",
+    "cams excel": f"train.h5 {SEEDED} --side 64 --calibrated-layers 1 -o OUT --save-raw OUT-raw",
     "cams mctformer": "train.h5 --net mctformer.safetensors --device cpu -o OUT",
     "cams gradcam": "train.h5 --net net.safetensors --layer backbone.layer2 --device cpu -o OUT",
     "train-aff psa": f"train.h5 --cams cams --radius 2 {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
     "train-aff irn": f"train.h5 --cams cams --radius 4 {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
-    "refine crf": "cams -o OUT",
+    "refine crf": "cams --device cpu -o OUT",
     "refine psa": "cams --net psa.safetensors --device cpu -o OUT",
     "refine irn": "cams --net irn.safetensors --device cpu -o OUT",
     "refine pamr": "cams --device cpu -o OUT",
+    "refine par": "cams --device cpu -o OUT",
+    "refine regions": "masks --regions parts-of-images --rule vote -o OUT",
     "pseudo": "cams -o OUT",
+    "bank": "masks --net net.safetensors --erosion 1 --min-area 4 --device cpu -o OUT",
     "train-seg": f"train.h5 --masks masks {TINY.replace('--long-side 32,48', '')} -o OUT.safetensors",
     **{f"train-text {name}": f"captions.h5 --clip seeded.json --weights seeded.pt {' '.join(SHORT)} -o OUT.safetensors"
        for name in ("tcl", "code")},
@@ -67,6 +72,10 @@ COMMANDS = {
     **{f"segment {name}": f"train.h5 --net {name}.safetensors --device cpu --template {{}} --iterations 1 "
        f"{' '.join(QUICK[2:])} -o OUT"
        for name in ("tcl", "code")},
+    "segment corrclip": f"train.h5 {CLIP} --proxy timm:test_vit --proxy-weights random --regions parts-of-images "
+                        "-o OUT",
+    "segment retrieve": "train.h5 --regions parts-of-images --bank bank --net net.safetensors --neighbours 3 "
+                        "--min-area 4 --device cpu -o OUT",
     "import masks": "set/SegmentationClass --index train.h5 -o OUT",
     "import cams": "irn --index train.h5 -o OUT",
     "import coco": "results.json --index train.h5 --annotations none -o OUT",
@@ -115,6 +124,8 @@ def create_inputs(folder: Path, tiny_dataset: TinyDataset) -> None:
             "index table captions.csv --images images -o captions.h5", "cooc train.h5 -o cooc.h5",
             f"train-cls cam train.h5 {TINY} -o net.safetensors",
             f"cams cnn train.h5 --net net.safetensors {' '.join(SMALL)} -o cams", "pseudo cams -o masks",
+            f"bank {COMMANDS['bank'].replace('OUT', 'bank')}",
+            f"import regions {COMMANDS['import regions'].replace('OUT', 'parts-of-images')}",
             "features train.h5 --net net.safetensors --device cpu -o features",
             "cluster finch features -o clusters.h5",
             f"cams cnn train.h5 --net net.safetensors {' '.join(SMALL)} --shard-size 4 -j 1 -o parts",

@@ -211,7 +211,7 @@ def test_head_layer_of_another_size_is_dropped_as_a_whole(tiny_index, tmp_path):
     assert "2 of the head dropped (decoder.2.bias, decoder.2.weight)" in done.err
 
 
-CLIP_COMMANDS = ("cams clip-es", "segment naclip", "prompts", "train-text tcl")
+CLIP_COMMANDS = ("cams clip-es", "cams excel", "segment naclip", "prompts", "train-text tcl")
 
 
 @pytest.mark.parametrize("command", CLIP_COMMANDS)

@@ -19,7 +19,8 @@ WRITERS_TESTED_ELSEWHERE = {"check"}  # with --repair, in test_repair.py, where 
 # Commands for each way of finding that an output is up to date, which `eval` and `show` never do.
 REUSING_COMMANDS = (
     "index voc", "index folder", "index split", "cooc", "features", "cluster finch", "train-cls cam", "cams cnn",
-    "cams clip-es", "segment net", "merge", "export png", "export voc", "export coco", "export labelme", "setup nltk")
+    "cams clip-es", "cams excel", "segment net", "merge", "export png", "export voc", "export coco", "export labelme",
+    "setup nltk")
 
 
 def read_state(folder: Path) -> dict[Path, tuple[int, int, int]]:

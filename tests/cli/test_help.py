@@ -19,23 +19,27 @@ COMMANDS = [
     ("index", "ade20k"), ("index", "split"), ("cooc",), ("train-cls", "cam"), ("train-cls", "mixup"),
     ("train-cls", "fmix"), ("train-cls", "manifold-mixup"), ("train-cls", "subcategory"), ("train-cls", "mctformer"),
     ("train-cls", "csd"), ("features",), ("cluster", "finch"), ("cluster", "kmeans"), ("prompts",), ("cams", "cnn"),
-    ("cams", "clip-es"), ("cams", "mctformer"), ("cams", "gradcam"), ("train-aff", "psa"), ("train-aff", "irn"),
-    ("refine", "crf"), ("refine", "psa"), ("refine", "irn"), ("refine", "pamr"), ("pseudo",), ("train-seg",),
+    ("cams", "clip-es"), ("cams", "excel"), ("cams", "mctformer"), ("cams", "gradcam"), ("train-aff", "psa"),
+    ("train-aff", "irn"), ("refine", "crf"), ("refine", "psa"), ("refine", "irn"), ("refine", "pamr"),
+    ("refine", "par"), ("refine", "regions"), ("pseudo",), ("bank",), ("train-seg",),
     ("train-text", "tcl"), ("train-text", "code"), ("segment", "net"), ("segment", "tcl"), ("segment", "code"),
     ("segment", "naclip"), ("segment", "sclip"), ("segment", "clearclip"), ("segment", "maskclip"),
-    ("segment", "proxyclip"), ("import", "masks"), ("import", "cams"), ("import", "coco"), ("import", "regions"),
+    ("segment", "proxyclip"), ("segment", "corrclip"), ("segment", "retrieve"), ("import", "masks"), ("import", "cams"),
+    ("import", "coco"), ("import", "regions"),
     ("eval",), ("init",), ("explain",), ("info",), ("log",), ("check",), ("merge",), ("show",), ("report",),
-    ("setup", "nltk"),
+    ("setup", "nltk"), ("regions", "superpixels"),
     *(("export", name) for name in EXPORTS)]
 WITH_METHODS = {"index": ("voc", "table", "coco", "folder", "webdataset", "yolo", "cvat", "labelme", "labelstudio",
                           "fiftyone", "context", "coco-stuff", "coco-object", "cityscapes",
                           "ade20k", "split"), "cluster": ("finch", "kmeans"),
                 "train-cls": ("cam", "mixup", "fmix", "manifold-mixup", "subcategory", "mctformer", "csd"),
-                "cams": ("cnn", "clip-es", "mctformer", "gradcam"), "refine": ("crf", "psa", "irn", "pamr"),
+                "cams": ("cnn", "clip-es", "excel", "mctformer", "gradcam"), "regions": ("superpixels",),
+                "refine": ("crf", "psa", "irn", "pamr", "par", "regions"),
                 "train-aff": ("psa", "irn"), "train-text": ("tcl", "code"), "setup": ("nltk",),
-                "segment": ("net", "tcl", "code", "naclip", "sclip", "clearclip", "maskclip", "proxyclip"),
+                "segment": ("net", "tcl", "code", "naclip", "sclip", "clearclip", "maskclip", "proxyclip",
+                            "corrclip", "retrieve"),
                 "import": ("masks", "cams", "coco", "regions"), "export": EXPORTS}
-HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn")
+HEAVY = ("torch", "torchvision", "timm", "h5py", "numpy", "scipy", "PIL", "safetensors", "sklearn", "skimage")
 
 
 def test_every_stage_is_tried_here():

@@ -22,10 +22,12 @@ from wsss_cli.app import app
 
 SIZE, REDUCED = (48, 64), (24, 32)
 LIMIT = ("--max-side", str(max(REDUCED)))
-REFINED = {"refine crf": "crf", "refine psa": "psa", "refine irn": "irn", "refine pamr": "pamr"}
+REFINED = {"refine crf": "crf", "refine psa": "psa", "refine irn": "irn", "refine pamr": "pamr",
+           "refine par": "par"}
 TRAINED = [name for name in COMMANDS if name.startswith("train-")]
-SEGMENTED = [name for name in COMMANDS if name.startswith("segment ")]
-MAPPED = ["cams cnn", "cams gradcam", "cams mctformer", "cams clip-es", "features"]
+BY_REGIONS = ["bank", "segment corrclip", "segment retrieve"]
+SEGMENTED = [name for name in COMMANDS if name.startswith("segment ") and name not in BY_REGIONS]
+MAPPED = ["cams cnn", "cams gradcam", "cams mctformer", "cams clip-es", "cams excel", "features"]
 
 
 def index_images(folder: Path, size: tuple[int, int], dataset: TinyDataset) -> None:
@@ -95,6 +97,14 @@ def test_maps(folders: dict[str, Path], command: str) -> None:
     np.testing.assert_array_equal(*features)
 
 
+def test_superpixels(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
+        compute(folder, "regions superpixels", "regions")
+    for large, reduced in read_pairs(folders, "regions", "regions"):
+        assert large.datasets["labels"].shape == SIZE
+        np.testing.assert_array_equal(large.datasets["labels"], resize_labels(reduced.datasets["labels"], SIZE))
+
+
 @pytest.mark.parametrize("command", REFINED)
 def test_refined_maps(folders: dict[str, Path], command: str) -> None:
     for folder in folders.values():
@@ -112,6 +122,25 @@ def test_scores_and_masks(folders: dict[str, Path], command: str) -> None:
     for large, reduced in read_pairs(folders, name, "masks"):
         assert large.datasets["mask"].shape == large.datasets["confidence"].shape == SIZE
         # Large masks are made from the same scores, so they differ from enlarged masks at the borders of classes only.
+        enlarged = reduced.datasets["mask"].repeat(2, axis=0).repeat(2, axis=1)
+        assert (large.datasets["mask"] == enlarged).mean() > 0.8
+
+
+def test_banks_and_masks_by_regions(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
+        for kind, output in (("masks", "true-masks"), ("regions", "parts-of-images")):
+            more = ("--none-value", "255") if kind == "regions" else ()
+            run_ok("import", kind, "masks", "--index", "train.h5", *more, "-q", "-o", output, cwd=folder)
+        shutil.rmtree(folder / "bank", ignore_errors=True)
+        words = COMMANDS["bank"].replace("masks", "true-masks").replace("OUT", "bank").split()
+        run_ok("bank", *words, *(LIMIT if folder.name.startswith("large") else ()), "-q", cwd=folder)
+        for command in BY_REGIONS[1:]:
+            compute(folder, command, command.replace(" ", "-"))
+    for large, reduced in read_pairs(folders, "bank", "bank"):
+        np.testing.assert_array_equal(large.datasets["features"], reduced.datasets["features"])
+    for large, reduced in read_pairs(folders, "segment-retrieve", "masks"):
+        np.testing.assert_array_equal(large.datasets["mask"], resize_labels(reduced.datasets["mask"], SIZE))
+    for large, reduced in read_pairs(folders, "segment-corrclip", "masks"):
         enlarged = reduced.datasets["mask"].repeat(2, axis=0).repeat(2, axis=1)
         assert (large.datasets["mask"] == enlarged).mean() > 0.8
 
@@ -147,7 +176,8 @@ def test_prompts(folders: dict[str, Path]) -> None:
 def test_every_command_with_the_option_is_tested() -> None:
     commands = list_commands(typer.main.get_command(app))
     with_option = {name for name, command in commands.items() if any(p.name == "max_side" for p in command.params)}
-    assert with_option - {"report"} == {*MAPPED, *REFINED, *SEGMENTED, *TRAINED, "prompts"}  # report computes nothing
+    assert with_option - {"report"} == {*MAPPED, *REFINED, *SEGMENTED, *BY_REGIONS, *TRAINED, "prompts",
+                                        "regions superpixels"}  # report computes nothing
 
 
 def test_the_number_of_reduced_images_is_reported(folders: dict[str, Path]) -> None:

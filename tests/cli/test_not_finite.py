@@ -14,7 +14,7 @@ from cli.runner import check_error, copy_dataset, index_table, run
 from stages.nets.activation_fusion import FusedConvolution
 from stages.shards import Item, Run, ShardContents, write_shard
 
-METHODS = ["cams cnn", "cams clip-es", "cams mctformer", "cams gradcam", "features", "segment net",
+METHODS = ["cams cnn", "cams clip-es", "cams excel", "cams mctformer", "cams gradcam", "features", "segment net",
            *(f"segment {name}" for name in ("maskclip", "sclip", "clearclip", "naclip", "proxyclip", "tcl", "code"))]
 PREDICTED = [f"{name} predicted" for name in METHODS if name.startswith("cams")]
 WHITE = 0.99  # all channels of a white image exceed this after normalisation with any statistics

@@ -100,6 +100,6 @@ def test_commands_without_batch_size_suggest_a_larger_machine(tiny_index: Path, 
     def run_out_of_memory(*_: object) -> None:
         bytearray(TOO_MUCH)
 
-    monkeypatch.setattr("stages.cooc.stage.count_cooccurrences", run_out_of_memory)
+    monkeypatch.setattr("stages.cooc.workers.count_cooccurrences", run_out_of_memory)
     result = run("cooc", tiny_index, "-o", tmp_path / "c.h5")
     check_error(result, 74, "out of memory. Run the same command on a machine")

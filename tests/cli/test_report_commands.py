@@ -17,7 +17,8 @@ from stages.report.provenance import Chain, Step, list_steps
 from stages.shards import Run
 from wsss_cli.app import app
 
-INPUTS = ("train.h5", "captions.h5", "cooc.h5", "net.safetensors", "cams", "masks", "features", "clusters.h5", "parts",
+INPUTS = ("train.h5", "captions.h5", "bank", "parts-of-images", "cooc.h5", "net.safetensors", "cams", "masks",
+          "features", "clusters.h5", "parts",
           "tcl.safetensors", "code.safetensors", "mctformer.safetensors", "seg.safetensors", "psa.safetensors",
           "irn.safetensors")
 INDEXES = tuple(name for name in COMMANDS if name.startswith("index") and name != "index split")

@@ -66,6 +66,8 @@ COMMANDS = {command.name: command for command in (
                    changed_option=("--reuse", "../inputs/cams")),
     shards_command("cams-clip-es", "cams", "clip-es", _INDEX, *CLIP, "--save-raw", "out/raw", "--batch-size", "2",
                    *SERIAL_CPU, changed_option=("--rounds", "2")),
+    shards_command("cams-excel", "cams", "excel", _INDEX, *CLIP, "--save-raw", "out/raw", "--batch-size", "2",
+                   "--calibrated-layers", "1", *SERIAL_CPU, changed_option=("--rounds", "2")),
     shards_command("refine-crf", "refine", "crf", "../inputs/maps", "--iterations", "1", *SERIAL,
                    changed_option=("--iterations", "2"), required_package="pydensecrf"),
     shards_command("refine-psa", "refine", "psa", "../inputs/maps", "--net", "../inputs/psa.safetensors", "--device",
@@ -74,12 +76,22 @@ COMMANDS = {command.name: command for command in (
                    "cpu", *SERIAL, changed_option=("--beta", "3"), required_package="pydensecrf"),
     shards_command("refine-pamr", "refine", "pamr", "../inputs/maps", "--iterations", "1", "--device", "cpu", *SERIAL,
                    changed_option=("--iterations", "2")),
+    shards_command("refine-par", "refine", "par", "../inputs/maps", "--iterations", "1", "--device", "cpu", *SERIAL,
+                   changed_option=("--iterations", "2")),
+    shards_command("refine-regions", "refine", "regions", "../inputs/masks", "--regions", "../inputs/regions", "--rule",
+                   "vote", *SERIAL, changed_option=("--rule", "sepl")),
     shards_command("pseudo", "pseudo", "../inputs/cams", *SERIAL, changed_option=("--background", "constant:0.4")),
     shards_command("import-masks", "import", "masks", "../inputs/pictures/SegmentationClass", "--index", _INDEX,
                    "--shard-size", "3", "-j", "1", changed_option=("--mask-values", "255=ignore")),
+    shards_command("regions-superpixels", "regions", "superpixels", _INDEX, "--segments", "6", "--shard-size", "3",
+                   "-j", "1", changed_option=("--segments", "9"), required_package="skimage"),
     shards_command("segment-net", "segment", "net", _INDEX, "--net", "../inputs/seg.safetensors", "--scales", "1",
                    "--batch-size", "2", "--scores", "out/scores", *TWO_PARTS, changed_option=("--fusion", "max")),
     shards_command("segment-naclip", "segment", "naclip", _INDEX, *TEXT, *SERIAL_CPU, changed_option=("--scale", "10")),
+    shards_command("bank", "bank", "../inputs/masks", "--net", "../inputs/cam.safetensors", "--erosion", "0",
+                   "--min-area", "4", *SERIAL_CPU, changed_option=("--min-area", "8")),
+    shards_command("segment-corrclip", "segment", "corrclip", _INDEX, *TEXT, "--proxy", "timm:test_vit",
+                   "--proxy-weights", "random", *SERIAL_CPU, changed_option=("--sharpness", "10")),
     Command("segment-files", "shards", ("segment", "net", "../inputs/pictures/JPEGImages/picture_000.jpg",
                                         "../inputs/pictures/JPEGImages/picture_001.jpg", "--net",
                                         "../inputs/seg.safetensors", "--scales", "1", *SERIAL_CPU, "-o", "out"),
@@ -144,6 +156,8 @@ def create_inputs(server: Server) -> None:
                   "../inputs/fewer.h5")
     server.run_ok("cams", "cnn", "../inputs/fewer.h5", *redirect_output(COMMANDS["cams-cnn"], "../inputs/fewer")[3:])
     server.run_ok(*redirect_output(COMMANDS["pseudo"], "../inputs/masks"))
+    server.run_ok("import", "regions", f"{pictures}/SegmentationClass", "--index", _INDEX, "--none-value", "255", "-o",
+                  "../inputs/regions")
     server.run_ok("train-seg", _INDEX, "--masks", "../inputs/masks", *NET, *one_epoch, "-o",
                   "../inputs/seg.safetensors")
 

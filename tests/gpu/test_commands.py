@@ -38,8 +38,6 @@ def _read_losses(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize("name", _TRAININGS)
 def test_losses_equal_those_of_the_cpu(name: str, every_input: Path, tmp_path: Path) -> None:
-    if "train-aff" in name:
-        pytest.importorskip("pydensecrf")
     for device in ("cpu", "cuda"):
         _run_on(device, name, every_input, tmp_path / device, "--precision fp32")
     losses = _read_losses(tmp_path / "cuda")
@@ -48,8 +46,6 @@ def test_losses_equal_those_of_the_cpu(name: str, every_input: Path, tmp_path: P
 
 @pytest.mark.parametrize("name", _TRAININGS)
 def test_training_in_half_precision(name: str, every_input: Path, tmp_path: Path) -> None:
-    if "train-aff" in name:
-        pytest.importorskip("pydensecrf")
     arrays = _run_on("cuda", name, every_input, tmp_path / "gpu")
     assert all(math.isfinite(float(abs(array).max())) for array in arrays.values() if array.size)
     assert _read_losses(tmp_path / "gpu")
@@ -59,3 +55,9 @@ def test_training_in_half_precision(name: str, every_input: Path, tmp_path: Path
 def test_training_repeats(name: str, every_input: Path, tmp_path: Path) -> None:
     first, second = (_run_on("cuda", name, every_input, tmp_path / folder) for folder in ("first", "second"))
     assert all((first[key] == second[key]).all() for key in first)
+
+
+def test_dense_crf_repeats_and_does_not_depend_on_the_batch(every_input: Path, tmp_path: Path) -> None:
+    first, second, alone = (_run_on("cuda", "refine crf", every_input, tmp_path / folder, f"--batch-size {size}")
+                            for folder, size in (("first", 16), ("second", 16), ("alone", 1)))
+    assert all((first[key] == second[key]).all() and (first[key] == alone[key]).all() for key in first)

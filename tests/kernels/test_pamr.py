@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stages.kernels.pamr import compute_affinity, pamr, refine_by_views
+from stages.kernels.pamr import ColourAffinity, compute_affinity, pamr, refine_by_views
 
 DILATIONS = (1, 3)
 
@@ -58,7 +58,7 @@ def test_compiled_loops_equal_tensor_operations(size, dilations, softness):
     generator = torch.Generator().manual_seed(5)
     image, maps = torch.rand(3, *size, generator=generator), torch.rand(3, *size, generator=generator)
     image[:, : size[0] // 2] = 0.5  # without any contrast
-    expected = refine_by_views(image, maps, dilations, 3, softness)
+    expected = refine_by_views(image, maps, ColourAffinity(dilations, softness), 3)
     # A weight is the exponential of up to 30 / softness x 0.1: that many roundings of 2 ** -24, in three iterations.
     tolerance = 3 * 2 ** -24 * max(3 / softness, 50)
     torch.testing.assert_close(pamr(image, maps, dilations, 3, softness), expected, atol=tolerance, rtol=0)
@@ -66,7 +66,7 @@ def test_compiled_loops_equal_tensor_operations(size, dilations, softness):
 
 def test_weights_sum_to_one_and_constant_maps_stay():
     image = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(compute_affinity(image, DILATIONS).sum(0), torch.ones(9, 9))
+    torch.testing.assert_close(compute_affinity(image, ColourAffinity(DILATIONS, 0.1)).sum(0), torch.ones(9, 9))
     torch.testing.assert_close(pamr(image, torch.full((2, 9, 9), 0.25), DILATIONS, 5), torch.full((2, 9, 9), 0.25))
     grey = torch.full((3, 9, 9), 128.0)
     assert torch.isfinite(pamr(grey, torch.rand(1, 9, 9), DILATIONS, 3)).all()

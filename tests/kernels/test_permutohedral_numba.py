@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stages.errors import BadData
 from stages.kernels.dense_crf import CRF_PRESETS, DenseCrfSettings, dense_crf, unary_from_scores
+
+STORED = Path(__file__).parents[1] / "reference" / "crf"
 
 
 def draw_photograph(height: int, width: int, num_labels: int, texture: float) -> tuple[np.ndarray, np.ndarray]:
@@ -38,6 +41,19 @@ def test_posteriors_equal_those_of_pydensecrf(case, preset):
     actual, expected = dense_crf(image, unary, settings), dense_crf(image, unary, settings, "pydensecrf")
     np.testing.assert_allclose(actual, expected, atol=2e-5, rtol=0)
     actual, expected = (dense_crf(image, unary, CRF_PRESETS[preset], engine) for engine in ("numba", "pydensecrf"))
+    assert np.abs(actual - expected).mean() <= 1e-6
+    assert (actual.argmax(axis=0) != expected.argmax(axis=0)).sum() == 0
+
+
+@pytest.mark.parametrize("path", sorted(STORED.glob("*.npz")), ids=lambda path: path.stem)
+def test_posteriors_equal_stored_ones_of_pydensecrf(path):
+    """The same comparison where pydensecrf is not installed."""
+    preset = CRF_PRESETS[path.stem[:path.stem.rindex("-", 0, path.stem.rindex("-"))]]
+    with np.load(path) as stored:
+        image, unary = stored["image"], stored["unary"]
+        one_iteration, expected = stored["posterior_1"], stored["posterior"]
+    np.testing.assert_allclose(dense_crf(image, unary, replace(preset, iterations=1)), one_iteration, atol=2e-5, rtol=0)
+    actual = dense_crf(image, unary, preset)
     assert np.abs(actual - expected).mean() <= 1e-6
     assert (actual.argmax(axis=0) != expected.argmax(axis=0)).sum() == 0
 

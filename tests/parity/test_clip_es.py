@@ -19,16 +19,17 @@ from PIL import Image
 from conftest import TESTS, Reference
 from seeded_clip import CLIP_RECIPES
 from stages.cams import clip_es
-from stages.cams.attention_affinity import (
-    apply_affinity,
-    build_box_mask,
-    compute_sinkhorn_scalings,
-    refine_with_attention,
-)
 from stages.cams.clip_es import TextFeatures, compute_cams
 from stages.cams.config import ClipEsConfig
 from stages.data.class_vocabulary import load_words_without_index
 from stages.data.inference_views import build_patch_aligned_views
+from stages.kernels.attention_affinity import (
+    apply_affinity,
+    build_box_mask,
+    build_box_masks,
+    compute_sinkhorn_scalings,
+    refine_with_attention,
+)
 from stages.kernels.background import Background, cams_to_mask
 from stages.kernels.dense_crf import CRF_PRESETS, convert_image_as_released, dense_crf, unary_from_scores
 from stages.kernels.resample import upsample
@@ -144,7 +145,7 @@ def test_intermediate_values_of_the_tower_match(reference, name):
         raw = clip_es.combine_channels(weights, embedded.patches)[0].unflatten(-1, embedded.grid).numpy()
         # The reference's normalised CAM: the bound of `cam` already allows for a difference in normalisation.
         cam = torch.from_numpy(values["cam"]).float().flatten(1)[None]
-        boxes = clip_es._build_box_masks(cam, embedded.grid, case.threshold, as_released=True)
+        boxes = build_box_masks(cam, embedded.grid, case.threshold, as_released=True)
         refined = refine_with_attention(cam, boxes, embedded.attention, mask="source")[0]
         refined = refined.unflatten(-1, embedded.grid).numpy()
     order = np.argsort(np.argsort(keys))

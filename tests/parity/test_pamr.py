@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.kernels.pamr import compute_affinity, pamr
+from stages.kernels.pamr import ColourAffinity, compute_affinity, pamr
 
 # Name of the result: dilations and iterations (None: those stored with the values).
 CASES = {"out": (None, None), "out_float64": (None, None), "out_iter1_dil1": ((1,), 1),
@@ -38,7 +38,7 @@ def test_affinity_and_a_mask_of_lower_resolution_match(values):
     if "affinity_48" not in values:
         pytest.skip("this array is not among the copies in this repository")
     dilations = values["dilations"].tolist()
-    affinity = compute_affinity(get_tensor(values, "image"), dilations)
+    affinity = compute_affinity(get_tensor(values, "image"), ColourAffinity(tuple(dilations), 0.1))
     np.testing.assert_allclose(affinity, values["affinity_48"][0], atol=1e-5, rtol=0)
     mask = F.interpolate(get_tensor(values, "mask_low")[None], values["out_low"].shape[-2:], mode="bilinear",
                          align_corners=True)[0]

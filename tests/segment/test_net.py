@@ -105,11 +105,12 @@ def test_crf_of_mctformer_does_not_normalise_maxima(monkeypatch):
     """Maxima over scales sum to more than 1; the published code does not normalise them again."""
     calls = []
 
-    def record_call(image: np.ndarray, unary: np.ndarray, settings: DenseCrfSettings) -> np.ndarray:
-        calls.append((unary, settings))
-        return np.exp(-unary)
+    def record_call(images: list[np.ndarray], unaries: list[np.ndarray], settings: DenseCrfSettings,
+                    *engine_and_device: str) -> list[np.ndarray]:
+        calls.extend((unary, settings) for unary in unaries)
+        return [np.exp(-unary) for unary in unaries]
 
-    monkeypatch.setattr("stages.segment.net.dense_crf", record_call)
+    monkeypatch.setattr("stages.segment.net.dense_crf_batch", record_call)
     scores = np.random.default_rng(0).uniform(0.3, 0.9, (3, 6, 8)).astype(np.float32)
     build_mask(scores, (6, 8), image=np.zeros((6, 8, 3), np.uint8), crf="mctformer")
     (unary, settings), = calls

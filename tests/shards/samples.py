@@ -49,7 +49,14 @@ def _regions_item(item_id: str, number: int) -> Item:
     return Item(item_id, {"labels": np.array([[0, 70_000, number]], np.int32)})
 
 
-_ITEMS = {"index": _index_item, "cams": _cams_item, "masks": _masks_item, "regions": _regions_item}
+def _bank_item(item_id: str, number: int) -> Item:
+    """Return an item with features of as many classes as `number`, at most two; none for the first."""
+    num_classes = min(number, 2)
+    return Item(item_id, {"class_ids": np.arange(num_classes, dtype=np.uint16),
+                          "features": np.full((num_classes, 4), 0.5, np.float32)})
+
+
+_ITEMS = {"bank": _bank_item, "index": _index_item, "cams": _cams_item, "masks": _masks_item, "regions": _regions_item}
 _ROOT_ATTRS = {"index": {"root": "../photos"}, "cams": {"background": "none"}}
 
 
@@ -121,6 +128,7 @@ SMALL_FILES: dict[str, Callable[[Path], Path]] = {
     "cooc": _small_shard("cooc", ("a",)), "cams": _small_shard("cams", ("a", "b"), failed=("a",)),
     "cams with background": _small_shard("cams", ("a", "b"), failed=("a",), root_attrs={"background": "included"}),
     "masks": _small_shard("masks", ("a",)), "regions": _small_shard("regions", ("a",)),
+    "bank": _small_shard("bank", ("a", "b")),
     "masks with records": _small_shard("masks", ("a",), image_records=np.array([[7, 77, 3, 5, -1]]),
                                        in_training=np.ones(1, np.uint8)),
     "net": _write_small_net, "state of a training": _write_small_checkpoint,

@@ -108,3 +108,18 @@ def test_rejects_invalid_arrays(site: Site, options: tuple[str, ...], env: dict[
     assert task.state == "FAILED" and task.code in (1, 2)
     assert message in "".join(path.read_text() for path in site.folder.glob(f"wsss-map-{job}_*.log"))
     assert not (site.folder / "nothing").exists()
+
+
+def test_counts_and_indexes_of_arrays_are_those_of_one_process(site: Site) -> None:
+    commands = {"counted.json": ("eval", "serial/masks"), "swept.json": ("eval", "serial/cams"),
+                "counted.h5": ("cooc", "train.h5"),
+                "indexed": ("index", "table", "pictures/labels.csv", "--images", "pictures/JPEGImages", "--masks",
+                            "pictures/SegmentationClass", "--shard-size", "4")}
+    for output, words in commands.items():
+        run_ok(*words, "-q", "-o", f"one-{output}", cwd=site.folder)
+        job = site.submit("map.sbatch", *words, "-o", output, options=(f"--array=0-{TASKS - 1}",), TASKS=TASKS)
+        tasks = site.cluster.wait_for_job(job)
+        assert {task.state for task in tasks.values()} == {"COMPLETED"}, site.read_log(job)
+        for path in sorted((site.folder / f"one-{output}").glob("*.h5")) or [site.folder / f"one-{output}"]:
+            other = site.folder / str(path.relative_to(site.folder)).removeprefix("one-")
+            assert other.read_bytes() == path.read_bytes(), output

@@ -48,6 +48,13 @@ def apply_affinity(maps: Tensor, attention: Tensor, row_scale: Tensor, column_sc
     return (product + transposed_product) / 2
 
 
+def build_box_masks(maps: Tensor, grid: tuple[int, int], threshold: float, *, as_released: bool = False) -> Tensor:
+    """Return the masks of `build_box_mask` of the maps (B, K, N) of a grid (h, w), as a tensor like them."""
+    planes = maps.unflatten(-1, grid).float().cpu().numpy()
+    masks = [[build_box_mask(cam, threshold, as_released=as_released) for cam in cams] for cams in planes]
+    return torch.from_numpy(np.array(masks)).flatten(2).to(maps)
+
+
 def build_box_mask(cam: np.ndarray, threshold: float, *, as_released: bool = False) -> np.ndarray:
     """Return a mask (h, w), 1 inside the bounding boxes of the 8-connected parts of `cam` above threshold x maximum.
 
