@@ -111,8 +111,8 @@ $(FORMATS_STAMP): $(STAMP) tests/formats/requirements.txt tests/formats/requirem
 test-crf: $(STAMP) ## the dense CRF beside pydensecrf: must agree on 50 photographs of ../shared/data (skipped without)
 	@OMP_NUM_THREADS=1 $(RUN) benchmarks/crf.py
 
-test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (a quarter of an hour)
-	timeout --kill-after=30 19m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
+test-crash: $(STAMP) ## every command killed, and failed by the disk, at every call that writes (twenty minutes)
+	timeout --kill-after=30 24m env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal \
 	  -m crash --durations=5 tests/crash tests/cli/test_kill.py tests/training/test_command.py
 
 example = $(MAKE) -C examples/$@ WSSS="$(CURDIR)/.venv/bin/wsss" PYTHON="$(CURDIR)/$(RUN)" OUT="$(call absolute,$(OUT))"
@@ -138,7 +138,7 @@ msrc: $(STAMP) ## the same on MSRC photographs (DATA=FOLDER WEIGHTS=FILE)
 	$(needs)
 	$(example) $(inputs)
 
-bench: $(STAMP) ## all measurements of the CPU next to their goals, in a quarter of an hour (PARTS=pamr,cams JSON=1)
+bench: $(STAMP) ## all measurements of the CPU next to their goals, in less than twenty minutes (PARTS=pamr,cams JSON=1)
 	@$(RUN) benchmarks/run.py $(if $(PARTS),--only "$(PARTS)") $(if $(JSON),--json)
 
 bench-compare: $(STAMP) ## the same on another commit and on this tree, alternately (OLD=COMMIT PARTS=pamr ROUNDS=3)

@@ -63,7 +63,7 @@ def main() -> int:
         write_photographs(folder, arguments.images)
         run_wsss(folder, "index", "table", "tags.csv", "--images", "images", "--class-names", "classes.txt", "-q", "-o",
                  "train.h5")
-        run_wsss(folder, "train-cls", "cam", "train.h5", "--weights", "random", "--stride", 16, "--epochs", 1,
+        run_wsss(folder, "train-cls", "cam", "train.h5", "--stride", 16, "--epochs", 1,
                  "--batch-size", 8, "--keep-going", "-q", "-o", "net.safetensors")
         cams = ("cams", "cnn", "train.h5", "--net", "net.safetensors", "--shard-size", "8")
         piped = time_stages(folder, [(*cams, "-o", "p1"), ("refine", "crf", "-o", "p2"), ("pseudo", "-o", "p3")])

@@ -75,8 +75,8 @@ def main() -> int:
         run_wsss(folder, "index", "table", "tags.csv", "--images", "images", "--masks", "masks", "--class-names",
                  "classes.txt", "-q", "-o", "train.h5")
         trainings = {
-            "cls": ("train-cls", "cam", "train.h5", "--weights", "random", "--stride", 16, *epochs, "--keep-going"),
-            "seg": ("train-seg", "train.h5", "--masks", "truth", "--weights", "random", "--stride", 16, *epochs),
+            "cls": ("train-cls", "cam", "train.h5", "--stride", 16, *epochs, "--keep-going"),
+            "seg": ("train-seg", "train.h5", "--masks", "truth", "--stride", 16, *epochs),
         }
         results = []
         for name, words in trainings.items():
